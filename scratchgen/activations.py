@@ -1,0 +1,131 @@
+"""Activations: y = f(x) number by number, so dx = f′(x) dy. Forward and backward are written once; each states f and f′.
+
+Written to survive complex numbers (x > 0 and maximum compare real parts, |x| is maximum(x, -x)) and not to raise the
+precision: a boolean times a Python float would be float64, so masks are cast first.
+"""
+
+import math
+
+from .backend import array_module
+from .layer import Layer
+
+
+class Activation(Layer):
+    """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), where y = f(x) may save work."""
+
+    def forward(self, x, rng):
+        xp = array_module(x)
+        y = self.f(xp, x)
+
+        def backward(dy, learn=True, inputs=True):
+            if inputs:
+                return dy * self.df(xp, x, y)
+
+        return y, backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(), 3 * rng.normal((4, 5))
+
+
+class ReLU(Activation):
+    """y = max(x, 0).      f′ = 1 where x > 0, else 0 (at 0 too)."""
+
+    def f(self, xp, x):
+        return xp.maximum(x, 0)
+
+    def df(self, xp, x, y):
+        return y > 0
+
+
+class LeakyReLU(Activation):
+    """y = x where x > 0, else a x, with 0 <= a <= 1.      f′ = 1 or a. Maas et al. 2013; GANs use a = 0.2."""
+
+    def __init__(self, a=0.2):
+        if not 0 <= a <= 1:
+            raise ValueError(f"LeakyReLU: a must lie in [0, 1], got {a}")
+        self.a = a
+
+    def f(self, xp, x):
+        return xp.maximum(x, self.a * x)
+
+    def df(self, xp, x, y):
+        return self.a + (1 - self.a) * (x > 0).astype(x.dtype)
+
+
+class ELU(Activation):
+    """y = x where x > 0, else a (eˣ - 1).      f′ = 1, or a eˣ = y + a. Clevert et al. 2015, eq 15."""
+
+    def __init__(self, a=1.0):
+        self.a = a
+
+    def f(self, xp, x):
+        return xp.maximum(x, 0) + self.a * xp.expm1(xp.minimum(x, 0))
+
+    def df(self, xp, x, y):
+        positive = (x > 0).astype(x.dtype)
+        return positive + (1 - positive) * (y + self.a)
+
+
+class Tanh(Activation):
+    """y = tanh x.      f′ = 1 - y²"""
+
+    def f(self, xp, x):
+        return xp.tanh(x)
+
+    def df(self, xp, x, y):
+        return 1 - y * y
+
+
+def sigmoid(xp, x):
+    """1 / (1 + e⁻ˣ), written ½ + ½ tanh(x/2): no overflow on either side."""
+    return 0.5 + 0.5 * xp.tanh(0.5 * x)
+
+
+class Sigmoid(Activation):
+    """y = 1 / (1 + e⁻ˣ).      f′ = y (1 - y)"""
+
+    def f(self, xp, x):
+        return sigmoid(xp, x)
+
+    def df(self, xp, x, y):
+        return y * (1 - y)
+
+
+class Softplus(Activation):
+    """y = log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|).      f′ = sigmoid(x)"""
+
+    def f(self, xp, x):
+        return xp.maximum(x, 0) + xp.log1p(xp.exp(xp.minimum(x, -x)))
+
+    def df(self, xp, x, y):
+        return sigmoid(xp, x)
+
+
+class SiLU(Activation):
+    """y = x s, s = sigmoid(x).      f′ = s + y (1 - s).      Also called Swish. Ramachandran et al. 2017"""
+
+    def f(self, xp, x):
+        return x * sigmoid(xp, x)
+
+    def df(self, xp, x, y):
+        s = sigmoid(xp, x)
+        return s + y * (1 - s)
+
+
+class GELU(Activation):
+    """y = ½ x (1 + tanh u), u = √(2/π) (x + 0.044715 x³).      f′ = ½ (1 + tanh u) + ½ x (1 - tanh² u) u′
+
+    Hendrycks & Gimpel 2016, section 2: the tanh form, an approximation to x Φ(x).
+    """
+
+    def tanh_u(self, xp, x):
+        return xp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+
+    def f(self, xp, x):
+        return 0.5 * x * (1 + self.tanh_u(xp, x))
+
+    def df(self, xp, x, y):
+        t = self.tanh_u(xp, x)
+        du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+        return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du

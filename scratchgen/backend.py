@@ -1,0 +1,113 @@
+"""NumPy or CuPy, chosen in one place.
+
+Every function of this library asks its own arrays which module they belong to (`array_module`), so the same line runs on
+the CPU and on the GPU. `Rng` is the one maker of arrays: random stream, precision and device in a single object, so that
+no weight, noise or mask can be made in the wrong place or the wrong precision.
+"""
+
+import importlib
+import sys
+
+import numpy as np
+
+
+class UsageError(ValueError):
+    """A mistake the user can mend. Its message is one line: what is wrong, what was expected, what to do."""
+
+
+def array_module(*arrays):
+    """The module (numpy, cupy, ...) whose arrays these are; Python numbers and NumPy scalars count as numpy's."""
+    for array in arrays:
+        if not isinstance(array, (np.ndarray, np.generic, int, float, complex)):
+            return sys.modules[type(array).__module__.partition(".")[0]]
+    return np
+
+
+def to_host(array):
+    """The same values as a NumPy array. On a GPU this waits for the device, so no training step calls it."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def stop(x):
+    """sg[x], the papers' stop-gradient: x itself as a value, and a constant as far as derivatives go.
+
+    The backward passes are written by hand, so nothing needs this while training. It matters to the complex step
+    (gradcheck.py), which carries the derivative in the imaginary part: dropping that part is stopping the gradient.
+    """
+    return x.real
+
+
+def find_device(device):
+    """The array module of a device: "cpu", "gpu", "auto" (the GPU where there is one), or an array module itself.
+
+    Raises UsageError where a GPU is asked for and there is none.
+    """
+    if not isinstance(device, str):
+        return device
+    if device == "cpu":
+        return np
+    if device not in ("gpu", "auto"):
+        raise UsageError(f"device {device!r} is unknown: use cpu, gpu or auto")
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError:
+        if device == "auto":
+            return np
+        raise UsageError(
+            'device gpu needs CuPy: pip install "scratchgen[gpu]" (CUDA 13) or pip install cupy-cuda12x (CUDA 12)'
+        ) from None
+    if cupy.cuda.is_available():
+        return cupy
+    if device == "auto":
+        return np
+    raise UsageError("device gpu: CuPy is installed but finds no CUDA GPU; use --device cpu or check nvidia-smi")
+
+
+class Rng:
+    """A random stream that also knows the precision and the device: the only maker of arrays.
+
+    seed: an int, or a tuple of ints such as (seed, epoch): equal seeds give equal streams.
+    dtype: float32 to train, float64 or complex128 to check gradients. Noise is real in any case.
+    device: "cpu", "gpu", "auto" or an array module.
+    """
+
+    def __init__(self, seed, dtype="float32", device="cpu"):
+        self.xp = find_device(device)
+        self.dtype = np.dtype(dtype)
+        self.real = np.dtype(np.float32 if self.dtype == np.float32 else np.float64)
+        self.host = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))  # half the time of PCG64
+        if self.xp.__name__ == "cupy":
+            # With CuPy's default size one call starts a quarter of a million threads, however small the array.
+            stream = self.xp.random.XORWOW(int(self.host.integers(2**63)), size=65536)
+            self.generator = self.xp.random.Generator(stream)
+        else:
+            self.generator = self.host
+
+    def like(self, seed):
+        """A new stream from another seed, of the same precision and on the same device."""
+        return Rng(seed, self.dtype, self.xp)
+
+    def normal(self, shape):
+        """Independent N(0, 1)."""
+        return self.xp.asarray(self.generator.standard_normal(shape, dtype=self.real))
+
+    def uniform(self, shape):
+        """Independent, uniform on [0, 1)."""
+        return self.xp.asarray(self.generator.random(shape, dtype=self.real))
+
+    def integers(self, high, shape):
+        """Independent integers from 0 to high - 1."""
+        return self.xp.asarray(self.generator.integers(0, high, size=shape))
+
+    def permutation(self, n):
+        """0 ... n - 1 in random order. Drawn on the host: it is wanted once an epoch, and CuPy has none."""
+        return self.xp.asarray(self.host.permutation(n))
+
+    def zeros(self, shape):
+        return self.xp.zeros(shape, dtype=self.dtype)
+
+    def array(self, table):
+        """A copy of any array or list on this device; floating-point and complex values get this precision."""
+        table = np.asarray(table) if isinstance(table, (list, tuple, int, float)) else table
+        dtype = self.dtype if table.dtype.kind in "fc" else table.dtype
+        return self.xp.array(to_host(table) if self.xp is np else table, dtype=dtype)

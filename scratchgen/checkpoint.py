@@ -1,0 +1,88 @@
+"""Checkpoints: one .npz with every array of the model's state and one JSON text for the rest. Never pickle.
+
+A file is written under a temporary name, flushed to disk and then renamed, which is atomic: a reader finds the old
+checkpoint or the new one, never half of one, whenever the process is killed.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from .backend import Rng, UsageError, to_host
+from .models import find_model
+
+VERSION = 1
+
+
+@contextlib.contextmanager
+def written_whole(path, mode="wb"):
+    """A file to write, which appears under its name only when complete. Raises UsageError if it cannot be written."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def save_checkpoint(path, model, **notes):
+    """Write the model's state and settings. notes: further JSON values (epoch, seed, data)."""
+    kind = type(model).__module__.rpartition(".")[2]
+    dtype = next(iter(model.parameters().values())).theta.dtype.name
+    notes = {"version": VERSION, "model": kind, "settings": model.settings(), "dtype": dtype} | notes
+    with written_whole(path) as file:
+        np.savez(
+            file, notes=np.array(json.dumps(notes)), **{name: to_host(array) for name, array in model.state().items()}
+        )
+
+
+def read_checkpoint(path):
+    """(notes, {name: array}) of a checkpoint. Raises UsageError, naming the file, for anything that is not a whole one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        notes = json.loads(str(arrays.pop("notes")))
+        version = notes["version"]
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: there is no such checkpoint; train first, or name the folder given to --out"
+        ) from None
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        reason = "it holds pickled objects" if "allow_pickle" in str(error) else "it is damaged or no checkpoint"
+        raise UsageError(f"{path}: cannot be loaded, {reason}; train again into another folder") from None
+    if version != VERSION:
+        raise UsageError(f"{path}: written as version {version}, this scratchgen reads version {VERSION}; train again")
+    return notes, arrays
+
+
+def load_model(path, device="cpu"):
+    """(model, notes): the model that a checkpoint holds, rebuilt on a device. Raises UsageError as read_checkpoint does."""
+    notes, arrays = read_checkpoint(path)
+    try:
+        model = find_model(notes["model"])(**notes["settings"])
+        model.build(Rng(0, notes["dtype"], device)).load_state(arrays)
+    except (UsageError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: does not fit this scratchgen: {error}") from None
+    return model, notes

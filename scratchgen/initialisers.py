@@ -1,0 +1,43 @@
+"""How weights start. An initialiser is a function init(rng, shape, fan_in) that returns an array.
+
+A layer y = x W adds up fan_in products per output, so the variance of W must shrink with fan_in, or signals grow or
+die layer by layer. Shapes are (n_in, n_out): a row for each input.
+"""
+
+import math
+
+
+def zeros(rng, shape, fan_in):
+    return rng.zeros(shape)
+
+
+def ones(rng, shape, fan_in):
+    return rng.zeros(shape) + 1
+
+
+def he(rng, shape, fan_in):
+    """N(0, 2 / fan_in): keeps E[y²] through ReLU layers, half of whose inputs are zero (He et al. 2015, eq 10)."""
+    return math.sqrt(2 / fan_in) * rng.normal(shape)
+
+
+def glorot(rng, shape, fan_in):
+    """U(-a, a), a² = 6 / (fan_in + fan_out): variance kept half forward, half backward (Glorot & Bengio 2010, eq 16)."""
+    return math.sqrt(6 / (fan_in + shape[-1])) * (2 * rng.uniform(shape) - 1)
+
+
+def pytorch(rng, shape, fan_in):
+    """U(-a, a), a = 1 / √fan_in, weights and biases alike: what torch.nn.Linear does."""
+    return (2 * rng.uniform(shape) - 1) / math.sqrt(fan_in)
+
+
+def orthogonal(rng, shape, fan_in):
+    """Orthonormal rows or columns, whichever are fewer, uniformly distributed (Saxe et al. 2013)."""
+    n_in, n_out = shape
+    normal = rng.normal((max(n_in, n_out), min(n_in, n_out)))
+    q, r = rng.xp.linalg.qr(normal)  # q (max, min)
+    diagonal = rng.xp.diagonal(r)
+    q = q * (2 * (diagonal > 0).astype(q.dtype) - 1)  # QR fixes no signs: without this q would not be uniform
+    return q if n_in >= n_out else q.T
+
+
+INITIALISERS = {"he": he, "glorot": glorot, "pytorch": pytorch, "orthogonal": orthogonal}

@@ -1,0 +1,206 @@
+"""The contract that every layer keeps, and the flat vectors that hold all weights.
+
+A layer's forward(x, rng) returns its output and a closure, backward(dy), written inside forward so that it shares
+forward's names. backward adds the weights' gradients to dW, db, ... and returns the gradient of the input. There is no
+tape and no graph: a model calls the closures in reverse order itself.
+
+`Parameters` lays the weights of several layers out in one vector theta and their gradients in one vector grad. A layer's
+W and dW are views into them, so an optimizer, a checkpoint or a gradient check handles one vector, whatever the network.
+"""
+
+from .initialisers import zeros
+
+
+class Weight:
+    """A declaration, made in a layer's __init__: self.W = Weight((n_in, n_out), he).
+
+    init: see initialisers.py. fan_in: how many inputs one output adds up; the first axis if not given.
+    learned=False makes it a buffer: saved with the weights, never trained (running statistics, masks).
+    """
+
+    def __init__(self, shape, init=zeros, fan_in=None, learned=True):
+        self.shape, self.init, self.learned = tuple(shape), init, learned
+        self.fan_in = fan_in or self.shape[0]
+
+
+def check_width(layer, x, n):
+    """Raise ValueError unless x is (B, n)."""
+    if x.ndim != 2 or x.shape[1] != n:
+        raise ValueError(f"{layer!r} got an input of shape {x.shape}, expected (B, {n})")
+
+
+def same_shape(name, **arrays):
+    """Raise ValueError unless all shapes agree: a silent broadcast is the commonest wrong loss."""
+    (first, a), *others = arrays.items()
+    for other, b in others:
+        if a.shape != b.shape:
+            raise ValueError(f"{name}: {first} has shape {a.shape} and {other} {b.shape}; both must be equal")
+
+
+def example(make):
+    """Marks a function for the gradient check: make(rng) returns the arrays with which to try it."""
+
+    def mark(function):
+        function.example = make
+        return function
+
+    return mark
+
+
+class Layer:
+    """Base of all layers. A subclass declares weights in __init__ and writes
+
+        forward(x, rng) -> y, backward          rng: learning (dropout, batch statistics); None: using
+        backward(dy, learn=True, inputs=True) -> dx
+
+    learn=False leaves dW alone (a frozen network); with inputs=False nobody asks for dx, and what is returned means
+    nothing. A backward adds to dW, never overwrites it, and changes neither dy nor x.
+    """
+
+    params = None  # the Parameters that holds this layer's weights
+
+    def forward(self, x, rng):
+        raise TypeError(f"{type(self).__name__} must define forward(self, x, rng)")
+
+    def __call__(self, x, rng=None):
+        """The output alone."""
+        return self.forward(x, rng)[0]
+
+    def __setattr__(self, name, value):
+        weights = self.__dict__.setdefault("weights", {})
+        if isinstance(value, Weight):
+            weights[name] = value
+        elif (name in weights or (name[1:] in weights and name[0] == "d")) and value is not self.__dict__.get(name):
+            # layer.dW += ... ends here too, with the very array that is there already: that passes.
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is a view into the flat vector of its Parameters; "
+                f"write layer.{name}[...] = value to change what it holds"
+            )
+        else:
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name):
+        if name in self.__dict__.get("weights", {}):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} has no values yet: make Parameters(rng, name=layer) first"
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __repr__(self):
+        weights = ", ".join(f"{name} {weight.shape}" for name, weight in self.__dict__.get("weights", {}).items())
+        inside = ", ".join(repr(child) for _, child in self.children())
+        return f"{type(self).__name__}({', '.join(filter(None, [weights, inside]))})"
+
+    def children(self):
+        """The layers inside this one, as (name, layer) pairs."""
+        for name, value in self.__dict__.items():
+            if isinstance(value, Layer):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                yield from ((str(i), item) for i, item in enumerate(value) if isinstance(item, Layer))
+
+
+class Sequential(Layer):
+    """Layers one after the other; backward runs through them in reverse.
+
+    Its backward refuses to run once the weights have changed: dx = dy Wᵀ would silently use the new W.
+    """
+
+    def __init__(self, *layers):
+        self.layers = layers
+
+    def forward(self, x, rng):
+        params, version = self.params, self.params and self.params.version
+        backs = []
+        for layer in self.layers:
+            x, back = layer.forward(x, rng)
+            backs.append(back)
+        y = x
+
+        def backward(dy, learn=True, inputs=True):
+            if params and params.version != version:
+                raise RuntimeError("backward belongs to weights that have changed since: call forward again")
+            if dy.shape != y.shape:
+                raise ValueError(f"backward got dy of shape {dy.shape} for an output of shape {y.shape}")
+            for i in reversed(range(len(backs))):
+                dy = backs[i](dy, learn, inputs or i > 0)
+            return dy
+
+        return y, backward
+
+
+class Parameters:
+    """All weights of some layers as flat vectors: theta, grad (both of the same length) and buffers.
+
+        params = Parameters(rng, encoder=encoder, decoder=decoder)
+
+    Each layer's W, dW, ... become views into them. A layer used twice is laid out once; one that already belongs to
+    another Parameters raises ValueError. Whoever changes theta says so with `changed()`.
+    """
+
+    def __init__(self, rng, **layers):
+        self.rng, self.version = rng, 0
+        self._places = []  # (full name, layer, attribute, Weight, slice of theta or buffers)
+        sizes = {True: 0, False: 0}
+        for path, layer in self._walk(layers.items(), set()):
+            for name, weight in layer.__dict__.get("weights", {}).items():
+                start = sizes[weight.learned]
+                size = 1
+                for n in weight.shape:
+                    size *= n
+                sizes[weight.learned] = start + size
+                self._places.append((f"{path}.{name}", layer, name, weight, slice(start, start + size)))
+        self.theta, self.grad, self.buffers = rng.zeros(sizes[True]), rng.zeros(sizes[True]), rng.zeros(sizes[False])
+        self._bind()
+        for _, layer, name, weight, _ in self._places:
+            getattr(layer, name)[...] = weight.init(rng, weight.shape, weight.fan_in)
+
+    def _walk(self, named, seen):
+        for name, layer in named:
+            if id(layer) in seen:
+                continue
+            if layer.params is not None:
+                raise ValueError(f"{name}: {layer!r} already belongs to another Parameters")
+            seen.add(id(layer))
+            layer.params = self
+            yield name, layer
+            yield from ((f"{name}.{below}", child) for below, child in self._walk(layer.children(), seen))
+
+    def _bind(self):
+        for _, layer, name, weight, where in self._places:
+            views = {name: self.theta, "d" + name: self.grad} if weight.learned else {name: self.buffers}
+            for attribute, vector in views.items():
+                layer.__dict__[attribute] = vector[where].reshape(weight.shape)
+
+    def named(self):
+        """{full name: view} of every learned weight, in the order of theta."""
+        return {full: getattr(layer, name) for full, layer, name, weight, _ in self._places if weight.learned}
+
+    def slices(self):
+        """{full name: slice of theta} of every learned weight."""
+        return {full: where for full, _, _, weight, where in self._places if weight.learned}
+
+    def zero_grad(self):
+        self.grad.fill(0)
+
+    def changed(self):
+        """theta has new values: closures made before are stale from now on."""
+        self.version += 1
+
+    def cast(self, dtype):
+        """Change the precision of everything (float64, complex128 for checks) and rebind the views. Returns self."""
+        dtype = self.rng.xp.dtype(dtype)
+        for name in ("theta", "grad", "buffers"):
+            vector = getattr(self, name)
+            setattr(self, name, (vector if dtype.kind == "c" else vector.real).astype(dtype))
+        self._bind()
+        self.changed()
+        return self
+
+    def state(self):
+        """{name: live array} of what a checkpoint holds."""
+        return {"theta": self.theta, "buffers": self.buffers}
+
+    def __repr__(self):
+        lines = [f"Parameters: {self.theta.size:,} numbers, {self.theta.dtype}"]
+        return "\n".join(lines + [f"  {name:<24} {view.shape}" for name, view in self.named().items()])

@@ -1,0 +1,216 @@
+"""The layers: what each computes, and by hand what its gradient is.
+
+Every docstring gives the forward formula and the gradients that follow from it; the closure below it is those formulas in
+code. B is the batch, D a number of features; dy is the gradient of the loss with respect to y, and so on. All of it runs
+on complex numbers too, because that is how gradcheck.py measures derivatives to the last digit: |x| is written
+maximum(x, -x), a variance as a mean of products.
+"""
+
+from itertools import pairwise
+
+from .activations import ReLU
+from .backend import array_module
+from .initialisers import he, pytorch, zeros
+from .layer import Layer, Sequential, Weight, check_width
+
+
+class Linear(Layer):
+    """y = x W + b.      dW = xᵀ dy,   db = Σ_batch dy,   dx = dy Wᵀ"""
+
+    def __init__(self, n_in, n_out, init=he):
+        self.W = Weight((n_in, n_out), init)
+        self.b = Weight((n_out,), pytorch if init is pytorch else zeros, fan_in=n_in)  # PyTorch alone draws b too
+
+    def forward(self, x, rng):  # x (B, n_in)
+        check_width(self, x, len(self.W))
+        y = x @ self.W
+        y += self.b  # y (B, n_out)
+
+        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
+            if learn:  # off: a frozen network
+                self.dW += x.T @ dy
+                self.db += dy.sum(axis=0)
+            if inputs:  # off: nobody asks the data for a gradient
+                return dy @ self.W.T  # dx (B, n_in)
+
+        return y, backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(3, 4), rng.normal((5, 3))
+
+
+class Dropout(Layer):
+    """y = x m / (1 - p), m = 0 with probability p, else 1, so that E[y] = x.      dx = dy m / (1 - p), with the same m.
+
+    Srivastava et al. 2014, in the inverted form. Does nothing when using (rng None).
+    """
+
+    def __init__(self, p=0.5):
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: p must lie in [0, 1), got {p}")
+        self.p = p
+
+    def forward(self, x, rng):
+        if rng is None or self.p == 0:
+            return x, lambda dy, learn=True, inputs=True: dy
+        scaled_mask = (rng.uniform(x.shape) >= self.p).astype(rng.real) * (1 / (1 - self.p))
+
+        def backward(dy, learn=True, inputs=True):
+            return dy * scaled_mask
+
+        return x * scaled_mask, backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(0.4), rng.normal((6, 5))
+
+
+def one_hot(labels, n, dtype):
+    """(B,) integers from 0 to n - 1 as rows of zeros with a single one, (B, n). Raises ValueError for others."""
+    xp = array_module(labels)
+    if labels.ndim != 1:
+        raise ValueError(f"labels of shape {labels.shape}, expected (B,)")
+    if xp.__name__ == "numpy" and labels.size and not 0 <= labels.min() <= labels.max() < n:  # a GPU would have to wait
+        raise ValueError(f"labels must lie in 0 ... {n - 1}, got {labels.min()} ... {labels.max()}")
+    return (labels[:, None] == xp.arange(n)).astype(dtype)
+
+
+class Embedding(Layer):
+    """y = W[label], written as one_hot(label) W.      dW = one_hotᵀ dy. Labels have no gradient.
+
+    A product with one-hot rows rather than an indexed sum: on a GPU, adding to the same row from many threads gives
+    another rounding at every run.
+    """
+
+    def __init__(self, n_classes, n_dim, init=he):
+        self.W = Weight((n_classes, n_dim), init, fan_in=n_dim)
+
+    def forward(self, labels, rng):  # labels (B,) integers
+        rows = one_hot(labels, len(self.W), self.W.dtype)  # (B, n_classes)
+
+        def backward(dy, learn=True, inputs=True):
+            if learn:
+                self.dW += rows.T @ dy
+
+        return rows @ self.W, backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(4, 3), rng.integers(4, 6)
+
+
+class TimeEmbedding(Layer):
+    """y = [cos ω t, sin ω t], ω from 1 down to 1/max_period.      dt = Σ ω (cos(ω t) d_sin - sin(ω t) d_cos)
+
+    Vaswani et al. 2017, section 3.5. t (B,) becomes (B, n_dim): near times look alike, far ones do not.
+    """
+
+    def __init__(self, n_dim, max_period=10_000):
+        if n_dim % 2:
+            raise ValueError(f"TimeEmbedding: n_dim must be even, got {n_dim}")
+
+        def frequencies(rng, shape, fan_in):
+            return rng.array([max_period ** (-k / shape[0]) for k in range(shape[0])])
+
+        self.omega = Weight((n_dim // 2,), frequencies, learned=False)
+
+    def forward(self, t, rng):
+        xp = array_module(t)
+        if t.ndim != 1:
+            raise ValueError(f"TimeEmbedding got times of shape {t.shape}, expected (B,)")
+        angle = t.astype(self.omega.dtype)[:, None] * self.omega  # (B, n_dim / 2); integer times would give float64
+        cos, sin = xp.cos(angle), xp.sin(angle)
+
+        def backward(dy, learn=True, inputs=True):
+            half = dy.shape[1] // 2
+            return ((cos * dy[:, half:] - sin * dy[:, :half]) * self.omega).sum(axis=1)
+
+        return xp.concatenate([cos, sin], axis=1), backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(6), 10 * rng.uniform(4)
+
+
+class Concat(Layer):
+    """(x, c) -> y = [x, c] side by side: how a condition c enters a network.      dx, dc: dy cut at the same place."""
+
+    def forward(self, pair, rng):
+        x, c = pair  # (B, n), (B, m)
+        if x.ndim != 2 or c.ndim != 2 or len(x) != len(c):
+            raise ValueError(f"Concat got shapes {x.shape} and {c.shape}, expected (B, n) and (B, m)")
+        n = x.shape[1]
+
+        def backward(dy, learn=True, inputs=True):
+            return dy[:, :n], dy[:, n:]
+
+        return array_module(x).concatenate([x, c], axis=1), backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(), (rng.normal((4, 3)), rng.normal((4, 2)))
+
+
+class Residual(Layer):
+    """y = x + f(x).      dx = dy + what f's backward returns. He et al. 2016, eq 1."""
+
+    def __init__(self, body):
+        self.body = body
+
+    def forward(self, x, rng):
+        f, back_body = self.body.forward(x, rng)
+        if f.shape != x.shape:
+            raise ValueError(f"Residual: the body turns {x.shape} into {f.shape}; both shapes must be equal")
+
+        def backward(dy, learn=True, inputs=True):
+            dx = back_body(dy, learn, inputs)
+            return dy + dx if inputs else None
+
+        return x + f, backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(Linear(3, 3)), rng.normal((4, 3))
+
+
+class Maxout(Layer):
+    """y = max over k of the pieces x W_k + b_k.      The winning piece gets dy, the others nothing.
+
+    Goodfellow et al. 2013. One Linear makes all pieces, unit by unit: h (B, n_out, k).
+    """
+
+    def __init__(self, n_in, n_out, k=2, init=he):
+        self.pieces, self.k = Linear(n_in, n_out * k, init), k
+
+    def forward(self, x, rng):
+        xp = array_module(x)
+        h, back_pieces = self.pieces.forward(x, rng)
+        h = h.reshape(len(x), -1, self.k)
+        winner = h.argmax(axis=2)[:, :, None] == xp.arange(self.k)  # (B, n_out, k): exactly one is true, ties too
+
+        def backward(dy, learn=True, inputs=True):
+            return back_pieces((dy[:, :, None] * winner).reshape(len(dy), -1), learn, inputs)
+
+        return (h * winner).sum(axis=2), backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(3, 4, k=3), rng.normal((5, 3))
+
+
+def mlp(sizes, activation=ReLU, init=he, norm=None, dropout=0.0):
+    """Linear layers of these sizes with an activation (a class, or a function that makes one) after each but the last.
+
+    norm: BatchNorm or LayerNorm, put before the activation. dropout: its probability, after the activation.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"mlp needs two or more positive sizes, got {tuple(sizes)}")
+    layers = []
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+        layers.append(Linear(n_in, n_out, init))
+        if i < len(sizes) - 2:
+            layers += [norm(n_out)] if norm else []
+            layers.append(activation())
+            layers += [Dropout(dropout)] if dropout else []
+    return Sequential(*layers)

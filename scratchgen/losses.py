@@ -1,0 +1,129 @@
+"""Losses: each returns its value and, side by side, its gradients with respect to its leading arguments.
+
+Reductions are the same everywhere: a sum over an example's features, a mean over the batch of B examples. Values are in
+nats per example, or squared units per example for the plain distances. Probabilities enter as logits l, with
+p = 1 / (1 + e⁻ˡ), because log p computed from l never meets log 0.
+"""
+
+import math
+
+from .backend import array_module
+from .layer import example, same_shape
+from .layers import one_hot
+
+
+@example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
+def squared_error(x_hat, x):
+    """Σ (x̂ - x)².      ∂/∂x̂ = 2 (x̂ - x).      Both (B, D). No ½ and no mean over D."""
+    same_shape("squared_error", x_hat=x_hat, x=x)
+    difference = x_hat - x
+    return (difference * difference).sum() / len(x), difference * (2 / len(x))
+
+
+@example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
+def absolute_error(x_hat, x):
+    """The L1 distance Σ |x̂ - x|.      ∂/∂x̂ = sign(x̂ - x), 0 where they are equal.      Both (B, D)."""
+    same_shape("absolute_error", x_hat=x_hat, x=x)
+    xp = array_module(x_hat)
+    difference = x_hat - x
+    sign = (difference > 0).astype(difference.dtype) - (difference < 0).astype(difference.dtype)
+    return xp.maximum(difference, -difference).sum() / len(x), sign / len(x)
+
+
+@example(lambda rng: (2 * rng.normal((3, 5)), rng.normal((3, 5)), 0.3))
+def gaussian_nll(x_hat, x, c):
+    """-log N(x; x̂, c I) = ‖x - x̂‖² / 2c + ½ D log 2πc.      ∂/∂x̂ = (x̂ - x) / c.      Both (B, D); c > 0 is a variance.
+
+    gan-vae-notes eq 2.1 is the case c = ½ without its constant. The constant does not move x̂, but without it values for
+    different c cannot be compared.
+    """
+    same_shape("gaussian_nll", x_hat=x_hat, x=x)
+    batch, n = x.shape
+    difference = x_hat - x
+    value = (difference * difference).sum() * (0.5 / (c * batch)) + 0.5 * n * math.log(2 * math.pi * c)
+    return value, difference * (1 / (c * batch))
+
+
+@example(lambda rng: (3 * rng.normal((3, 5)), rng.uniform((3, 5))))
+def bernoulli_nll(logits, x):
+    """-Σ [x log p + (1 - x) log(1 - p)], p = sigmoid(l).      ∂/∂l = p - x.      Both (B, D), x in [0, 1].
+
+    Derivation: log p = l - s and log(1 - p) = -s with s = softplus(l) = log(1 + eˡ), so the value is Σ (s - x l), and
+    ds/dl = p. With t = tanh(l/2): p = ½ + ½ t and s = max(l, 0) - log(½ + ½ |t|), so one tanh serves both.
+    Grey pixels are soft targets: the value is then a cross-entropy, no density of x.
+    """
+    same_shape("bernoulli_nll", logits=logits, x=x)
+    return _bernoulli(logits, x)
+
+
+def _bernoulli(logits, x):
+    xp = array_module(logits)
+    t = xp.tanh(0.5 * logits)
+    nll = xp.maximum(logits, 0)
+    nll -= logits * x
+    nll -= xp.log(0.5 + 0.5 * xp.maximum(t, -t))
+    t *= 0.5
+    t += 0.5 - x
+    t *= 1 / len(logits)
+    return nll.sum() / len(logits), t
+
+
+@example(lambda rng: (3 * rng.normal((6, 1)), 0.9))
+def binary_cross_entropy(logits, target):
+    """-Σ [y log p + (1 - y) log(1 - p)] of a two-class classifier.      ∂/∂l = p - y.      logits (B, 1) or (B,).
+
+    target: one number for the whole batch (1: all real, 0: all false, between: smoothed) or an array like the logits.
+    The formula is bernoulli_nll's.
+    """
+    if not isinstance(target, (int, float)):
+        same_shape("binary_cross_entropy", logits=logits, target=target)
+    return _bernoulli(logits, target)
+
+
+@example(lambda rng: (2 * rng.normal((5, 4)), rng.integers(4, 5)))
+def softmax_cross_entropy(logits, labels):
+    """-Σ_k y_k log p_k, p = softmax(l).      ∂/∂l = p - y.      logits (B, K); labels (B,) integers or (B, K) rows of sum 1.
+
+    Derivation: log p_k = l_k - log Σ_j exp l_j. Its gradient is y's weight minus p times Σ_k y_k = 1: the whole Jacobian
+    of the softmax, diag(p) - p pᵀ, has been used, not its diagonal alone.
+    """
+    xp = array_module(logits)
+    if labels.ndim == 1:
+        labels = one_hot(labels, logits.shape[1], logits.dtype)
+    same_shape("softmax_cross_entropy", logits=logits, labels=labels)
+    shifted = logits - logits.max(axis=1, keepdims=True)  # the largest becomes 0: exp cannot overflow
+    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+    return -(labels * log_p).sum() / len(logits), (xp.exp(log_p) - labels) / len(logits)
+
+
+@example(lambda rng: (rng.normal((3, 4)), rng.normal((3, 4))))
+def kl_standard_normal(mu, log_var):
+    """KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (μ² + σ² - 1 - log σ²).      ∂/∂μ = μ,   ∂/∂log σ² = ½ (σ² - 1).      Both (B, D).
+
+    Derivation: KL = E_q[log q - log p]. The constants ½ log 2π cancel, E_q[(z - μ)²/σ²] = 1 and E_q[z²] = μ² + σ².
+    Kingma & Welling 2013, appendix B. Where the notes differ: gan-vae-notes eq 2.2 prints -KL; aias prints +KL as -KL;
+    lee-15 and week10 print 2 KL with σ meaning log σ², and scale the noise by exp(σ) where it must be exp(½ log σ²).
+    """
+    same_shape("kl_standard_normal", mu=mu, log_var=log_var)
+    variance = array_module(mu).exp(log_var)
+    kl = 0.5 / len(mu) * (mu * mu + variance - 1 - log_var).sum()
+    return kl, mu * (1 / len(mu)), (variance - 1) * (0.5 / len(mu))
+
+
+@example(lambda rng: tuple(rng.normal((3, 4)) for _ in range(4)))
+def kl_gaussians(mu_q, log_var_q, mu_p, log_var_p):
+    """KL(N(μ_q, σ_q²) ‖ N(μ_p, σ_p²)) = ½ Σ (log σ_p² - log σ_q² + (σ_q² + (μ_q - μ_p)²) / σ_p² - 1).      All (B, D).
+
+    ∂/∂μ_q = (μ_q - μ_p) / σ_p² = -∂/∂μ_p,   ∂/∂log σ_q² = ½ (σ_q²/σ_p² - 1),
+    ∂/∂log σ_p² = ½ (1 - (σ_q² + (μ_q - μ_p)²) / σ_p²).      With μ_p = log σ_p² = 0: kl_standard_normal.
+    """
+    same_shape("kl_gaussians", mu_q=mu_q, log_var_q=log_var_q, mu_p=mu_p, log_var_p=log_var_p)
+    xp = array_module(mu_q)
+    precision = xp.exp(-log_var_p)  # 1 / σ_p²
+    difference = mu_q - mu_p
+    ratio = xp.exp(log_var_q - log_var_p)  # σ_q² / σ_p²
+    spread = ratio + difference * difference * precision
+    half = 0.5 / len(mu_q)
+    d_mu = difference * precision * (1 / len(mu_q))
+    kl = half * (log_var_p - log_var_q + spread - 1).sum()
+    return kl, d_mu, half * (ratio - 1), -d_mu, half * (1 - spread)

@@ -1,0 +1,24 @@
+"""One file per system, readable alone. A model's name is the name of its file."""
+
+import importlib
+import pkgutil
+
+from ..backend import UsageError
+from ..model import Model
+
+
+def model_names():
+    """The names of all models, which are the names of the files in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find_model(name):
+    """The model class in models/<name>.py. Raises UsageError for an unknown name."""
+    if name not in model_names():
+        raise UsageError(f"model {name!r} is unknown: use one of {', '.join(model_names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return next(
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Model) and c.__module__ == module.__name__
+    )

@@ -1,0 +1,109 @@
+"""The autoencoder: squeeze a picture x through a code z of few numbers and restore it.
+
+    z = encoder(x),   x̂ = decoder(z),   minimise ‖x̂ - x‖²                      (gan-vae-notes §2.1.1; lee-15 §1.1)
+
+A linear one finds the same subspace as PCA; hidden layers let it follow a curved one. The denoising autoencoder (Vincent
+et al. 2008) is shown a damaged x and must restore the clean one, so copying is no longer an answer. Nothing shapes the
+codes: where no training picture's code lies, the decoder was never asked for anything, and random codes give poor
+pictures. That is what the VAE mends (vae.py).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..activations import sigmoid
+from ..backend import UsageError, array_module
+from ..initialisers import INITIALISERS
+from ..layer import Parameters, Sequential
+from ..layers import mlp
+from ..losses import bernoulli_nll, squared_error
+from ..model import Model
+from ..norms import RunningMoments
+from ..optim import Adam
+
+
+@dataclass(eq=False)
+class AutoEncoder(Model):
+    """Settings. objective "squares" restores any numbers, "bernoulli" pixels in [0, 1] from logits."""
+
+    n_features: int = 784
+    hidden: tuple[int, ...] = (400,)  # the encoder's hidden sizes; the decoder's are the same in reverse
+    n_latent: int = 20
+    likelihood: Literal["squares", "bernoulli"] = "squares"
+    noise: float = 0.0  # standard deviation of Gaussian noise added to the encoder's input
+    mask: float = 0.0  # the fraction of the encoder's input set to zero
+    init: Literal["he", "glorot", "pytorch", "orthogonal"] = "pytorch"
+    batch: int = 128
+    lr: float = 1e-3
+
+    variants = ({}, {"likelihood": "bernoulli", "noise": 0.3, "mask": 0.2})
+
+    def build(self, rng):
+        init = INITIALISERS[self.init]
+        self.moments = RunningMoments(self.n_latent)  # where the codes lie, for sample()
+        self.encoder = Sequential(mlp([self.n_features, *self.hidden, self.n_latent], init=init), self.moments)
+        self.decoder = mlp([self.n_latent, *reversed(self.hidden), self.n_features], init=init)
+        self.params = Parameters(rng, encoder=self.encoder, decoder=self.decoder)
+        self.adam = Adam(self.params, self.lr)
+        return self
+
+    def check_data(self, x):
+        if self.likelihood == "bernoulli" and (x.min() < 0 or x.max() > 1):
+            raise UsageError(
+                "likelihood=bernoulli needs pixels in [0, 1]; use --set likelihood=squares for other numbers"
+            )
+
+    def damage(self, x, rng):
+        """x with the noise and the mask of the settings; x (B, n_features)."""
+        if self.noise:
+            x = x + self.noise * rng.normal(x.shape)
+        if self.mask:
+            x = x * (rng.uniform(x.shape) >= self.mask)
+        return x
+
+    def loss(self, x, rng):
+        """Squared error or cross-entropy per example of restoring x (B, n_features) from a damaged x."""
+        self.params.zero_grad()
+        z, back_encoder = self.encoder.forward(self.damage(x, rng), rng)  # (B, n_latent)
+        out, back_decoder = self.decoder.forward(z, rng)  # (B, n_features)
+        restore = bernoulli_nll if self.likelihood == "bernoulli" else squared_error
+        loss, d_out = restore(out, x)
+
+        dz = back_decoder(d_out)
+        back_encoder(dz, inputs=False)
+        return {"loss": loss}
+
+    def train_step(self, x, rng):
+        losses = self.loss(x, rng)
+        self.adam.step()
+        return losses
+
+    def encode(self, x):
+        """Codes z (N, n_latent) of x (N, n_features)."""
+        return self.encoder(x)
+
+    def decode(self, z):
+        """Pictures (N, n_features) of codes z (N, n_latent)."""
+        out = self.decoder(z)
+        return sigmoid(array_module(out), out) if self.likelihood == "bernoulli" else out
+
+    def reconstruct(self, x):
+        return self.decode(self.encode(x))
+
+    def sample(self, n, rng):
+        """Pictures of n random codes with the mean and the variance of the training codes, coordinate by coordinate.
+
+        An autoencoder is no generator; this shows why.
+        """
+        xp = rng.xp
+        return self.decode(self.moments.mean + xp.sqrt(self.moments.variance) * rng.normal((n, self.n_latent)))
+
+    def evaluate(self, x, rng):
+        """{name: number} on x (N, n_features): squared error per example, mean squared error per feature."""
+        squares = squared_error(self.reconstruct(x), x)[0]
+        return {"squared_error": squares, "mse": squares / self.n_features}
+
+    @classmethod
+    def example(cls, rng, **settings):
+        model = cls(**{"n_features": 6, "hidden": (5,), "n_latent": 2, "batch": 4} | settings).build(rng)
+        return model, {"x": rng.uniform((4, 6))}

@@ -1,0 +1,115 @@
+"""Pictures: grids of images, points in the plane, curves. Matplotlib is imported only when something is drawn.
+
+Nothing here touches pyplot, so no window opens and no global state is left behind. Pixels in [0, 1] are drawn as ink:
+0 is paper, 1 is black.
+"""
+
+import math
+import pathlib
+
+import numpy as np
+
+from .backend import UsageError, to_host
+from .checkpoint import written_whole
+
+PAPER, INK, BLUE, RED, GREY = "#ffffff", "#1a1a1a", "#2a6fbb", "#c8402f", "#8a8a8a"
+
+
+def new_figure(width, height, rows=1, columns=1, **options):
+    """(figure, array of axes (rows, columns)), sizes in inches. Raises UsageError where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError('pictures need matplotlib: pip install "scratchgen[demos]"') from None
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor=PAPER)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def save_figure(figure, path):
+    """Write a .png, whole or not at all, and print its path."""
+    with written_whole(path) as file:
+        figure.savefig(file, format="png")
+    print(pathlib.Path(path), flush=True)
+
+
+def tile(images, shape, columns, pixels=56):
+    """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with a gap between neighbours.
+
+    Small images are enlarged smoothly to at least `pixels` high: 8×8 digits drawn as blocks are hard to read.
+    Returns (H, W, 3) floats in [0, 1].
+    """
+    from PIL import Image
+
+    images = np.clip(to_host(images), 0, 1).reshape(-1, *shape)
+    height, width = shape[:2]
+    factor = max(1, math.ceil(pixels / height))
+    rows, gap = math.ceil(len(images) / columns), 3
+    h, w = height * factor, width * factor
+    sheet = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), 0.85, np.float32)
+    for i, image in enumerate(images):
+        byte = (255 * image).round().astype(np.uint8)
+        byte = np.asarray(Image.fromarray(byte).resize((w, h), Image.Resampling.BICUBIC), np.float32) / 255
+        if byte.ndim == 2:
+            byte = np.repeat(1 - byte[:, :, None], 3, axis=2)  # ink on paper
+        top, left = gap + (i // columns) * (h + gap), gap + (i % columns) * (w + gap)
+        sheet[top : top + h, left : left + w] = byte
+    return sheet
+
+
+def show_images(axis, images, shape, columns, title="", rows=(), pixels=56):
+    """Draw a tile of images on an axis; rows: a word beside each row."""
+    sheet = tile(images, shape, columns, pixels)
+    axis.imshow(sheet, interpolation="antialiased")
+    axis.set_title(title, fontsize=10)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if len(rows):
+        step = sheet.shape[0] / len(rows)
+        axis.set_yticks([step * (i + 0.5) for i in range(len(rows))], rows, fontsize=9)
+        axis.tick_params(length=0)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def show_points(axis, x, labels=None, title="", size=4):
+    """Draw points (N, 2) on an axis, coloured by label with a legend, or a histogram of (N, 1)."""
+    x = to_host(x)
+    if x.shape[1] == 1:
+        axis.hist(x[:, 0], bins=80, density=True, color=BLUE)
+    elif labels is None:
+        axis.scatter(*x.T[:2], s=size, color=BLUE, alpha=0.5, linewidths=0)
+    else:
+        from matplotlib import colormaps
+
+        colours = colormaps["tab10"]
+        for k in np.unique(labels):
+            axis.scatter(*x[labels == k].T[:2], s=size, color=colours(int(k) % 10), label=str(k), linewidths=0)
+        axis.legend(markerscale=3, fontsize=7, loc="upper right", framealpha=0.8, handletextpad=0.1, borderpad=0.3)
+    if x.shape[1] > 1:
+        axis.set_aspect("equal", adjustable="datalim")
+    axis.set_title(title, fontsize=10)
+
+
+def show_curves(axis, x, curves, title="", xlabel="", ylabel=""):
+    """Draw {label: y} against x on an axis."""
+    for label, y in curves.items():
+        axis.plot(x, y, label=label, linewidth=1.5)
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.grid(color="0.92")
+    if len(curves) > 1:
+        axis.legend(fontsize=8, frameon=False)
+
+
+def picture_of(x, data, path):
+    """One picture of samples x (N, D), as the Data they imitate is best shown: images in a grid, points in the plane."""
+    if data.shape is None:
+        figure, axes = new_figure(5, 5)
+        show_points(axes[0, 0], x)
+    else:
+        columns = math.ceil(math.sqrt(len(x)))
+        rows = math.ceil(len(x) / columns)
+        figure, axes = new_figure(0.62 * columns, 0.62 * rows * data.shape[0] / data.shape[1])
+        show_images(axes[0, 0], x, data.shape, columns)
+    save_figure(figure, path)

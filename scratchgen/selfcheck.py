@@ -1,0 +1,85 @@
+"""The gradient checker turned on everything this library has: layers, losses and every objective of every model.
+
+Nothing is listed by hand: every subclass of Layer, every public function of losses.py, every marked function of
+distributions.py and every objective that a model names is found and tried on the example that it brings. One without
+an example fails, so nothing new can be left out.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from . import activations, distributions, layer, layers, losses, norms
+from .backend import Rng
+from .gradcheck import GradReport, check_layer, check_loss, gradcheck
+from .layer import Layer
+from .model import call
+from .models import find_model, model_names
+
+
+def selfcheck(pattern="", seed=0):
+    """Yield (kind, GradReport) for everything whose name contains pattern. kind: layer, loss or objective."""
+    for kind, name, check in targets():
+        if pattern in name:
+            try:
+                report = check(seed)
+            except Exception as error:  # whatever is wrong with one, the others are still worth checking
+                report = GradReport(name, "none", np.inf, 0.0, False, seed, f"{type(error).__name__}: {error}")
+            report.name = name
+            yield kind, report
+
+
+def targets():
+    """Every (kind, name, check), where check(seed) makes the GradReport."""
+    for module in (layer, layers, activations, norms):
+        for name, found in vars(module).items():
+            is_layer = isinstance(found, type) and issubclass(found, Layer) and found.__module__ == module.__name__
+            if is_layer and found not in (Layer, activations.Activation):
+                yield "layer", name, partial(_check_layer, found)
+    for name, found in vars(distributions).items():
+        if hasattr(found, "example"):
+            yield "layer", name, partial(_check_function, found)
+    for name, found in vars(losses).items():
+        if callable(found) and getattr(found, "__module__", "") == losses.__name__ and not name.startswith("_"):
+            yield "loss", name, partial(_check_loss, found)
+    for model in map(find_model, model_names()):
+        for settings in model.variants:
+            described = ", ".join(f"{k}={v}" for k, v in settings.items())
+            for objective in model.objectives:
+                name = f"{model.__name__}.{objective}" + (f" [{described}]" if described else "")
+                yield "objective", name, partial(_check_objective, model, objective, settings)
+
+
+def _check_layer(layer_class, seed):
+    return check_layer(*layer_class.example(Rng((seed, 1), "float64")), seed=seed)
+
+
+class _Function(Layer):
+    """f(*arrays, rng) -> output, backward in a layer's clothes."""
+
+    def __init__(self, f):
+        self.f = f
+
+    def forward(self, x, rng):
+        y, back = self.f(*(x if isinstance(x, tuple) else (x,)), rng=rng or Rng(0, "float64"))
+        return y, lambda dy, learn=True, inputs=True: back(dy)
+
+
+def _check_function(f, seed):
+    arrays = f.example(Rng((seed, 1), "float64"))
+    return check_layer(_Function(f), arrays if len(arrays) > 1 else arrays[0], seed=seed)
+
+
+def _check_loss(f, seed):
+    return check_loss(f, *f.example(Rng((seed, 1), "float64")), seed=seed)
+
+
+def _check_objective(model_class, objective, settings, seed):
+    model, batch = model_class.example(Rng((seed, 1), "float64"), **settings)
+
+    def value():
+        return call(getattr(model, objective), rng=Rng((seed, 2), "float64"), **batch)[objective]
+
+    params = getattr(model, model.objectives[objective])
+    everything = model.parameters().values()
+    return gradcheck(value, params, together=everything, cross_check=not model.uses_stop, seed=seed)
