@@ -128,6 +128,10 @@ class Sequential(Layer):
 
         return y, backward
 
+    @classmethod
+    def example(cls, rng):
+        return cls(Sequential(), Sequential()), rng.normal((4, 3))
+
 
 class Parameters:
     """All weights of some layers as flat vectors: theta, grad (both of the same length) and buffers.
