@@ -1,0 +1,89 @@
+"""Data sets, all through one door: load(name).
+
+A name is a built-in set (digits, mnist, fashion), a toy density of known log-likelihood (ring, grid, moons, ...), a
+folder of pictures, or a .npy/.npz file. Whatever it is, an example is one row of a float32 matrix; pictures are pixels
+in [0, 1], and `shape` says how to fold a row back into a picture.
+"""
+
+from dataclasses import dataclass
+from importlib.resources import files as package_files
+from pathlib import Path
+
+import numpy as np
+
+from ..backend import Rng, UsageError
+from .files import load_arrays, load_folder
+from .idx import SETS, load_idx
+from .order import batches
+from .toys import TOYS, Toy
+
+__all__ = ["TOYS", "Data", "Toy", "batches", "load", "names"]
+
+# Streams of the toys' points. The large middle number keeps them apart from the streams (seed, epoch) of training:
+# points made of the very noise that a sampler later draws would not be independent of it.
+TOY_STREAM = 0x746F79
+
+
+@dataclass(eq=False)
+class Data:
+    """A data set in memory, as NumPy arrays.
+
+    name: what --data said.
+    x_train, x_test: float32 (N, D); pixels in [0, 1] for pictures, any numbers for points.
+    labels_train, labels_test: int64 (N,), or None where there are no classes.
+    shape: (h, w) grey, (h, w, 3) colour, or None for points.
+    toy: the density the points were drawn from, or None.
+    """
+
+    name: str
+    x_train: np.ndarray
+    x_test: np.ndarray
+    labels_train: np.ndarray | None = None
+    labels_test: np.ndarray | None = None
+    shape: tuple | None = None
+    toy: Toy | None = None
+
+
+def names():
+    """The built-in names that load() takes, besides folders and files."""
+    return ["digits", *SETS, *TOYS]
+
+
+def load(name, seed=0):
+    """The Data called `name`: a built-in name, a folder of pictures, or a .npy/.npz file. A built-in name comes first.
+
+    seed: of a toy's points (10,000 train, 2,000 test). Nothing else depends on it: the other sets' splits are fixed.
+    Raises UsageError for a name or a file that cannot be used, saying why.
+    """
+    name = str(name)
+    if name == "digits":
+        return Data(name, *load_digits())
+    if name in SETS:
+        return Data(name, *load_idx(name))
+    if name in TOYS:
+        return load_toy(name, seed)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Data(name, *load_folder(path))
+    if path.suffix.lower() in (".npy", ".npz"):
+        return Data(name, *load_arrays(path))
+    raise UsageError(f"data {name!r} is unknown: use {', '.join(names())}, a folder of pictures, or a .npy/.npz file")
+
+
+def load_digits():
+    """1,400 train and 397 test digits of 8×8 pixels with 17 grey levels; see digits.md for where they come from."""
+    with package_files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+        images, labels = arrays["images"], arrays["labels"]  # (1797, 64) of 0..16, (1797,)
+    x = images.astype(np.float32) / 16  # the file is already shuffled, so the split is a cut
+    labels = labels.astype(np.int64)
+    return x[:1400], x[1400:], labels[:1400], labels[1400:], (8, 8)
+
+
+def load_toy(name, seed):
+    """10,000 points to train on and 2,000 to test; labels where the toy has more than one component."""
+    toy = TOYS[name]
+    x_train, labels_train = toy.sample_with_labels(10_000, Rng((seed, TOY_STREAM, 0)))
+    x_test, labels_test = toy.sample_with_labels(2_000, Rng((seed, TOY_STREAM, 1)))
+    if toy.n_classes == 1:
+        labels_train = labels_test = None
+    return Data(name, x_train, x_test, labels_train, labels_test, toy=toy)

@@ -1,0 +1,201 @@
+"""The user's own data: a folder of pictures, or arrays in a .npy or .npz file.
+
+Everything is checked on the way in and refused with the name of the file and the first thing that is wrong: a NaN, an
+odd size or a pickled object found here costs a minute, found in a loss curve it costs a day. Where the data has no test
+part, a tenth of it, always the same, becomes one.
+"""
+
+import math
+import zipfile
+import zlib
+
+import numpy as np
+
+from ..backend import UsageError
+from .order import fixed_order
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+
+# The arrays an .npz may hold together; one alone may have any name.
+LAYOUTS = [
+    {"x", "labels"},
+    {"x_train", "labels_train"},
+    {"x_train", "x_test"},
+    {"x_train", "x_test", "labels_train", "labels_test"},
+]
+
+
+def load_folder(folder):
+    """The pictures under a folder, in the order of their paths: (x_train, x_test, labels_train, labels_test, shape).
+
+    Pictures in subfolders are labelled by the subfolder they are in (0, 1, ... in alphabetical order); pictures lying
+    directly in the folder have no labels. If every picture is grey, shape is (h, w); otherwise all are (h, w, 3).
+    Transparent pixels are laid on white. Hidden files are passed over. Needs Pillow.
+    Raises UsageError for an unreadable picture, different sizes, or no pictures at all.
+    """
+    paths = find_pictures(folder)
+    classes = find_classes(folder, paths)
+    images = read_pictures(paths)  # (N, h, w, 3) uint8
+    if (images == images[..., :1]).all():
+        images = images[..., 0]  # (N, h, w)
+    labels = None if classes is None else np.unique(classes, return_inverse=True)[1].astype(np.int64)  # (N,)
+    x, shape = flatten(images, folder)
+    return *split(x, labels, folder), shape
+
+
+def find_pictures(folder):
+    def visible(path):
+        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and visible(path))
+    paths = sorted(path for path in found if path.is_file())
+    if not paths:
+        raise UsageError(f"{folder}: no pictures in this folder: put {', '.join(sorted(SUFFIXES))} files in it")
+    return paths
+
+
+def find_classes(folder, paths):
+    """The name of the subfolder each picture is in, or None if none is in a subfolder."""
+    nested = [path.parent != folder for path in paths]
+    if not any(nested):
+        return None
+    if not all(nested):
+        stray = paths[nested.index(False)]
+        raise UsageError(f"{stray}: lies beside subfolders that hold pictures: move it into one, as its class")
+    return [path.relative_to(folder).parts[0] for path in paths]
+
+
+def read_pictures(paths):
+    """All pictures as RGB, (N, h, w, 3) uint8."""
+    first = read_picture(paths[0])
+    images = np.empty((len(paths), *first.shape), np.uint8)
+    for i, path in enumerate(paths):
+        image = read_picture(path)
+        if image.shape != first.shape:
+            (h, w, _), (first_h, first_w, _) = image.shape, first.shape
+            raise UsageError(f"{path} is {w}x{h} pixels but {paths[0]} is {first_w}x{first_h}: make all one size")
+        images[i] = image
+    return images
+
+
+def read_picture(path):
+    """One picture as (h, w, 3) uint8, upright, transparent pixels on white; of an animation, the first frame."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise UsageError(f'{path}: reading pictures needs Pillow: pip install "scratchgen[demos]"') from None
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)  # cameras store "turned by 90°" beside the pixels
+            mode, rgba = image.mode, image.convert("RGBA")
+    except Exception as error:  # Pillow's decoders raise almost anything on a broken file
+        raise UsageError(f"{path}: unreadable picture ({type(error).__name__}): replace or remove it") from None
+    if mode.startswith(("I", "F")):  # Pillow would clip these, not scale them
+        raise UsageError(f"{path}: more than 8 bits per pixel (mode {mode}): save it with 8, or use a .npy of floats")
+    white = Image.new("RGBA", rgba.size, "white")
+    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))  # (h, w, 3)
+
+
+def load_arrays(path):
+    """The arrays of a .npy or .npz file: (x_train, x_test, labels_train, labels_test, shape).
+
+    An .npz holds x and optionally labels; or x_train and optionally labels_train, x_test, labels_test; or one array of
+    any name. Pictures are (N, h, w), (N, h, w, 3) or (N, D): uint8, or floats in [0, 1]. Rows of D = k² numbers are
+    taken for k×k pictures, others for 1×D. Float rows of one or two numbers are points, and may have any finite value.
+    Pickled objects are never loaded. Raises UsageError for anything else.
+    """
+    arrays = read_arrays(path)
+    x_train, x_test, labels_train, labels_test = name_arrays(arrays, path)
+    x_train, shape = flatten(x_train, path)  # (N, D)
+    labels_train = check_labels(labels_train, len(x_train), path)
+    if x_test is None:
+        return *split(x_train, labels_train, path), shape
+    x_test, test_shape = flatten(x_test, path)
+    if (shape, x_train.shape[1]) != (test_shape, x_test.shape[1]):
+        raise UsageError(f"{path}: x_train and x_test hold examples of different shapes: save both with the same")
+    return x_train, x_test, labels_train, check_labels(labels_test, len(x_test), path), shape
+
+
+def read_arrays(path):
+    """{name: array} of an .npz file; a .npy file's one array is called x."""
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)  # a pickle can run code
+            return {"x": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file: check the path") from None
+    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        if "pickle" in reason:  # what NumPy takes anything else to be, and advises to load unsafely
+            reason = "pickled objects, or no NumPy array at all"
+        raise UsageError(f"{path}: not readable ({reason}): save plain arrays with numpy.save or savez") from None
+
+
+def name_arrays(arrays, path):
+    """x_train, x_test, labels_train, labels_test by the names in the file; None for those it lacks."""
+    if len(arrays) == 1:
+        return *arrays.values(), None, None, None
+    if set(arrays) not in LAYOUTS:
+        found = ", ".join(sorted(arrays))[:100] or "no arrays"
+        layouts = "x and labels; x_train and labels_train; or x_train and x_test, both with labels or both without"
+        raise UsageError(f"{path}: holds {found}: save one array; {layouts}")
+    x, labels = ("x", "labels") if "x" in arrays else ("x_train", "labels_train")
+    return arrays[x], arrays.get("x_test"), arrays.get(labels), arrays.get("labels_test")
+
+
+def flatten(array, path):
+    """Examples as rows, (N, D) float32, and the shape that folds a row back into a picture (None for points)."""
+    if array.ndim not in (2, 3, 4) or (array.ndim == 4 and array.shape[3] != 3):
+        raise UsageError(f"{path}: array of shape {array.shape}: save pictures as (N, h, w), (N, h, w, 3) or (N, D)")
+    if array.size == 0:
+        raise UsageError(f"{path}: array of shape {array.shape} is empty: save at least 2 examples")
+    rows = array.reshape(len(array), -1)  # (N, D)
+    n_numbers = rows.shape[1]
+    points = array.ndim == 2 and n_numbers <= 2 and array.dtype.kind == "f"
+    x = to_float(rows, points, path)
+    if points:
+        return x, None
+    if array.ndim > 2:
+        return x, array.shape[1:]
+    side = math.isqrt(n_numbers)
+    return x, (side, side) if side * side == n_numbers else (1, n_numbers)
+
+
+def to_float(rows, points, path):
+    """uint8 divided by 255, floats as they are, as float32; refuses numbers outside what flatten's callers allow."""
+    if rows.dtype == np.uint8:
+        return np.divide(rows, 255, dtype=np.float32)
+    if rows.dtype.kind != "f":
+        raise UsageError(f"{path}: numbers of type {rows.dtype}: save pictures as uint8, or as floats in [0, 1]")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused below
+        x = rows.astype(np.float32)
+    good = np.isfinite(x) if points else (x >= 0) & (x <= 1)  # a NaN is neither
+    if not good.all():
+        example, column = np.unravel_index(good.argmin(), good.shape)
+        remedy = "finite numbers: remove it" if points else "pixels in [0, 1]: rescale them, or save uint8"
+        raise UsageError(f"{path}: value {rows[example, column]} in example {example} where there must be {remedy}")
+    return x
+
+
+def check_labels(labels, n, path):
+    """Labels as int64 (n,), or None."""
+    if labels is None:
+        return None
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise UsageError(f"{path}: labels of shape {labels.shape} and type {labels.dtype}: save integers of shape (N,)")
+    if len(labels) != n:
+        raise UsageError(f"{path}: {len(labels)} labels for {n} examples: save one label per example")
+    if labels.min() < 0:
+        raise UsageError(f"{path}: label {labels.min()} is negative: number the classes 0, 1, 2, ...")
+    return labels.astype(np.int64)
+
+
+def split(x, labels, path):
+    """x_train, x_test, labels_train, labels_test: a tenth, and at least one example, is for testing."""
+    if len(x) < 2:
+        raise UsageError(f"{path}: 1 example, and one is needed to train and one to test: add more")
+    order = fixed_order(len(x))  # (N,)
+    test, train = np.split(order, [max(1, len(x) // 10)])
+    if labels is None:
+        return x[train], x[test], None, None
+    return x[train], x[test], labels[train], labels[test]

@@ -1,0 +1,29 @@
+"""In what order examples are seen: the fixed split into train and test, and the random order of an epoch.
+
+The split never depends on the user's seed, so that runs with different seeds are measured on the same test part. The
+order within an epoch does, through its Rng.
+"""
+
+import numpy as np
+
+from ..backend import UsageError
+
+
+def fixed_order(n):
+    """0 ... n - 1 in an order that looks random and is always the same."""
+    return np.random.Generator(np.random.PCG64(0)).permutation(n)  # (n,)
+
+
+def batches(n, batch, rng):
+    """One epoch of batches: index arrays (batch,) in random order, on rng's device.
+
+    The examples left over after the last full batch are dropped: every step then has the same size, so that every
+    gradient is an average over as many examples (and a GPU reuses its buffers). The next epoch's order gives them
+    their turn. Raises UsageError unless 1 ≤ batch ≤ n.
+    """
+    if batch < 1:
+        raise UsageError(f"batch {batch} is too small: use 1 or more")
+    if batch > n:
+        raise UsageError(f"batch {batch} is larger than the {n} examples: use a batch of {n} or fewer")
+    order = rng.permutation(n)  # (n,)
+    return (order[start : start + batch] for start in range(0, n - batch + 1, batch))
