@@ -7,6 +7,7 @@ import argparse
 import ast
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 import time
@@ -19,6 +20,13 @@ NEWLINE = "\n"
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def natural(text):
+    """A whole number >= 0, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 0, got {text!r}")
+    return int(text)
 
 
 def arguments():
@@ -43,11 +51,11 @@ def arguments():
     sub.add_argument(
         "--data", help="digits (default), mnist, fashion, a toy, a folder of pictures, a .npy or .npz file"
     )
-    sub.add_argument("--epochs", type=int, required=True, metavar="N", help="passes over the data, in all")
+    sub.add_argument("--epochs", type=natural, required=True, metavar="N", help="passes over the data, in all")
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz, history.csv and pictures")
     sub.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint, with its settings")
     sub.add_argument("--device", choices=["cpu", "gpu", "auto"], default="cpu", help="default: cpu")
-    sub.add_argument("--seed", type=int, metavar="S", help="default: 0")
+    sub.add_argument("--seed", type=natural, metavar="S", help="default: 0")
     sub.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="name=value", help="settings of the model"
     )
@@ -56,7 +64,7 @@ def arguments():
     sub.add_argument("dir", metavar="DIR", help="the folder given to train --out")
     sub.add_argument("-n", type=int, default=64, help="how many (default: 64)")
     sub.add_argument("-o", required=True, metavar="FILE", help="a .png to look at or a .npy with the numbers")
-    sub.add_argument("--seed", type=int, default=0, metavar="S")
+    sub.add_argument("--seed", type=natural, default=0, metavar="S", help="default: 0")
     sub.add_argument("--label", type=int, metavar="K", help="which class, for models that take one")
 
     sub = command(evaluate, "measure a trained model on its test data")
@@ -97,7 +105,9 @@ def gradcheck(args):
         raise UsageError(f"gradcheck: nothing has {args.pattern!r} in its name")
     failed = sum(not report["passed"] for report in reports)
     if args.json:
-        print(json.dumps([r | {"error": min(r["error"], 1e308)} for r in reports], indent=1))  # JSON knows no infinity
+        for report in reports:  # JSON knows neither infinity nor nan
+            report["error"] = report["error"] if report["error"] < 1e308 else 1e308
+        print(json.dumps(reports, indent=1))
     else:
         worst = max(report["error"] for report in reports)
         print(f"{len(reports) - failed} passed, {failed} failed; worst error {worst:.1e}")
@@ -105,7 +115,7 @@ def gradcheck(args):
 
 
 def train(args):
-    from .checkpoint import read_checkpoint
+    from .checkpoint import load_model
     from .data import load
     from .fit import fit
     from .model import parse_settings
@@ -115,31 +125,47 @@ def train(args):
     model_class, out = find_model(args.model), pathlib.Path(args.out)
     settings, notes = parse_settings(model_class, args.set), {}
     if args.resume:
-        notes, _ = read_checkpoint(out / "checkpoint.npz")
+        notes = load_model(out / "checkpoint.npz")[1]
         if notes["model"] != args.model:
-            raise UsageError(f"{out / 'checkpoint.npz'}: holds a {notes['model']}, not a {args.model}")
+            raise UsageError(
+                f"{out / 'checkpoint.npz'}: holds a {notes['model']}, not a {args.model}; choose another folder"
+            )
         settings = notes["settings"] | settings
     name = args.data or notes.get("data", "digits")
     seed = notes.get("seed", 0) if args.seed is None else args.seed
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: must be >= 0")
     data = load(name, seed)
     if any(field.name == "n_features" for field in dataclasses.fields(model_class)):
         settings = {"n_features": data.x_train.shape[1]} | settings
         if settings["n_features"] != data.x_train.shape[1]:
             raise UsageError(
-                f"n_features={settings['n_features']}, but {name} has {data.x_train.shape[1]} numbers an example"
+                f"--data {name}: has {data.x_train.shape[1]} numbers an example, but n_features is "
+                f"{settings['n_features']}; use other data, or leave --set n_features out"
             )
     model = model_class(**settings).build(Rng(seed, device=args.device))
     history = fit(
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test, seed=seed,
         out=out, resume=args.resume, notes={"data": name},
     )  # fmt: skip
-    found = (
-        ", ".join(f"{k} {v:.4g}" for k, v in history[-1].items() if k not in ("epoch", "seconds")) if history else ""
-    )
-    print(f"{args.model} on {name}: epoch {len(history)}, {time.perf_counter() - started:.1f} s. {found}")
+    last = history[-1] if history else {"epoch": 0}
+    found = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("epoch", "seconds"))
+    print(f"{args.model} on {name}: epoch {last['epoch']}, {time.perf_counter() - started:.1f} s. {found}")
     print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
+
+
+def data_of(model, notes):
+    """The data that a model was trained on. Raises UsageError if it is not to be had any more."""
+    from .data import load
+
+    if "data" not in notes:
+        raise UsageError(f"the checkpoint of this {notes['model']} does not say on what data; train by this command")
+    data = load(notes["data"], notes["seed"])
+    width = data.x_train.shape[1]
+    if width != getattr(model, "n_features", width):
+        raise UsageError(
+            f"{notes['data']}: has {width} numbers an example, but the model was trained on {model.n_features}; "
+            "put back the data it was trained on"
+        )
+    return data
 
 
 def sample(args):
@@ -147,7 +173,6 @@ def sample(args):
 
     from .backend import to_host
     from .checkpoint import load_model, written_whole
-    from .data import load
     from .model import call
 
     path = pathlib.Path(args.o)
@@ -158,25 +183,24 @@ def sample(args):
     model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz")
     takes_label = "label" in model.sample.__code__.co_varnames[: model.sample.__code__.co_argcount]
     if args.label is not None and not takes_label:
-        raise UsageError(f"--label {args.label}: a {notes['model']} takes no label")
+        raise UsageError(f"--label {args.label}: a {notes['model']} takes no label; leave it out")
     given = {"n": args.n, "rng": model.rng(args.seed)} | ({} if args.label is None else {"label": args.label})
     x = to_host(call(model.sample, **given))
     if path.suffix == ".npy":
         with written_whole(path) as file:
             np.save(file, x)
+        print(path)
     else:
         from .plots import picture_of
 
-        picture_of(x, load(notes["data"], notes["seed"]), path)
-    print(path)
+        picture_of(x, data_of(model, notes), path)  # prints the path itself
 
 
 def evaluate(args):
     from .checkpoint import load_model
-    from .data import load
 
     model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz")
-    data = load(notes["data"], notes["seed"])
+    data = data_of(model, notes)
     found = {name: float(value) for name, value in model.evaluate(data.x_test, model.rng(0)).items()}
     if args.json:
         print(
@@ -194,16 +218,22 @@ def main(argv=None):
     """Run one command; returns the exit code."""
     try:
         args = arguments().parse_args(argv)
-        return args.function(args) or 0
+        code = args.function(args) or 0
+        sys.stdout.flush()
+        return code
     except UsageError as error:
-        print(f"scratchgen: {error}", file=sys.stderr)
-        return 2
+        message, code = str(error), 2
     except KeyboardInterrupt as stopped:
-        print(f"scratchgen: {stopped or 'stopped'}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # `... | head` has read enough: no complaint from Python on the way out
+        message, code = str(stopped) or "stopped", 130
+    except BrokenPipeError:  # `... | head` has read enough: no complaint from Python on the way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a path too long, a folder that may not be entered, ...
+        message, code = f"{error}; use another path", 2
+    except MemoryError as error:
+        message, code = f"not enough memory ({error}); make the model, the batch or -n smaller", 2
+    print(f"scratchgen: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

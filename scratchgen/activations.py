@@ -129,3 +129,15 @@ class GELU(Activation):
         t = self.tanh_u(xp, x)
         du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
         return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du
+
+
+ACTIVATIONS = {
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
+    "elu": ELU,
+    "tanh": Tanh,
+    "sigmoid": Sigmoid,
+    "softplus": Softplus,
+    "silu": SiLU,
+    "gelu": GELU,
+}

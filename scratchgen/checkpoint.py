@@ -8,8 +8,6 @@ import contextlib
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
@@ -38,40 +36,35 @@ def written_whole(path, mode="wb"):
             temporary.unlink()
 
 
-def save_checkpoint(path, model, **notes):
-    """Write the model's state and settings. notes: further JSON values (epoch, seed, data)."""
+def describe(model):
+    """What a checkpoint says of a model beside its arrays, as it is read back (JSON has lists for tuples)."""
     kind = type(model).__module__.rpartition(".")[2]
     dtype = next(iter(model.parameters().values())).theta.dtype.name
-    notes = {"version": VERSION, "model": kind, "settings": model.settings(), "dtype": dtype} | notes
+    return json.loads(json.dumps({"model": kind, "settings": model.settings(), "dtype": dtype}))
+
+
+def save_checkpoint(path, model, **notes):
+    """Write the model's state and settings. notes: further JSON values (epoch, seed, data)."""
+    notes = np.array(json.dumps({"version": VERSION} | describe(model) | notes))
     with written_whole(path) as file:
-        np.savez(
-            file, notes=np.array(json.dumps(notes)), **{name: to_host(array) for name, array in model.state().items()}
-        )
+        np.savez(file, notes=notes, **{name: to_host(array) for name, array in model.state().items()})
 
 
 def read_checkpoint(path):
     """(notes, {name: array}) of a checkpoint. Raises UsageError, naming the file, for anything that is not a whole one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:  # a pickle can run code
+            arrays = {name: saved[name] for name in saved.files}
         notes = json.loads(str(arrays.pop("notes")))
         version = notes["version"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{path}: there is no such checkpoint; train first, or name the folder given to --out"
         ) from None
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        reason = "it holds pickled objects" if "allow_pickle" in str(error) else "it is damaged or no checkpoint"
-        raise UsageError(f"{path}: cannot be loaded, {reason}; train again into another folder") from None
+    except Exception as error:  # zipfile, zlib, NumPy and json raise almost anything on a broken file
+        reason = "it holds pickled objects" if "Object arrays" in str(error) else "it is damaged or no checkpoint"
+        reason = getattr(error, "strerror", None) or reason
+        raise UsageError(f"{path}: cannot be loaded ({reason}); train again into another folder") from None
     if version != VERSION:
         raise UsageError(f"{path}: written as version {version}, this scratchgen reads version {VERSION}; train again")
     return notes, arrays
@@ -83,6 +76,6 @@ def load_model(path, device="cpu"):
     try:
         model = find_model(notes["model"])(**notes["settings"])
         model.build(Rng(0, notes["dtype"], device)).load_state(arrays)
-    except (UsageError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: does not fit this scratchgen: {error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: does not fit this scratchgen ({error}); train again into another folder") from None
     return model, notes

@@ -6,13 +6,14 @@ an epoch that was killed half-way is simply run again from the last checkpoint, 
 
 import contextlib
 import csv
+import math
 import pathlib
 import time
 
 import numpy as np
 
-from .backend import UsageError, to_host
-from .checkpoint import read_checkpoint, save_checkpoint, written_whole
+from .backend import UsageError, array_module, to_host
+from .checkpoint import describe, read_checkpoint, save_checkpoint, written_whole
 from .data import batches
 from .model import call
 
@@ -52,11 +53,13 @@ def fit(
     model.check_data(x)
     batches(len(x), model.batch, model.rng(seed))  # complains of the sizes now, before anything is written
     run = _Run(out, resume, model, {"seed": seed} | (notes or {}))
-    run.save(model)
+    run.save(model, run.epoch)
     rng = model.rng(seed)
     given = {"x": rng.array(x)} | ({} if labels is None else {"labels": rng.array(labels)})
+    x_test = None if x_test is None else rng.array(x_test)
     n_steps = len(x) // model.batch
-    with _bar((epochs - run.epoch) * n_steps, progress) as bar:
+    # NumPy's warnings are silenced because _read looks at the losses itself, and says more.
+    with _bar((epochs - run.epoch) * n_steps, progress) as bar, np.errstate(all="ignore"):
         try:
             for epoch in range(run.epoch + 1, epochs + 1):
                 started = time.perf_counter()
@@ -74,10 +77,13 @@ def fit(
                 row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)}
                 row |= {name: total / n_steps for name, total in sums.items()}
                 if x_test is not None:
-                    tested = model.evaluate(model.rng(0).array(x_test), model.rng((seed, epoch, 1)))
+                    tested = model.evaluate(x_test, model.rng((seed, epoch, 1)))
                     row |= {f"test_{name}": float(value) for name, value in tested.items()}
+                    for name, value in row.items():
+                        if math.isnan(value):
+                            raise UsageError(f"{name} became nan in epoch {epoch}; {_remedy(model, run)}")
                 run.add(row)
-                run.save(model)
+                run.save(model, epoch)
                 if on_epoch:
                     on_epoch(model, row)
         except KeyboardInterrupt:
@@ -87,41 +93,48 @@ def fit(
 
 def _read(recent, sums, model, epoch, before, run):
     """Add the recent steps' losses to sums, one transfer a name. Raises UsageError at the first that is not finite."""
-    xp = model.rng(0).xp
-    table = {name: to_host(xp.stack([xp.asarray(losses[name]) for losses in recent])) for name in recent[0]}
+    xp = array_module(*recent[0].values())
+    table = {name: to_host(xp.stack([losses[name] for losses in recent])) for name in recent[0]}
     bad = {name: int(np.argmin(np.isfinite(values))) for name, values in table.items() if not np.isfinite(values).all()}
     if bad:
         # The total is bad as soon as one of its terms is: name the term.
         name = min(bad, key=lambda name: (bad[name], name in model.objectives))
         raise UsageError(
             f"{name} became {table[name][bad[name]]} in epoch {epoch}, step {before + bad[name] + 1}; "
-            f"try a smaller lr (now {model.lr:g}); {run.how_to_resume()}"
+            f"{_remedy(model, run)}"
         )
     for name, values in table.items():
         sums[name] = sums.get(name, 0.0) + float(values.sum(dtype=np.float64))
+
+
+def _remedy(model, run):
+    return f"try a smaller lr (now {model.lr:g}) in another folder; {run.how_to_resume()}"
 
 
 class _Run:
     """A run's folder: its checkpoint and its history. With out=None nothing is written."""
 
     def __init__(self, out, resume, model, notes):
-        self.out, self.notes, self.history, self.epoch = out and pathlib.Path(out), notes, [], 0
-        if self.out is None:
+        self.out, self.notes, self.history, self.epoch = None, notes, [], 0
+        if out is None:
             return
+        self.out = pathlib.Path(out)
         self.checkpoint, self.table = self.out / "checkpoint.npz", self.out / "history.csv"
         if resume:
             saved, arrays = read_checkpoint(self.checkpoint)
-            if saved["settings"] != _as_json(model.settings()):
-                changed = [k for k, v in _as_json(model.settings()).items() if saved["settings"].get(k, v) != v]
-                raise UsageError(
-                    f"{self.checkpoint}: was trained with other settings ({', '.join(changed) or 'another model'})"
-                )
-            for name in notes:
-                if saved.get(name, notes[name]) != notes[name]:
-                    raise UsageError(f"{self.checkpoint}: was trained with {name} {saved[name]}, not {notes[name]}")
-            model.load_state(arrays)
+            now = describe(model) | notes
+            settings = now.pop("settings")
+            pairs = [(name, saved.get(name, value), value) for name, value in now.items()]
+            pairs += [(name, saved["settings"].get(name), value) for name, value in settings.items()]
+            for name, was, value in pairs:
+                if was != value:
+                    raise UsageError(
+                        f"{self.checkpoint}: was trained with {name}={was}, not {value}; "
+                        "leave that as it was, or choose another folder"
+                    )
             self.epoch = saved["epoch"]
             self.history = [row for row in _read_history(self.table) if row["epoch"] <= self.epoch]
+            model.load_state(arrays)
             self.write_history()
         elif self.checkpoint.exists() or self.table.exists():
             raise UsageError(f"{self.out}: already holds a run; go on with --resume, or choose another folder")
@@ -129,19 +142,20 @@ class _Run:
     def write_history(self):
         with written_whole(self.table, "w") as file:
             if self.history:
-                writer = csv.DictWriter(file, self.history[0])
+                columns = dict.fromkeys(name for row in self.history for name in row)
+                writer = csv.DictWriter(file, columns, restval="nan")
                 writer.writeheader()
                 writer.writerows(self.history)
 
     def add(self, row):
         self.history.append(row)
-        self.epoch = row["epoch"]
         if self.out:
             self.write_history()  # before the checkpoint: resume drops the row of an epoch that was not saved
 
-    def save(self, model):
+    def save(self, model, epoch):
         if self.out:
-            save_checkpoint(self.checkpoint, model, epoch=self.epoch, **self.notes)
+            save_checkpoint(self.checkpoint, model, epoch=epoch, **self.notes)
+        self.epoch = epoch
 
     def how_to_resume(self):
         if not self.out:
@@ -149,14 +163,15 @@ class _Run:
         return f"{self.checkpoint} holds epoch {self.epoch}; go on with --out {self.out} --resume"
 
 
-def _as_json(settings):
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-
-
 def _read_history(path):
-    with contextlib.suppress(FileNotFoundError), open(path, newline="", encoding="utf-8") as file:
-        return [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return sorted(rows, key=lambda row: row["epoch"])
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError, csv.Error):
+        raise UsageError(f"{path}: is no table of epochs and numbers; mend it, or delete it to go on without") from None
 
 
 def _bar(total, progress):

@@ -4,6 +4,7 @@ Nothing here touches pyplot, so no window opens and no global state is left behi
 0 is paper, 1 is black.
 """
 
+import io
 import math
 import pathlib
 
@@ -26,33 +27,37 @@ def new_figure(width, height, rows=1, columns=1, **options):
 
 
 def save_figure(figure, path):
-    """Write a .png, whole or not at all, and print its path."""
+    """Write a .png of 128 colours (a third of the size), whole or not at all, and print its path."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.08)
     with written_whole(path) as file:
-        figure.savefig(file, format="png")
+        Image.open(drawn).convert("RGB").quantize(128).save(file, "PNG", optimize=True)
     print(pathlib.Path(path), flush=True)
 
 
 def tile(images, shape, columns, pixels=56):
-    """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with a gap between neighbours.
+    """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with lines between.
 
-    Small images are enlarged smoothly to at least `pixels` high: 8×8 digits drawn as blocks are hard to read.
-    Returns (H, W, 3) floats in [0, 1].
+    Small images are enlarged smoothly to about `pixels` a side and get a margin: 8×8 digits fill their frame, and drawn as
+    blocks they are hard to read. Returns (H, W, 3) floats in [0, 1].
     """
     from PIL import Image
 
     images = np.clip(to_host(images), 0, 1).reshape(-1, *shape)
-    height, width = shape[:2]
-    factor = max(1, math.ceil(pixels / height))
-    rows, gap = math.ceil(len(images) / columns), 3
-    h, w = height * factor, width * factor
-    sheet = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), 0.85, np.float32)
-    for i, image in enumerate(images):
-        byte = (255 * image).round().astype(np.uint8)
-        byte = np.asarray(Image.fromarray(byte).resize((w, h), Image.Resampling.BICUBIC), np.float32) / 255
-        if byte.ndim == 2:
-            byte = np.repeat(1 - byte[:, :, None], 3, axis=2)  # ink on paper
-        top, left = gap + (i // columns) * (h + gap), gap + (i % columns) * (w + gap)
-        sheet[top : top + h, left : left + w] = byte
+    if len(shape) == 2:
+        images = np.repeat(1 - images[..., None], 3, axis=3)  # ink on paper
+    margin = 1 if shape[0] <= 16 else 0
+    images = np.pad(images, [(0, 0), (margin, margin), (margin, margin), (0, 0)], constant_values=1)
+    factor = max(1, round(pixels / max(images.shape[1:3])))
+    h, w, line = images.shape[1] * factor, images.shape[2] * factor, 2
+    rows = math.ceil(len(images) / columns)
+    sheet = np.full((rows * (h + line) + line, columns * (w + line) + line, 3), 0.88)
+    for i, image in enumerate((255 * images).round().astype(np.uint8)):
+        top, left = line + (i // columns) * (h + line), line + (i % columns) * (w + line)
+        enlarged = Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC)
+        sheet[top : top + h, left : left + w] = np.asarray(enlarged) / 255
     return sheet
 
 
@@ -108,8 +113,9 @@ def picture_of(x, data, path):
         figure, axes = new_figure(5, 5)
         show_points(axes[0, 0], x)
     else:
-        columns = math.ceil(math.sqrt(len(x)))
+        slim = math.sqrt(data.shape[0] / data.shape[1])  # rows of numbers are pictures one pixel high
+        columns = min(len(x), math.ceil(slim * math.sqrt(len(x))))
         rows = math.ceil(len(x) / columns)
-        figure, axes = new_figure(0.62 * columns, 0.62 * rows * data.shape[0] / data.shape[1])
+        figure, axes = new_figure(max(1, 0.62 * columns / slim), max(1, 0.62 * rows * slim))
         show_images(axes[0, 0], x, data.shape, columns)
     save_figure(figure, path)

@@ -11,7 +11,7 @@ pictures. That is what the VAE mends (vae.py).
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import sigmoid
+from ..activations import ACTIVATIONS, sigmoid
 from ..backend import UsageError, array_module
 from ..initialisers import INITIALISERS
 from ..layer import Parameters, Sequential
@@ -32,17 +32,18 @@ class AutoEncoder(Model):
     likelihood: Literal["squares", "bernoulli"] = "squares"
     noise: float = 0.0  # standard deviation of Gaussian noise added to the encoder's input
     mask: float = 0.0  # the fraction of the encoder's input set to zero
-    init: Literal["he", "glorot", "pytorch", "orthogonal"] = "pytorch"
+    activation: Literal[tuple(ACTIVATIONS)] = "relu"
+    init: Literal[tuple(INITIALISERS)] = "pytorch"
     batch: int = 128
     lr: float = 1e-3
 
     variants = ({}, {"likelihood": "bernoulli", "noise": 0.3, "mask": 0.2})
 
     def build(self, rng):
-        init = INITIALISERS[self.init]
+        options = {"activation": ACTIVATIONS[self.activation], "init": INITIALISERS[self.init]}
         self.moments = RunningMoments(self.n_latent)  # where the codes lie, for sample()
-        self.encoder = Sequential(mlp([self.n_features, *self.hidden, self.n_latent], init=init), self.moments)
-        self.decoder = mlp([self.n_latent, *reversed(self.hidden), self.n_features], init=init)
+        self.encoder = Sequential(mlp([self.n_features, *self.hidden, self.n_latent], **options), self.moments)
+        self.decoder = mlp([self.n_latent, *reversed(self.hidden), self.n_features], **options)
         self.params = Parameters(rng, encoder=self.encoder, decoder=self.decoder)
         self.adam = Adam(self.params, self.lr)
         return self

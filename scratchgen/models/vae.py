@@ -12,7 +12,7 @@ log p(x): only if q's family holds the true posterior; demos/elbo.py draws the g
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import sigmoid
+from ..activations import ACTIVATIONS, sigmoid
 from ..backend import UsageError, array_module
 from ..distributions import gaussian_head, reparameterize
 from ..initialisers import INITIALISERS
@@ -31,16 +31,17 @@ class VAE(Model):
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     c: float = 0.1  # variance of the Gaussian decoder
     beta: float = 1.0  # weight of the KL; 1 is the ELBO
-    init: Literal["he", "glorot", "pytorch", "orthogonal"] = "pytorch"
+    activation: Literal[tuple(ACTIVATIONS)] = "relu"
+    init: Literal[tuple(INITIALISERS)] = "pytorch"
     batch: int = 128
     lr: float = 1e-3
 
-    variants = ({}, {"likelihood": "gaussian", "c": 0.3, "beta": 2.0})
+    variants = ({}, {"likelihood": "gaussian", "c": 0.3, "beta": 2.0, "activation": "tanh"})
 
     def build(self, rng):
-        init = INITIALISERS[self.init]
-        self.encoder = mlp([self.n_features, *self.hidden, 2 * self.n_latent], init=init)  # μ and log σ² in one matrix
-        self.decoder = mlp([self.n_latent, *reversed(self.hidden), self.n_features], init=init)
+        options = {"activation": ACTIVATIONS[self.activation], "init": INITIALISERS[self.init]}
+        self.encoder = mlp([self.n_features, *self.hidden, 2 * self.n_latent], **options)  # μ and log σ² in one matrix
+        self.decoder = mlp([self.n_latent, *reversed(self.hidden), self.n_features], **options)
         self.params = Parameters(rng, encoder=self.encoder, decoder=self.decoder)
         self.adam = Adam(self.params, self.lr)
         return self

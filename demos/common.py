@@ -1,0 +1,67 @@
+"""What all demos share: their options, training with a budget of steps, and errors that end in one line."""
+
+import argparse
+import math
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+from scratchgen.backend import Rng, UsageError, find_device
+from scratchgen.data import load
+from scratchgen.fit import Stopped, fit
+
+
+def run(main, doc, data="digits"):
+    """Parse the common options and call main(args); its docstring is the help. Exits with 2 on a mistake of the user."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", default=data, help=f"default: {data}; what `python -m scratchgen list` names, or a file"
+    )
+    parser.add_argument(
+        "--epochs", type=int, help="passes over the data for every model; default: a fixed number of steps"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--out", default=pathlib.Path(__file__).parent / "out", type=pathlib.Path, help="folder of pictures"
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu", "auto"], help="default: cpu")
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the training: to see that it runs")
+    args = parser.parse_args()
+    started = time.perf_counter()
+    try:
+        if args.seed < 0 or (args.epochs is not None and args.epochs < 1):
+            raise UsageError("--seed must be >= 0 and --epochs >= 1")
+        find_device(args.device)
+        main(args)
+    except UsageError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stopped:
+        print(f"{parser.prog}: {stopped if isinstance(stopped, Stopped) else 'stopped'}", file=sys.stderr)
+        sys.exit(130)
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+def pictures(args):
+    """The Data of --data, which must be pictures."""
+    data = load(args.data, args.seed)
+    if data.shape is None:
+        raise UsageError(f"--data {args.data}: this demo needs pictures, such as digits or mnist")
+    return data
+
+
+def train(model, data, args, steps, on_epoch=None):
+    """Build the model and train it for about `steps` steps, or for --epochs. Returns (model, history)."""
+    model.batch = min(model.batch, len(data.x_train))
+    epochs = args.epochs or math.ceil((steps / 20 if args.quick else steps) / (len(data.x_train) // model.batch))
+    model.build(Rng(args.seed, device=args.device))
+    history = fit(model, data.x_train, epochs=epochs, x_test=data.x_test, seed=args.seed, on_epoch=on_epoch)
+    return model, history
+
+
+def nearest(x, others):
+    """The mean distance of pictures x (N, D) to the nearest of others (M, D): how far from real a picture is."""
+    squares = (x**2).sum(1)[:, None] - 2 * x @ others.T + (others**2).sum(1)
+    return float(np.sqrt(np.maximum(squares.min(axis=1), 0)).mean())

@@ -1,0 +1,34 @@
+"""A variational autoencoder learns to write digits.
+
+It is trained on 1,400 small pictures of digits (or --data mnist). The figure shows digits it makes from noise, test digits
+beside what it restores from their codes, and the bound on log p(x) while it trains. Read scratchgen/models/vae.py.
+"""
+
+from common import pictures, run, train
+
+from scratchgen.models.vae import VAE
+from scratchgen.plots import new_figure, save_figure, show_curves, show_images
+
+
+def main(args):
+    data = pictures(args)
+    model = VAE(n_features=data.x_train.shape[1], hidden=(512, 256), n_latent=8, batch=50)
+    model, history = train(model, data, args, steps=10_000)
+    print(", ".join(f"{name} {value:.2f}" for name, value in history[-1].items() if name.startswith("test_")))
+
+    figure, axes = new_figure(11, 3.9, 1, 3, width_ratios=[1, 1, 1.1])
+    show_images(axes[0, 0], model.sample(64, model.rng((args.seed, 0, 2))), data.shape, 8, "made from noise")
+    x = model.rng(0).array(data.x_test[:32])
+    pairs = model.rng(0).zeros((8, 8, x.shape[1]))  # rows of test digits, and under each what its code restores
+    pairs[0::2], pairs[1::2] = x.reshape(4, 8, -1), model.reconstruct(x).reshape(4, 8, -1)
+    show_images(axes[0, 1], pairs.reshape(64, -1), data.shape, 8, "test digits, restored below")
+    curves = {"training": "loss", "test": "test_negative_elbo"}
+    epochs = [row["epoch"] for row in history]
+    curves = {label: [row[name] for row in history] for label, name in curves.items()}
+    show_curves(axes[0, 2], epochs, curves, "-ELBO, an upper bound of -log p(x)", "epoch", "nats per picture")
+    axes[0, 2].set_ylim(min(map(min, curves.values())) - 1, min(map(min, curves.values())) + 12)
+    save_figure(figure, args.out / "vae.png")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
