@@ -34,8 +34,9 @@ def run(main, doc, data="digits"):
         if args.seed < 0 or (args.epochs is not None and args.epochs < 1):
             raise UsageError("--seed must be >= 0 and --epochs >= 1")
         find_device(args.device)
+        args.out.mkdir(parents=True, exist_ok=True)  # now rather than after the training
         main(args)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stopped:

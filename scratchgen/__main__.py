@@ -144,7 +144,7 @@ def train(args):
     model = model_class(**settings).build(Rng(seed, device=args.device))
     history = fit(
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test, seed=seed,
-        out=out, resume=args.resume, notes={"data": name},
+        out=out, resume=args.resume, notes={"data": data.name},
     )  # fmt: skip
     last = history[-1] if history else {"epoch": 0}
     found = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("epoch", "seconds"))
@@ -184,7 +184,7 @@ def sample(args):
     takes_label = "label" in model.sample.__code__.co_varnames[: model.sample.__code__.co_argcount]
     if args.label is not None and not takes_label:
         raise UsageError(f"--label {args.label}: a {notes['model']} takes no label; leave it out")
-    given = {"n": args.n, "rng": model.rng(args.seed)} | ({} if args.label is None else {"label": args.label})
+    given = {"n": args.n, "rng": model.rng((args.seed, 0, 1))} | ({} if args.label is None else {"label": args.label})
     x = to_host(call(model.sample, **given))
     if path.suffix == ".npy":
         with written_whole(path) as file:

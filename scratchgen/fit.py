@@ -15,7 +15,7 @@ import numpy as np
 from .backend import UsageError, array_module, to_host
 from .checkpoint import describe, read_checkpoint, save_checkpoint, written_whole
 from .data import batches
-from .model import call
+from .model import accepted
 
 READ_EVERY = 50  # steps between two looks at the losses: each look makes a GPU wait
 
@@ -54,34 +54,18 @@ def fit(
     batches(len(x), model.batch, model.rng(seed))  # complains of the sizes now, before anything is written
     run = _Run(out, resume, model, {"seed": seed} | (notes or {}))
     run.save(model, run.epoch)
-    rng = model.rng(seed)
-    given = {"x": rng.array(x)} | ({} if labels is None else {"labels": rng.array(labels)})
-    x_test = None if x_test is None else rng.array(x_test)
-    n_steps = len(x) // model.batch
-    # NumPy's warnings are silenced because _read looks at the losses itself, and says more.
-    with _bar((epochs - run.epoch) * n_steps, progress) as bar, np.errstate(all="ignore"):
+    to_device = model.rng(seed).array
+    given = {"x": to_device(x)} | ({} if labels is None else {"labels": to_device(labels)})
+    x_test = None if x_test is None else to_device(x_test)
+    # NumPy's warnings are silenced because the losses are looked at here, which says more.
+    with _bar((epochs - run.epoch) * (len(x) // model.batch), progress) as bar, np.errstate(all="ignore"):
         try:
             for epoch in range(run.epoch + 1, epochs + 1):
                 started = time.perf_counter()
-                rng = model.rng((seed, epoch))
-                sums, recent = {}, []
-                for step, rows in enumerate(batches(len(x), model.batch, rng), 1):
-                    recent.append(
-                        call(model.train_step, rng=rng, **{name: array[rows] for name, array in given.items()})
-                    )
-                    if step % READ_EVERY == 0 or step == n_steps:
-                        _read(recent, sums, model, epoch, step - len(recent), run)
-                        bar.update(len(recent))
-                        bar.set_postfix({name: f"{total / step:.4g}" for name, total in sums.items()}, refresh=False)
-                        recent = []
-                row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)}
-                row |= {name: total / n_steps for name, total in sums.items()}
+                means = _train_epoch(model, given, seed, epoch, bar, run)
+                row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)} | means
                 if x_test is not None:
-                    tested = model.evaluate(x_test, model.rng((seed, epoch, 1)))
-                    row |= {f"test_{name}": float(value) for name, value in tested.items()}
-                    for name, value in row.items():
-                        if math.isnan(value):
-                            raise UsageError(f"{name} became nan in epoch {epoch}; {_remedy(model, run)}")
+                    row |= _test(model, x_test, seed, epoch, run)
                 run.add(row)
                 run.save(model, epoch)
                 if on_epoch:
@@ -89,6 +73,32 @@ def fit(
         except KeyboardInterrupt:
             raise Stopped(f"stopped in epoch {run.epoch + 1}: {run.how_to_resume()}") from None
     return run.history
+
+
+def _train_epoch(model, given, seed, epoch, bar, run):
+    """One pass over the data; returns {name: mean loss}. given: {argument name: array (N, ...) on the device}."""
+    rng = model.rng((seed, epoch))
+    n = len(given["x"])
+    n_steps, sums, recent = n // model.batch, {}, []
+    given = accepted(model.train_step, given)
+    for step, rows in enumerate(batches(n, model.batch, rng), 1):
+        recent.append(model.train_step(rng=rng, **{name: array[rows] for name, array in given.items()}))
+        if step % READ_EVERY == 0 or step == n_steps:
+            _read(recent, sums, model, epoch, step - len(recent), run)
+            bar.update(len(recent))
+            bar.set_postfix({name: f"{total / step:.4g}" for name, total in sums.items()}, refresh=False)
+            recent = []
+    return {name: total / n_steps for name, total in sums.items()}
+
+
+def _test(model, x_test, seed, epoch, run):
+    """{test_name: number} of what model.evaluate finds on the test data."""
+    found = model.evaluate(x_test, model.rng((seed, epoch, 1)))
+    row = {f"test_{name}": float(value) for name, value in found.items()}
+    for name, value in row.items():
+        if math.isnan(value):
+            raise UsageError(f"{name} became nan in epoch {epoch}; {_remedy(model, run)}")
+    return row
 
 
 def _read(recent, sums, model, epoch, before, run):

@@ -13,9 +13,14 @@ from .backend import UsageError
 from .layer import Parameters
 
 
+def accepted(function, given):
+    """Those of the given arguments {name: value} that the function's signature names."""
+    return {name: given[name] for name in inspect.signature(function).parameters if name in given}
+
+
 def call(function, **given):
     """Call a function with those of the given arguments that its signature names."""
-    return function(**{name: given[name] for name in inspect.signature(function).parameters if name in given})
+    return function(**accepted(function, given))
 
 
 class Model:
@@ -85,7 +90,7 @@ class Model:
 def check_setting(model, field, value):
     """The value of one setting, checked: its type, one of its choices, and its range by its name.
 
-    n_... and batch count something, lr is a step: they must be > 0; every other number must be >= 0.
+    n_... and batch count something, lr is a step, c a variance: they must be > 0; every other number must be >= 0.
     """
     name, kind = f"{model.__name__} setting {field.name}", field.type
     if get_origin(kind) is Literal:
@@ -101,7 +106,7 @@ def check_setting(model, field, value):
     if type(value) is not kind:
         raise UsageError(f"{name}: expected {kind.__name__}, got {value!r}")
     if kind in (int, float):
-        positive = field.name.startswith("n_") or field.name in ("batch", "lr")
+        positive = field.name.startswith("n_") or field.name in ("batch", "lr", "c")
         if not math.isfinite(value) or value < 0 or (positive and value == 0):
             raise UsageError(f"{name}: expected a number {'> 0' if positive else '>= 0'}, got {value!r}")
     return value

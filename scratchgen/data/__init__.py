@@ -28,7 +28,7 @@ TOY_STREAM = 0x746F79
 class Data:
     """A data set in memory, as NumPy arrays.
 
-    name: what --data said.
+    name: what --data said; of a folder or a file the whole path, so that it is found from elsewhere.
     x_train, x_test: float32 (N, D); pixels in [0, 1] for pictures, any numbers for points.
     labels_train, labels_test: int64 (N,), or None where there are no classes.
     shape: (h, w) grey, (h, w, 3) colour, or None for points.
@@ -64,9 +64,9 @@ def load(name, seed=0):
         return load_toy(name, seed)
     path = Path(name).expanduser()
     if path.is_dir():
-        return Data(name, *load_folder(path))
+        return Data(str(path.absolute()), *load_folder(path))
     if path.suffix.lower() in (".npy", ".npz"):
-        return Data(name, *load_arrays(path))
+        return Data(str(path.absolute()), *load_arrays(path))
     raise UsageError(f"data {name!r} is unknown: use {', '.join(names())}, a folder of pictures, or a .npy/.npz file")
 
 

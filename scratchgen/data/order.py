@@ -24,6 +24,6 @@ def batches(n, batch, rng):
     if batch < 1:
         raise UsageError(f"batch {batch} is too small: use 1 or more")
     if batch > n:
-        raise UsageError(f"batch {batch} is larger than the {n} examples: use a batch of {n} or fewer")
+        raise UsageError(f"batch {batch} is larger than the {n} examples: use --set batch={n} or fewer")
     order = rng.permutation(n)  # (n,)
     return (order[start : start + batch] for start in range(0, n - batch + 1, batch))

@@ -39,6 +39,11 @@ class AutoEncoder(Model):
 
     variants = ({}, {"likelihood": "bernoulli", "noise": 0.3, "mask": 0.2})
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.mask >= 1:
+            raise UsageError(f"AutoEncoder setting mask: expected a fraction below 1, got {self.mask:g}")
+
     def build(self, rng):
         options = {"activation": ACTIVATIONS[self.activation], "init": INITIALISERS[self.init]}
         self.moments = RunningMoments(self.n_latent)  # where the codes lie, for sample()
