@@ -10,6 +10,7 @@ import math
 from .activations import sigmoid
 from .backend import array_module
 from .layer import example, same_shape
+from .layers import one_hot
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_VAR_LIMIT = 30.0  # σ between 3e-7 and 3e6: exp cannot overflow in float32, and nothing useful lies beyond
@@ -103,9 +104,10 @@ def sample_bernoulli(logits, rng):
 def categorical_log_prob(labels, logits):
     """log softmax(logits)[label].      labels (B,) integers, logits (B, K); -> (B,)"""
     xp = array_module(logits)
+    chosen = one_hot(labels, logits.shape[1], logits.dtype)  # (B, K)
+    same_shape("categorical_log_prob", one_hot_labels=chosen, logits=logits)
     shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
-    return xp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    return (chosen * shifted).sum(axis=1) - xp.log(xp.exp(shifted).sum(axis=1))
 
 
 def sample_categorical(logits, rng):

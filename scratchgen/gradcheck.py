@@ -30,8 +30,8 @@ def gradcheck(
     mode: "entries", "directions" (one random ±1 direction a tensor and one over all), or "auto": entries up to 3,000.
     cross_check=False leaves the central difference out: it does not see stop().
 
-    Weights and buffers are moved by 0.1 · N(0, 1) during the check, since fresh zeros sit on the kinks of ReLU, and put
-    back afterwards. Returns a GradReport. Raises ValueError for an unknown method or mode.
+    Weights are moved by 0.1 · N(0, 1) during the check, since fresh zeros sit on the kinks of ReLU, buffers by up to 0.1;
+    all is put back afterwards. Returns a GradReport. Raises ValueError for an unknown method or mode.
     """
     if method not in ("auto", COMPLEX, CENTRAL) or mode not in ("auto", "entries", "directions"):
         raise ValueError(f"gradcheck: unknown method {method!r} or mode {mode!r}")
@@ -41,7 +41,7 @@ def gradcheck(
         for p in everything:
             rng = p.cast("float64").rng.like(seed)
             p.theta += 0.1 * rng.normal(p.theta.shape)
-            p.buffers += 0.1 * rng.normal(p.buffers.shape)
+            p.buffers += 0.1 * rng.uniform(p.buffers.shape)  # upwards: a variance must stay positive
         return _report(Check(objective, params, everything, name, seed), method, mode, cross_check and method == "auto")
     finally:
         for p, (dtype, theta, grad, buffers) in zip(everything, kept):
@@ -116,16 +116,19 @@ class _Trial:
         self.inputs = _Inputs(floats)
         self.params = Parameters(Rng(seed, "float64"), layer=layer, input=self.inputs)
 
-    def __call__(self, learn=True):
+    def __call__(self, learn=True, inputs=True):
         x = [getattr(self.inputs, f"x{i}", part) for i, part in enumerate(self.parts)]
+        before = [part.copy() for part in x]
         rng = None if self.rng_seed is None else Rng(self.rng_seed, "float64")
         y, backward = self.layer.forward(tuple(x) if self.several else x[0], rng)
         outputs = y if isinstance(y, tuple) else (y,)
         w = self.weights(outputs)
-        dx = backward(tuple(w) if isinstance(y, tuple) else w[0], learn=learn)
+        dx = backward(tuple(w) if isinstance(y, tuple) else w[0], learn=learn, inputs=inputs)
         if not all(map(np.array_equal, w, self.weights(outputs))):
             raise _Broken("backward changed dy: it must leave dy as it is")
-        for i, (part, dx_part) in enumerate(zip(x, dx if self.several else (dx,))):
+        if not all(map(np.array_equal, x, before)):
+            raise _Broken("forward or backward changed x: it must leave x as it is")
+        for i, (part, dx_part) in enumerate(zip(x, dx if self.several else (dx,)) if inputs else ()):
             if f"dx{i}" in self.inputs.__dict__:
                 if getattr(dx_part, "shape", None) != part.shape:
                     raise _Broken(f"backward returned dx of shape {getattr(dx_part, 'shape', None)} for x {part.shape}")
@@ -145,10 +148,14 @@ class _Trial:
         self()
         if not np.allclose(grad, 2 * once, rtol=1e-9, atol=1e-300):
             return "backward overwrites dW: it must add (self.dW += ...), for a layer may run twice before a step"
+        own = [where for name, where in self.params.slices().items() if name.startswith("layer.")]
+        grad.fill(0)
+        self(inputs=False)
+        if not all(np.allclose(grad[where], once[where], rtol=1e-9, atol=1e-300) for where in own):
+            return "backward(inputs=False) gives another dW: only dx may be left out"
         grad.fill(0)
         before = buffers.copy()
         self(learn=False)
-        own = [where for name, where in self.params.slices().items() if name.startswith("layer.")]
         if any(np.any(grad[where]) for where in own) or not np.array_equal(before, buffers):
             return "backward(learn=False) changes dW or a buffer: a frozen network must stay as it is"
         return ""

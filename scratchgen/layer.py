@@ -20,7 +20,7 @@ class Weight:
 
     def __init__(self, shape, init=zeros, fan_in=None, learned=True):
         self.shape, self.init, self.learned = tuple(shape), init, learned
-        self.fan_in = fan_in or self.shape[0]
+        self.fan_in = fan_in or (*self.shape, 1)[0]
 
 
 def check_width(layer, x, n):
@@ -96,8 +96,9 @@ class Layer:
         for name, value in self.__dict__.items():
             if isinstance(value, Layer):
                 yield name, value
-            elif isinstance(value, (list, tuple)):
-                yield from ((str(i), item) for i, item in enumerate(value) if isinstance(item, Layer))
+            elif isinstance(value, (list, tuple, dict)):
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                yield from ((f"{name}.{key}", item) for key, item in items if isinstance(item, Layer))
 
 
 class Sequential(Layer):
@@ -128,9 +129,8 @@ class Sequential(Layer):
 
         return y, backward
 
-    @classmethod
-    def example(cls, rng):
-        return cls(Sequential(), Sequential()), rng.normal((4, 3))
+    def children(self):
+        return [(str(i), layer) for i, layer in enumerate(self.layers)]
 
 
 class Parameters:
@@ -146,7 +146,9 @@ class Parameters:
         self.rng, self.version = rng, 0
         self._places = []  # (full name, layer, attribute, Weight, slice of theta or buffers)
         sizes = {True: 0, False: 0}
-        for path, layer in self._walk(layers.items(), set()):
+        found = list(self._walk(layers.items(), set()))
+        for path, layer in found:
+            layer.params = self
             for name, weight in layer.__dict__.get("weights", {}).items():
                 start = sizes[weight.learned]
                 size = 1
@@ -166,7 +168,6 @@ class Parameters:
             if layer.params is not None:
                 raise ValueError(f"{name}: {layer!r} already belongs to another Parameters")
             seen.add(id(layer))
-            layer.params = self
             yield name, layer
             yield from ((f"{name}.{below}", child) for below, child in self._walk(layer.children(), seen))
 
@@ -192,7 +193,10 @@ class Parameters:
         self.version += 1
 
     def cast(self, dtype):
-        """Change the precision of everything (float64, complex128 for checks) and rebind the views. Returns self."""
+        """Change the precision of everything (float64, complex128 for checks) and rebind the views. Returns self.
+
+        An optimizer made before keeps the precision of its own vectors.
+        """
         dtype = self.rng.xp.dtype(dtype)
         for name in ("theta", "grad", "buffers"):
             vector = getattr(self, name)

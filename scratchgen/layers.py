@@ -101,7 +101,7 @@ class Embedding(Layer):
 
 
 class TimeEmbedding(Layer):
-    """y = [cos ω t, sin ω t], ω from 1 down to 1/max_period.      dt = Σ ω (cos(ω t) d_sin - sin(ω t) d_cos)
+    """y = [cos ω t, sin ω t], ω from 1 down towards 1/max_period.      dt = Σ ω (cos(ω t) d_sin - sin(ω t) d_cos)
 
     Vaswani et al. 2017, section 3.5. t (B,) becomes (B, n_dim): near times look alike, far ones do not.
     """

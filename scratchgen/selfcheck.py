@@ -5,15 +5,20 @@ distributions.py and every objective that a model names is found and tried on th
 an example fails, so nothing new can be left out.
 """
 
+import importlib
+import pkgutil
 from functools import partial
 
-from . import activations, distributions, layer, layers, losses, norms
+from . import distributions, losses
+from .activations import Activation, Tanh
 from .backend import Rng
 from .derivative import GradReport
 from .gradcheck import check_layer, check_loss, gradcheck
-from .layer import Layer
+from .layer import Layer, Sequential
+from .layers import mlp
 from .model import call
 from .models import find_model, model_names
+from .norms import LayerNorm
 
 
 def selfcheck(pattern="", seed=0):
@@ -21,7 +26,7 @@ def selfcheck(pattern="", seed=0):
     for kind, name, check in targets():
         if pattern in name:
             try:
-                report = check(seed)
+                report = check(seed=seed)
             except Exception as error:  # whatever is wrong with one, the others are still worth checking
                 report = GradReport.failure(name, seed, f"{type(error).__name__}: {error}")
             report.name = name
@@ -29,12 +34,12 @@ def selfcheck(pattern="", seed=0):
 
 
 def targets():
-    """Every (kind, name, check), where check(seed) makes the GradReport."""
-    for module in (layer, layers, activations, norms):
-        for name, found in vars(module).items():
-            is_layer = isinstance(found, type) and issubclass(found, Layer) and found.__module__ == module.__name__
-            if is_layer and found not in (Layer, activations.Activation):
-                yield "layer", name, partial(_check_layer, found)
+    """Every (kind, name, check), where check(seed=...) makes the GradReport."""
+    for found in sorted(_layers(), key=lambda found: (found.__module__, found.__name__)):
+        if found is Sequential:
+            yield "layer", found.__name__, partial(check_layer, mlp([3, 4, 4, 2], Tanh, norm=LayerNorm), (5, 3))
+        elif found not in (Layer, Activation):
+            yield "layer", found.__name__, partial(_check_layer, found)
     for name, found in vars(distributions).items():
         if hasattr(found, "example"):
             yield "layer", name, partial(_check_function, found)
@@ -47,6 +52,17 @@ def targets():
             for objective in model.objectives:
                 name = f"{model.__name__}.{objective}" + (f" [{described}]" if described else "")
                 yield "objective", name, partial(_check_objective, model, objective, settings)
+
+
+def _layers():
+    """Every public Layer class of this package, wherever it is defined."""
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not module.name.endswith("__main__"):
+            for name, found in vars(importlib.import_module(module.name)).items():
+                own = isinstance(found, type) and found.__module__ == module.name and not name.startswith("_")
+                if own and issubclass(found, Layer):
+                    yield found
 
 
 def _check_layer(layer_class, seed):

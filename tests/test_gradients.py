@@ -40,7 +40,7 @@ def assert_exact(report, limit=EXACT):
 
 @pytest.mark.parametrize("check", [pytest.param(check, id=f"{kind}-{name}") for kind, name, check in TARGETS])
 def test_what_the_library_brings_is_exact(check):
-    assert_exact(check(0))
+    assert_exact(check(seed=0))
 
 
 def everything_defined():
