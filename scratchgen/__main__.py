@@ -6,6 +6,7 @@ Whatever a user can get wrong ends in one line on standard error and exit code 2
 import argparse
 import ast
 import dataclasses
+import inspect
 import json
 import os
 import pathlib
@@ -83,6 +84,7 @@ def list_(args):
         print(f"  {name:<14}{sys.modules[model.__module__].__doc__.partition(NEWLINE)[0]}")
         for field in dataclasses.fields(model):
             value = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+            value = "(from the data)" if field.name == "n_features" else value
             print(f"      {field.name}={value}")
     print("\ndata sets (--data)\n  " + ", ".join(names()) + ", a folder of pictures, a .npy or .npz file")
     demos = sorted((pathlib.Path(__file__).parent.parent / "demos").glob("*.py"))
@@ -118,8 +120,8 @@ def train(args):
     from .checkpoint import load_model
     from .data import load
     from .fit import fit
-    from .model import parse_settings
     from .models import find_model
+    from .settings import parse_settings
 
     started = time.perf_counter()
     model_class, out = find_model(args.model), pathlib.Path(args.out)
@@ -143,9 +145,11 @@ def train(args):
             )
     model = model_class(**settings).build(Rng(seed, device=args.device))
     history = fit(
-        model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test, seed=seed,
-        out=out, resume=args.resume, notes={"data": data.name},
+        model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,
+        labels_test=data.labels_test, seed=seed, out=out, resume=args.resume, notes={"data": data.name},
     )  # fmt: skip
+    if notes.get("epoch", -1) >= args.epochs:
+        print(f"{out} has {notes['epoch']} epochs already; --epochs is the total")
     last = history[-1] if history else {"epoch": 0}
     found = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("epoch", "seconds"))
     print(f"{args.model} on {name}: epoch {last['epoch']}, {time.perf_counter() - started:.1f} s. {found}")
@@ -181,8 +185,7 @@ def sample(args):
     if path.suffix not in (".png", ".npy"):
         raise UsageError(f"-o {args.o}: expected a name that ends in .png or .npy")
     model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz")
-    takes_label = "label" in model.sample.__code__.co_varnames[: model.sample.__code__.co_argcount]
-    if args.label is not None and not takes_label:
+    if args.label is not None and "label" not in inspect.signature(model.sample).parameters:
         raise UsageError(f"--label {args.label}: a {notes['model']} takes no label; leave it out")
     given = {"n": args.n, "rng": model.rng((args.seed, 0, 1))} | ({} if args.label is None else {"label": args.label})
     x = to_host(call(model.sample, **given))
@@ -198,10 +201,12 @@ def sample(args):
 
 def evaluate(args):
     from .checkpoint import load_model
+    from .model import call
 
     model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz")
     data = data_of(model, notes)
-    found = {name: float(value) for name, value in model.evaluate(data.x_test, model.rng(0)).items()}
+    given = {"x": data.x_test, "labels": data.labels_test, "rng": model.rng((0, 0, 2))}
+    found = {name: float(value) for name, value in call(model.evaluate, **given).items()}
     if args.json:
         print(
             json.dumps(

@@ -10,6 +10,17 @@ from .backend import array_module
 from .layer import Layer
 
 
+def sigmoid(x):
+    """1 / (1 + e⁻ˣ), written ½ + ½ tanh(x/2): no overflow on either side."""
+    return 0.5 + 0.5 * array_module(x).tanh(0.5 * x)
+
+
+def softplus(x):
+    """log(1 + eˣ), written max(x, 0) + log(1 + e^-|x|): no overflow on either side."""
+    xp = array_module(x)
+    return xp.maximum(x, 0) + xp.log1p(xp.exp(xp.minimum(x, -x)))
+
+
 class Activation(Layer):
     """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), where y = f(x) may save work."""
 
@@ -54,7 +65,7 @@ class LeakyReLU(Activation):
 
 
 class ELU(Activation):
-    """y = x where x > 0, else a (eˣ - 1).      f′ = 1, or a eˣ = y + a. Clevert et al. 2015, eq 15."""
+    """y = x where x > 0, else a (eˣ - 1).      f′ = 1, or a eˣ = y + a. Clevert et al. 2015, section 3."""
 
     def __init__(self, a=1.0):
         self.a = a
@@ -77,39 +88,34 @@ class Tanh(Activation):
         return 1 - y * y
 
 
-def sigmoid(xp, x):
-    """1 / (1 + e⁻ˣ), written ½ + ½ tanh(x/2): no overflow on either side."""
-    return 0.5 + 0.5 * xp.tanh(0.5 * x)
-
-
 class Sigmoid(Activation):
     """y = 1 / (1 + e⁻ˣ).      f′ = y (1 - y)"""
 
     def f(self, xp, x):
-        return sigmoid(xp, x)
+        return sigmoid(x)
 
     def df(self, xp, x, y):
         return y * (1 - y)
 
 
 class Softplus(Activation):
-    """y = log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|).      f′ = sigmoid(x)"""
+    """y = log(1 + eˣ).      f′ = sigmoid(x)"""
 
     def f(self, xp, x):
-        return xp.maximum(x, 0) + xp.log1p(xp.exp(xp.minimum(x, -x)))
+        return softplus(x)
 
     def df(self, xp, x, y):
-        return sigmoid(xp, x)
+        return sigmoid(x)
 
 
 class SiLU(Activation):
     """y = x s, s = sigmoid(x).      f′ = s + y (1 - s).      Also called Swish. Ramachandran et al. 2017"""
 
     def f(self, xp, x):
-        return x * sigmoid(xp, x)
+        return x * sigmoid(x)
 
     def df(self, xp, x, y):
-        s = sigmoid(xp, x)
+        s = sigmoid(x)
         return s + y * (1 - s)
 
 

@@ -76,16 +76,16 @@ class Rng:
         self.dtype = np.dtype(dtype)
         self.real = np.dtype(np.float32 if self.dtype == np.float32 else np.float64)
         self.host = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))  # half the time of PCG64
-        if self.xp.__name__ == "cupy":
+        if self.xp is np:
+            self.generator = self.host
+        else:
             # With CuPy's default size one call starts a quarter of a million threads, however small the array.
             stream = self.xp.random.XORWOW(int(self.host.integers(2**63)), size=65536)
             self.generator = self.xp.random.Generator(stream)
-        else:
-            self.generator = self.host
 
-    def like(self, seed):
-        """A new stream from another seed, of the same precision and on the same device."""
-        return Rng(seed, self.dtype, self.xp)
+    def like(self, seed, dtype=None):
+        """A new stream from another seed, on the same device, and of the same precision if none is given."""
+        return Rng(seed, dtype or self.dtype, self.xp)
 
     def normal(self, shape):
         """Independent N(0, 1)."""

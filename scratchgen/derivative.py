@@ -23,7 +23,8 @@ class GradReport:
     """What a check found. True in a condition if it passed; printed, it says where the worst error sits.
 
     error: max |analytic - numeric| over a tensor, divided by that tensor's max |gradient|; the worst tensor counts.
-    problem: why the check could not be made, or what was wrong beside the numbers.
+    problem: why the check could not be made, or what was wrong beside the numbers. wrong, right: names of the tensors whose
+    error is above the tolerance, and below.
     """
 
     name: str
@@ -37,6 +38,8 @@ class GradReport:
     index: tuple = ()
     analytic: float = 0.0
     numeric: float = 0.0
+    wrong: tuple = ()
+    right: tuple = ()
 
     @classmethod
     def failure(cls, name, seed, problem):
@@ -59,14 +62,20 @@ class GradReport:
         if ratio > 1.5 and abs(ratio - round(ratio)) < 1e-6:
             return f"{round(ratio)} times too large: summed over the batch where the value takes the mean?"
         if 0 < ratio < 0.6 and abs(1 / ratio - round(1 / ratio)) < 1e-6:
-            return f"{round(1 / ratio)} times too small: divided by the batch size twice?"
+            return f"{round(1 / ratio)} times too small: a mean over the batch too many?"
         return f"analytic / numeric = {ratio:.6g}"
 
     def __str__(self):
-        lines = [f"{'ok  ' if self.passed else 'FAIL'} {self.name}: error {self.error:.1e} by {self.method}"]
-        if not self.passed and self.parameter and not self.error <= self.tolerance:
+        verdict = f"{'ok  ' if self.passed else 'FAIL'} {self.name}"
+        if not self.passed and self.error <= self.tolerance:  # the numbers are right, something else is not
+            return f"{verdict}: {self.problem}"
+        if self.method == "none":
+            return f"{verdict}: {self.problem}"
+        lines = [f"{verdict}: error {self.error:.1e} by {self.method}"]
+        if not self.passed:
             place = f"{self.parameter}{list(self.index)}" if self.index else f"along a direction in {self.parameter}"
             lines.append(f"{place}: analytic {self.analytic:.9g}, numeric {self.numeric:.9g}; {self.hint()}")
+            lines.append(f"wrong: {', '.join(self.wrong)}; right: {', '.join(self.right) or 'none'}")
         lines += [self.problem] if self.problem else []
         lines += [] if self.passed else [f"tolerance {self.tolerance:.0e}, seed {self.seed}"]
         return "\n     ".join(lines)
@@ -144,6 +153,10 @@ class Check:
         report = GradReport(self.name, method, -1.0, TOLERANCE[method], False, self.seed)
         for error, *where in self._entries(method) if mode == "entries" else self._directions(method):
             error = np.inf if np.isnan(error) else float(error)
+            if error <= report.tolerance:
+                report.right += (where[0],)
+            else:
+                report.wrong += (where[0],)
             if error > report.error:
                 report.error, (report.parameter, report.index, report.analytic, report.numeric) = error, where
         report.passed = report.error <= report.tolerance
@@ -185,10 +198,11 @@ class Check:
         Up to eight directions are tried, as one with a kink (of ReLU, ...) within the step says nothing.
         """
         rng = np.random.default_rng(self.seed)
-        scale = np.linalg.norm(self.analytic)
+        rounding = 4 * np.finfo(float).eps * abs(self.value()) / H[CENTRAL]
+        tolerance = 1e-5 * np.linalg.norm(self.analytic) + rounding
         for _ in range(8):
             direction = rng.choice([-1.0, 1.0], self.analytic.size)
             a, b = float(self.analytic @ direction), self.derivative(direction, CENTRAL)
-            if abs(a - b) <= 1e-5 * scale:
+            if abs(a - b) <= tolerance:
                 return ""
         return f"along a random direction a central difference is {b:.9g}, the analytic gradient {a:.9g}"

@@ -7,13 +7,13 @@ every gradient check, so the tests measure the samples' moments.
 
 import math
 
-from .activations import sigmoid
+from .activations import sigmoid, softplus
 from .backend import array_module
 from .layer import example, same_shape
-from .layers import one_hot
+from .layers import log_softmax, one_hot
 
 LOG_2PI = math.log(2 * math.pi)
-LOG_VAR_LIMIT = 30.0  # σ between 3e-7 and 3e6: exp cannot overflow in float32, and nothing useful lies beyond
+LOG_VAR_RANGE = (-30.0, 10.0)  # σ from 3e-7 to 148: wider, exp(log σ²) drowns every other term of a loss
 
 
 @example(lambda rng: (rng.normal((3, 4)), rng.normal((3, 4))))
@@ -25,19 +25,19 @@ def reparameterize(mu, log_var, rng):
     would be uncorrelated with dz and train σ on nothing.
     """
     same_shape("reparameterize", mu=mu, log_var=log_var)
-    noise = array_module(mu).exp(0.5 * log_var) * rng.normal(mu.shape)  # σ ε
+    sigma_eps = array_module(mu).exp(0.5 * log_var) * rng.normal(mu.shape)  # σ = √exp(log σ²)
 
     def backward(dz):
-        return dz, 0.5 * noise * dz
+        return dz, 0.5 * sigma_eps * dz
 
-    return mu + noise, backward
+    return mu + sigma_eps, backward
 
 
 @example(lambda rng: (20 * rng.normal((3, 8)),))
 def gaussian_head(h, rng=None):
     """An encoder's output h (B, 2 D) as μ and log σ², each (B, D).      dh = [dμ, dlog σ²], 0 where log σ² hit its bound.
 
-    One matrix with two halves is the notes' "one trunk, two heads". log σ² is clipped to ±LOG_VAR_LIMIT. Returns
+    One matrix with two halves is the notes' "one trunk, two heads". log σ² is clipped to LOG_VAR_RANGE. Returns
     (mu, log_var) and backward((d_mu, d_log_var)) -> dh. rng is not used.
     """
     xp = array_module(h)
@@ -45,7 +45,7 @@ def gaussian_head(h, rng=None):
         raise ValueError(f"gaussian_head got an input of shape {h.shape}, expected (B, 2 D)")
     n = h.shape[1] // 2
     raw = h[:, n:]
-    log_var = xp.maximum(xp.minimum(raw, LOG_VAR_LIMIT), -LOG_VAR_LIMIT)
+    log_var = xp.maximum(xp.minimum(raw, LOG_VAR_RANGE[1]), LOG_VAR_RANGE[0])
 
     def backward(d_both):
         d_mu, d_log_var = d_both
@@ -57,7 +57,8 @@ def gaussian_head(h, rng=None):
 def diagonal_gaussian_log_prob(x, mu, log_var):
     """log N(x; μ, diag σ²) = -½ Σ (log 2π + log σ² + (x - μ)²/σ²).      x (B, D); mu, log_var broadcast to it; -> (B,)
 
-    The density is a product over dimensions, so its exponent is the *sum* of -(x-μ)²/2σ² (aias prints a product).
+    The density is a product over dimensions, so its exponent is the *sum* of -(x-μ)²/2σ². Where aias differs: it prints a
+    product, calls this density of x f(z), and calls the standard deviations [σ₁ … σ_n] variances.
     """
     xp = array_module(x)
     difference = x - mu
@@ -68,7 +69,7 @@ def gaussian_log_prob(x, mu, cov):
     """log N(x; μ, Σ) = -½ (D log 2π + log |Σ| + (x - μ)ᵀ Σ⁻¹ (x - μ)).      x (B, D), mu (D,), cov (D, D); -> (B,)
 
     With Σ = L Lᵀ (Cholesky): log |Σ| = 2 Σ log L_ii, and the quadratic form is ‖L⁻¹ (x - μ)‖². A cov that is not
-    positive definite raises numpy.linalg.LinAlgError.
+    positive definite raises numpy.linalg.LinAlgError on the CPU, and gives nan on a GPU.
     """
     xp = array_module(x)
     if x.ndim != 2 or cov.shape != (x.shape[1], x.shape[1]):
@@ -84,6 +85,7 @@ def sample_gaussian(n, mu, cov, rng):
 
     L is a matrix square root and L ε a matrix product; only for a diagonal Σ is it σ ⊙ ε (aias prints Σ^½ ⊙ ε).
     """
+    mu, cov = rng.array(mu), rng.array(cov)
     L = rng.xp.linalg.cholesky(cov)
     return mu + rng.normal((n, len(cov))) @ L.T
 
@@ -91,23 +93,19 @@ def sample_gaussian(n, mu, cov, rng):
 def bernoulli_log_prob(x, logits):
     """Σ [x log p + (1 - x) log(1 - p)], p = sigmoid(logits), x of zeros and ones.      Both (B, D); -> (B,)"""
     same_shape("bernoulli_log_prob", x=x, logits=logits)
-    xp = array_module(x)
-    softplus = xp.maximum(logits, 0) + xp.log1p(xp.exp(xp.minimum(logits, -logits)))
-    return (x * logits - softplus).sum(axis=-1)
+    return (x * logits - softplus(logits)).sum(axis=-1)
 
 
 def sample_bernoulli(logits, rng):
     """1 with probability sigmoid(logits), else 0.      Same shape as logits."""
-    return (rng.uniform(logits.shape) < sigmoid(array_module(logits), logits)).astype(logits.dtype)
+    return (rng.uniform(logits.shape) < sigmoid(logits)).astype(logits.dtype)
 
 
 def categorical_log_prob(labels, logits):
     """log softmax(logits)[label].      labels (B,) integers, logits (B, K); -> (B,)"""
-    xp = array_module(logits)
     chosen = one_hot(labels, logits.shape[1], logits.dtype)  # (B, K)
     same_shape("categorical_log_prob", one_hot_labels=chosen, logits=logits)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return (chosen * shifted).sum(axis=1) - xp.log(xp.exp(shifted).sum(axis=1))
+    return (chosen * log_softmax(logits)).sum(axis=1)
 
 
 def sample_categorical(logits, rng):

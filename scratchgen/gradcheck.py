@@ -10,12 +10,16 @@ sees: a sampler that takes a variance for a standard deviation is the derivative
 """
 
 import copy
+import traceback
 
 import numpy as np
 
 from .backend import Rng
 from .derivative import CENTRAL, COMPLEX, Check, GradReport
 from .layer import Layer, Parameters, Weight
+
+# Streams of random numbers, one for each use: were w the same numbers as x, a normalising layer would have gradient 0.
+MOVE, INPUT, OUTPUT = 1001, 1002, 1003
 
 
 def gradcheck(
@@ -30,8 +34,8 @@ def gradcheck(
     mode: "entries", "directions" (one random ±1 direction a tensor and one over all), or "auto": entries up to 3,000.
     cross_check=False leaves the central difference out: it does not see stop().
 
-    Weights are moved by 0.1 · N(0, 1) during the check, since fresh zeros sit on the kinks of ReLU, buffers by up to 0.1;
-    all is put back afterwards. Returns a GradReport. Raises ValueError for an unknown method or mode.
+    Weights are moved by 0.1 · N(0, 1) during the check, since fresh zeros sit on the kinks of ReLU, and buffers that are no
+    constants by up to 0.1; all is put back afterwards. Returns a GradReport. Raises ValueError for unknown names.
     """
     if method not in ("auto", COMPLEX, CENTRAL) or mode not in ("auto", "entries", "directions"):
         raise ValueError(f"gradcheck: unknown method {method!r} or mode {mode!r}")
@@ -39,9 +43,10 @@ def gradcheck(
     kept = [(p.theta.dtype, p.theta.copy(), p.grad.copy(), p.buffers.copy()) for p in everything]
     try:
         for p in everything:
-            rng = p.cast("float64").rng.like(seed)
+            rng = p.cast("float64").rng.like((seed, MOVE))
             p.theta += 0.1 * rng.normal(p.theta.shape)
-            p.buffers += 0.1 * rng.uniform(p.buffers.shape)  # upwards: a variance must stay positive
+            for where in p.moving_buffers():
+                p.buffers[where] += 0.1 * rng.uniform(where.stop - where.start)  # upwards: a variance stays positive
         return _report(Check(objective, params, everything, name, seed), method, mode, cross_check and method == "auto")
     finally:
         for p, (dtype, theta, grad, buffers) in zip(everything, kept):
@@ -77,16 +82,18 @@ def check_layer(layer, x, *, seed=0, name=None, **options):
     Returns the worse GradReport of the two modes.
     """
     if isinstance(x, tuple) and all(isinstance(n, int) for n in x):
-        x = Rng(seed, "float64").normal(x)
+        x = Rng((seed, INPUT), "float64").normal(x)
     name = name or type(layer).__name__
+    if layer.params is not None:
+        raise ValueError(f"{name} already belongs to a Parameters: check one fresh from its class")
     reports = []
     for rng_seed, mode in ((seed, "learning"), (None, "using")):
-        trial = _Trial(copy.deepcopy(layer), x, rng_seed, seed)
         try:
+            trial = _Trial(copy.deepcopy(layer), x, rng_seed, seed)
             report = gradcheck(trial, trial.params, seed=seed, name=f"{name} ({mode})", **options)
             if report:
-                report.problem = trial.broken_contract() or report.problem
-                report.passed = not trial.broken_contract()
+                broken = trial.broken_contract()
+                report.passed, report.problem = not broken, broken or report.problem
         except _Broken as error:
             report = GradReport.failure(f"{name} ({mode})", seed, str(error))
         reports.append(report)
@@ -120,11 +127,18 @@ class _Trial:
         x = [getattr(self.inputs, f"x{i}", part) for i, part in enumerate(self.parts)]
         before = [part.copy() for part in x]
         rng = None if self.rng_seed is None else Rng(self.rng_seed, "float64")
-        y, backward = self.layer.forward(tuple(x) if self.several else x[0], rng)
+        returned = self.layer.forward(tuple(x) if self.several else x[0], rng)
+        if not isinstance(returned, tuple) or len(returned) != 2 or not callable(returned[1]):
+            raise _Broken("forward must return two things, the output and the function backward")
+        y, backward = returned
         outputs = y if isinstance(y, tuple) else (y,)
-        w = self.weights(outputs)
-        dx = backward(tuple(w) if isinstance(y, tuple) else w[0], learn=learn, inputs=inputs)
-        if not all(map(np.array_equal, w, self.weights(outputs))):
+        w = self.d_outputs(outputs)
+        try:
+            dx = backward(tuple(w) if isinstance(y, tuple) else w[0], learn=learn, inputs=inputs)
+        except ValueError as error:  # mostly shapes that do not fit, such as a sum over the batch left out
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            raise _Broken(f"backward failed in line {line.lineno} of {line.filename}: {error}") from error
+        if not all(map(np.array_equal, w, self.d_outputs(outputs))):
             raise _Broken("backward changed dy: it must leave dy as it is")
         if not all(map(np.array_equal, x, before)):
             raise _Broken("forward or backward changed x: it must leave x as it is")
@@ -135,8 +149,8 @@ class _Trial:
                 self.inputs.__dict__[f"dx{i}"] += dx_part
         return sum((part * output).sum() for part, output in zip(w, outputs))
 
-    def weights(self, outputs):
-        rng = Rng((self.seed, 1), "float64")
+    def d_outputs(self, outputs):
+        rng = Rng((self.seed, OUTPUT), "float64")
         return [rng.normal(output.shape) for output in outputs]
 
     def broken_contract(self):

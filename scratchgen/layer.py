@@ -8,6 +8,8 @@ tape and no graph: a model calls the closures in reverse order itself.
 W and dW are views into them, so an optimizer, a checkpoint or a gradient check handles one vector, whatever the network.
 """
 
+import math
+
 from .initialisers import zeros
 
 
@@ -15,12 +17,14 @@ class Weight:
     """A declaration, made in a layer's __init__: self.W = Weight((n_in, n_out), he).
 
     init: see initialisers.py. fan_in: how many inputs one output adds up; the first axis if not given.
-    learned=False makes it a buffer: saved with the weights, never trained (running statistics, masks).
+    learned=False makes it a buffer: saved with the weights, never trained (running statistics). constant=True says that
+    nothing changes it at all (masks, frequencies, schedules), so that a gradient check leaves it as it is.
     """
 
-    def __init__(self, shape, init=zeros, fan_in=None, learned=True):
-        self.shape, self.init, self.learned = tuple(shape), init, learned
-        self.fan_in = fan_in or (*self.shape, 1)[0]
+    def __init__(self, shape, init=zeros, fan_in=None, learned=True, constant=False):
+        self.shape, self.init = tuple(shape), init
+        self.learned, self.constant = learned and not constant, constant
+        self.fan_in = fan_in or (self.shape[0] if self.shape else 1)
 
 
 def check_width(layer, x, n):
@@ -67,27 +71,34 @@ class Layer:
         return self.forward(x, rng)[0]
 
     def __setattr__(self, name, value):
-        weights = self.__dict__.setdefault("weights", {})
+        weights = self.__dict__.setdefault("_weights", {})
         if isinstance(value, Weight):
+            if hasattr(Layer, name):
+                raise AttributeError(
+                    f"{type(self).__name__}.{name}: every layer has this already; name the weight otherwise"
+                )
             weights[name] = value
         elif (name in weights or (name[1:] in weights and name[0] == "d")) and value is not self.__dict__.get(name):
             # layer.dW += ... ends here too, with the very array that is there already: that passes.
+            remedy = (
+                f"layer.{name}[...] = value to change what it holds" if name in weights else f"layer.{name} += value"
+            )
             raise AttributeError(
-                f"{type(self).__name__}.{name} is a view into the flat vector of its Parameters; "
-                f"write layer.{name}[...] = value to change what it holds"
+                f"{type(self).__name__}.{name} is a view into the flat vector of its Parameters; write {remedy}"
             )
         else:
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name):
-        if name in self.__dict__.get("weights", {}):
+        weights = self.__dict__.get("_weights", {})
+        if name in weights or (name[1:] in weights and name[0] == "d"):
             raise AttributeError(
                 f"{type(self).__name__}.{name} has no values yet: make Parameters(rng, name=layer) first"
             )
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __repr__(self):
-        weights = ", ".join(f"{name} {weight.shape}" for name, weight in self.__dict__.get("weights", {}).items())
+        weights = ", ".join(f"{name} {weight.shape}" for name, weight in self.__dict__.get("_weights", {}).items())
         inside = ", ".join(repr(child) for _, child in self.children())
         return f"{type(self).__name__}({', '.join(filter(None, [weights, inside]))})"
 
@@ -149,12 +160,9 @@ class Parameters:
         found = list(self._walk(layers.items(), set()))
         for path, layer in found:
             layer.params = self
-            for name, weight in layer.__dict__.get("weights", {}).items():
-                start = sizes[weight.learned]
-                size = 1
-                for n in weight.shape:
-                    size *= n
-                sizes[weight.learned] = start + size
+            for name, weight in layer.__dict__.get("_weights", {}).items():
+                start, size = sizes[weight.learned], math.prod(weight.shape)
+                sizes[weight.learned] += size
                 self._places.append((f"{path}.{name}", layer, name, weight, slice(start, start + size)))
         self.theta, self.grad, self.buffers = rng.zeros(sizes[True]), rng.zeros(sizes[True]), rng.zeros(sizes[False])
         self._bind()
@@ -201,9 +209,14 @@ class Parameters:
         for name in ("theta", "grad", "buffers"):
             vector = getattr(self, name)
             setattr(self, name, (vector if dtype.kind == "c" else vector.real).astype(dtype))
+        self.rng = self.rng.like(0, dtype)
         self._bind()
         self.changed()
         return self
+
+    def moving_buffers(self):
+        """The slices of buffers that are no constants."""
+        return [where for _, _, _, weight, where in self._places if not weight.learned and not weight.constant]
 
     def state(self):
         """{name: live array} of what a checkpoint holds."""

@@ -76,6 +76,13 @@ def one_hot(labels, n, dtype):
     return (labels[:, None] == xp.arange(n)).astype(dtype)
 
 
+def log_softmax(logits):
+    """log softmax(l) = l - log Σ_j exp l_j along each row, (B, K). Logits must be finite."""
+    xp = array_module(logits)
+    shifted = logits - logits.max(axis=1, keepdims=True)  # the largest becomes 0: exp cannot overflow
+    return shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+
+
 class Embedding(Layer):
     """y = W[label], written as one_hot(label) W.      dW = one_hotᵀ dy. Labels have no gradient.
 
@@ -113,7 +120,7 @@ class TimeEmbedding(Layer):
         def frequencies(rng, shape, fan_in):
             return rng.array([max_period ** (-k / shape[0]) for k in range(shape[0])])
 
-        self.omega = Weight((n_dim // 2,), frequencies, learned=False)
+        self.omega = Weight((n_dim // 2,), frequencies, constant=True)
 
     def forward(self, t, rng):
         xp = array_module(t)
@@ -124,7 +131,8 @@ class TimeEmbedding(Layer):
 
         def backward(dy, learn=True, inputs=True):
             half = dy.shape[1] // 2
-            return ((cos * dy[:, half:] - sin * dy[:, :half]) * self.omega).sum(axis=1)
+            if inputs:
+                return ((cos * dy[:, half:] - sin * dy[:, :half]) * self.omega).sum(axis=1)
 
         return xp.concatenate([cos, sin], axis=1), backward
 

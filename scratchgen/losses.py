@@ -9,7 +9,7 @@ import math
 
 from .backend import array_module
 from .layer import example, same_shape
-from .layers import one_hot
+from .layers import log_softmax, one_hot
 
 
 @example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
@@ -50,7 +50,8 @@ def bernoulli_nll(logits, x):
 
     Derivation: log p = l - s and log(1 - p) = -s with s = softplus(l) = log(1 + eˡ), so the value is Σ (s - x l), and
     ds/dl = p. With t = tanh(l/2): p = ½ + ½ t and s = max(l, 0) - log(½ + ½ |t|), so one tanh serves both.
-    Grey pixels are soft targets: the value is then a cross-entropy, no density of x.
+    Grey pixels are soft targets. The value is then no density of x; it is the mean of -log p(b) over black-and-white
+    versions b of x, each pixel drawn black with probability x.
     """
     same_shape("bernoulli_nll", logits=logits, x=x)
     return _bernoulli(logits, x)
@@ -59,10 +60,10 @@ def bernoulli_nll(logits, x):
 def _bernoulli(logits, x):
     xp = array_module(logits)
     t = xp.tanh(0.5 * logits)
-    nll = xp.maximum(logits, 0)
+    nll = xp.maximum(logits, 0)  # in place from here on, for speed: nll = max(l, 0) - x l - log(½ + ½ |t|)
     nll -= logits * x
     nll -= xp.log(0.5 + 0.5 * xp.maximum(t, -t))
-    t *= 0.5
+    t *= 0.5  # t becomes the gradient (p - x) / B
     t += 0.5 - x
     t *= 1 / len(logits)
     return nll.sum() / len(logits), t
@@ -84,15 +85,14 @@ def binary_cross_entropy(logits, target):
 def softmax_cross_entropy(logits, labels):
     """-Σ_k y_k log p_k, p = softmax(l).      ∂/∂l = p - y.      logits (B, K); labels (B,) integers or (B, K) rows of sum 1.
 
-    Derivation: log p_k = l_k - log Σ_j exp l_j. Its gradient is y's weight minus p times Σ_k y_k = 1: the whole Jacobian
-    of the softmax, diag(p) - p pᵀ, has been used, not its diagonal alone.
+    Derivation: log p_k = l_k - log Σ_j exp l_j, so ∂log p_k/∂l_j = [j = k] - p_j and ∂/∂l_j = p_j Σ_k y_k - y_j = p_j - y_j:
+    the whole Jacobian of the softmax, diag(p) - p pᵀ, not its diagonal alone. Logits must be finite.
     """
     xp = array_module(logits)
     if labels.ndim == 1:
         labels = one_hot(labels, logits.shape[1], logits.dtype)
     same_shape("softmax_cross_entropy", logits=logits, labels=labels)
-    shifted = logits - logits.max(axis=1, keepdims=True)  # the largest becomes 0: exp cannot overflow
-    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+    log_p = log_softmax(logits)
     return -(labels * log_p).sum() / len(logits), (xp.exp(log_p) - labels) / len(logits)
 
 
@@ -102,7 +102,8 @@ def kl_standard_normal(mu, log_var):
 
     Derivation: KL = E_q[log q - log p]. The constants ½ log 2π cancel, E_q[(z - μ)²/σ²] = 1 and E_q[z²] = μ² + σ².
     Kingma & Welling 2013, appendix B. Where the notes differ: gan-vae-notes eq 2.2 prints -KL; aias prints +KL as -KL;
-    lee-15 and week10 print 2 KL with σ meaning log σ², and scale the noise by exp(σ) where it must be exp(½ log σ²).
+    lee-15 and week10 print 2 KL with σ meaning log σ², and scale the noise by exp(σ) where it must be exp(½ log σ²). It is
+    least at σ² = 1, not at 0 (lee-15 §1.2.1: "minimising σ"), and its μ² weighs the code, not the weights (week10: "L2").
     """
     same_shape("kl_standard_normal", mu=mu, log_var=log_var)
     variance = array_module(mu).exp(log_var)

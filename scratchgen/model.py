@@ -6,11 +6,11 @@ is the objective with its backward pass written out, train_step(...) is one upda
 
 import dataclasses
 import inspect
-import math
-from typing import Literal, get_args, get_origin
+from typing import get_args
 
 from .backend import UsageError
 from .layer import Parameters
+from .settings import check_setting
 
 
 def accepted(function, given):
@@ -24,12 +24,16 @@ def call(function, **given):
 
 
 class Model:
-    """Base of all models; subclasses are dataclasses (eq=False) whose fields are the settings.
+    """Base of all models; subclasses are dataclasses (eq=False) whose fields are the settings. See models/vae.py.
 
-    objectives: {method name: name of the Parameters it differentiates}. An objective zeroes that gradient and leaves it
-        fresh, steps no optimizer, and returns a dict whose entry of its own name is the value differentiated. Given
-        equal rngs it is a pure function, running statistics aside.
+    A model must define build, its objectives, train_step and example; sample and evaluate where they make sense.
+    Arguments are passed by name: a train_step or an evaluate that names `labels` is given labels.
+
+    objectives: {method name: name of the Parameters it differentiates}. An objective zeroes that gradient, leaves it fresh
+        and leaves all other gradients alone, steps no optimizer, and returns a dict of 0-d arrays, of which the one of
+        its own name is the value differentiated. Given equal rngs it is a pure function, running statistics aside.
     variants: settings with which the gradient check tries the model, beside the defaults of example.
+    What training changes must be an attribute with a state(): a Parameters, an optimizer, an EMA, a Model.
     """
 
     objectives = {"loss": "params"}
@@ -44,6 +48,18 @@ class Model:
         """Make networks, Parameters and optimizers with weights from rng. Returns the model."""
         raise TypeError(f"{type(self).__name__} must define build(self, rng)")
 
+    def train_step(self, x, rng):
+        """One update from a batch x (B, n_features). Returns {name: loss}, 0-d arrays on the device."""
+        raise TypeError(f"{type(self).__name__} must define train_step(self, x, rng)")
+
+    def sample(self, n, rng):
+        """n generated examples (n, n_features)."""
+        raise UsageError(f"a {type(self).__name__} has no way to sample")
+
+    def evaluate(self, x, rng):
+        """{name: number} on test data x (N, n_features)."""
+        return {}
+
     @classmethod
     def example(cls, rng, **settings):
         """A tiny model and a batch for it, {argument name: array}: the start of every automatic check."""
@@ -51,6 +67,15 @@ class Model:
 
     def check_data(self, x):
         """Raise UsageError if this model cannot learn from pixels or points like x (N, n_features)."""
+        n_features = getattr(self, "n_features", x.shape[1])
+        if x.shape[1] != n_features:
+            raise UsageError(f"the data has {x.shape[1]} numbers an example, the model n_features={n_features}")
+        if getattr(self, "likelihood", None) == "bernoulli" and (x.min() < 0 or x.max() > 1):
+            kind = next(field.type for field in dataclasses.fields(self) if field.name == "likelihood")
+            other = next(choice for choice in get_args(kind) if choice != "bernoulli")
+            raise UsageError(
+                f"likelihood=bernoulli needs pixels in [0, 1]; use --set likelihood={other} for other numbers"
+            )
 
     def settings(self):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -85,58 +110,3 @@ class Model:
             live[...] = arrays[name] if isinstance(live, type(arrays[name])) else rng.array(arrays[name])
         for params in self.parameters().values():
             params.changed()
-
-
-def check_setting(model, field, value):
-    """The value of one setting, checked: its type, one of its choices, and its range by its name.
-
-    n_... and batch count something, lr is a step, c a variance: they must be > 0; every other number must be >= 0.
-    """
-    name, kind = f"{model.__name__} setting {field.name}", field.type
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise UsageError(f"{name}: {value!r} is unknown, use one of {', '.join(map(str, get_args(kind)))}")
-        return value
-    if get_origin(kind) is tuple:
-        if not isinstance(value, (tuple, list)) or not all(type(n) is int and n > 0 for n in value):
-            raise UsageError(f"{name}: expected positive whole numbers such as (400, 200), got {value!r}")
-        return tuple(value)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise UsageError(f"{name}: expected {kind.__name__}, got {value!r}")
-    if kind in (int, float):
-        positive = field.name.startswith("n_") or field.name in ("batch", "lr", "c")
-        if not math.isfinite(value) or value < 0 or (positive and value == 0):
-            raise UsageError(f"{name}: expected a number {'> 0' if positive else '>= 0'}, got {value!r}")
-    return value
-
-
-def parse_settings(model, assignments):
-    """{name: value} from strings such as "hidden=400,200", by the types of the model's fields.
-
-    Raises UsageError for an unknown name, a missing = or a value of the wrong type.
-    """
-    fields = {field.name: field for field in dataclasses.fields(model)}
-    settings = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--set {assignment}: expected name=value")
-        if name not in fields:
-            raise UsageError(f"--set {name}: {model.__name__} has no such setting, use one of {', '.join(fields)}")
-        kind = fields[name].type
-        try:
-            if get_origin(kind) is tuple:
-                value = tuple(int(part) for part in text.split(",") if part.strip())
-            elif kind is bool:
-                value = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-            else:
-                value = text if get_origin(kind) is Literal else kind(text)
-        except (ValueError, KeyError):
-            words = {int: "a whole number", float: "a number", bool: "true or false"}
-            raise UsageError(
-                f"--set {name}={text}: expected {words.get(kind, 'whole numbers such as 400,200')}"
-            ) from None
-        settings[name] = check_setting(model, fields[name], value)
-    return settings

@@ -34,7 +34,10 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """v ← μ v + g,   θ ← θ - lr v   (Nesterov: θ ← θ - lr (g + μ v)).      μ = momentum; Sutskever et al. 2013"""
+    """v ← μ v + g,   θ ← θ - lr v   (Nesterov: θ ← θ - lr (g + μ v)).      μ = momentum
+
+    Sutskever et al. 2013, in PyTorch's form: lr stands outside v.
+    """
 
     slots = ("v",)
 
@@ -96,7 +99,10 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam, and θ ← θ - lr λ θ beside it rather than through g.      λ = weight_decay; Loshchilov & Hutter 2017, alg. 2"""
+    """Adam, and θ ← θ - lr λ θ beside it rather than through g.      λ = weight_decay; Loshchilov & Hutter 2017.
+
+    lr λ is PyTorch's convention; in the paper's algorithm 2 the rate α does not multiply λ.
+    """
 
     def __init__(self, params, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
         super().__init__(params, lr, beta1, beta2, eps)
@@ -118,7 +124,8 @@ def clip_by_norm(params, max_norm):
 class EMA:
     """θ̄ ← d θ̄ + (1 - d) θ after every step: averaged weights, smoother than the last ones. d = min(decay, (1+t)/(10+t)).
 
-    The rising d lets the average forget the random start quickly. `with ema.swapped():` puts θ̄ in place of θ.
+    The rising d, as in TensorFlow, lets the average forget the random start quickly. Buffers are not averaged.
+    `with ema.swapped():` puts θ̄ in place of θ.
     """
 
     def __init__(self, params, decay=0.999):

@@ -27,13 +27,16 @@ def new_figure(width, height, rows=1, columns=1, **options):
 
 
 def save_figure(figure, path):
-    """Write a .png of 128 colours (a third of the size), whole or not at all, and print its path."""
+    """Write a .png of 256 colours (half the size), whole or not at all, and print its path."""
     from PIL import Image
 
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.08)
     with written_whole(path) as file:
-        Image.open(drawn).convert("RGB").quantize(128).save(file, "PNG", optimize=True)
+        image = (
+            Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+        )  # others merge classes' colours
+        image.save(file, "PNG", optimize=True)
     print(pathlib.Path(path), flush=True)
 
 

@@ -22,9 +22,9 @@ from .norms import LayerNorm
 
 
 def selfcheck(pattern="", seed=0):
-    """Yield (kind, GradReport) for everything whose name contains pattern. kind: layer, loss or objective."""
+    """Yield (kind, GradReport) for everything with pattern in its name, in whatever case. kind: layer, loss, objective."""
     for kind, name, check in targets():
-        if pattern in name:
+        if pattern.lower() in name.lower():
             try:
                 report = check(seed=seed)
             except Exception as error:  # whatever is wrong with one, the others are still worth checking
@@ -92,9 +92,17 @@ def _check_loss(f, seed):
 def _check_objective(model_class, objective, settings, seed):
     model, batch = model_class.example(Rng((seed, 1), "float64"), **settings)
 
-    def value():
-        return call(getattr(model, objective), rng=Rng((seed, 2), "float64"), **batch)[objective]
-
     params = getattr(model, model.objectives[objective])
-    everything = model.parameters().values()
+    everything = list(model.parameters().values())
+
+    def value():
+        for p in everything:
+            p.grad.fill(1)  # left over from before: to be cleared in the objective's own Parameters, and there alone
+        losses = call(getattr(model, objective), rng=Rng((seed, 2), "float64"), **batch)
+        if not all((p.grad == 1).all() for p in everything if p is not params):
+            raise ValueError(
+                f"{objective} adds to gradients that are not its own: a network it does not train must not learn"
+            )
+        return losses[objective]
+
     return gradcheck(value, params, together=everything, cross_check=not model.uses_stop, seed=seed)

@@ -142,7 +142,7 @@ def test_sum_for_mean_is_caught_and_named():
     report = check_loss(summed_gradient, x_hat, x)
     assert not report and report.hint() == "7 times too large: summed over the batch where the value takes the mean?"
     report = check_loss(twice_averaged_gradient, x_hat, x)
-    assert not report and report.hint() == "7 times too small: divided by the batch size twice?"
+    assert not report and report.hint() == "7 times too small: a mean over the batch too many?"
     assert check_loss(squared_error, x_hat, x)
 
 

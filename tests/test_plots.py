@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scratchgen.backend import UsageError
-from scratchgen.plots import new_figure, save_figure, tile
+from scratchgen.plots import new_figure, save_figure, show_points, tile
 
 
 def test_images_lie_row_by_row_with_ink_dark():
@@ -42,3 +42,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     figure, _ = new_figure(1, 1)
     with pytest.raises(UsageError, match="file"):
         save_figure(figure, tmp_path / "file" / "a.png")
+
+
+def test_ten_classes_keep_ten_colours_in_the_file(tmp_path):
+    from matplotlib import colormaps
+    from PIL import Image
+
+    figure, axes = new_figure(6, 6)
+    rng = np.random.default_rng(0)
+    show_points(axes[0, 0], rng.standard_normal((500, 2)), np.arange(500) % 10, size=8)
+    save_figure(figure, tmp_path / "a.png")
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), int).reshape(-1, 3)
+    for colour in colormaps["tab10"].colors:
+        assert np.abs(pixels - 255 * np.array(colour)).max(axis=1).min() < 25

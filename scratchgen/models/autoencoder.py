@@ -5,14 +5,14 @@
 A linear one finds the same subspace as PCA; hidden layers let it follow a curved one. The denoising autoencoder (Vincent
 et al. 2008) is shown a damaged x and must restore the clean one, so copying is no longer an answer. Nothing shapes the
 codes: where no training picture's code lies, the decoder was never asked for anything, and random codes give poor
-pictures. That is what the VAE mends (vae.py).
+pictures. That is what the VAE mends (vae.py). (In gan-vae-notes the captions of encoder and decoder are swapped.)
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import ACTIVATIONS, sigmoid
-from ..backend import UsageError, array_module
+from ..backend import UsageError
 from ..initialisers import INITIALISERS
 from ..layer import Parameters, Sequential
 from ..layers import mlp
@@ -24,7 +24,7 @@ from ..optim import Adam
 
 @dataclass(eq=False)
 class AutoEncoder(Model):
-    """Settings. objective "squares" restores any numbers, "bernoulli" pixels in [0, 1] from logits."""
+    """likelihood: "squares" restores any numbers by squared error, "bernoulli" pixels in [0, 1] by cross-entropy."""
 
     n_features: int = 784
     hidden: tuple[int, ...] = (400,)  # the encoder's hidden sizes; the decoder's are the same in reverse
@@ -52,12 +52,6 @@ class AutoEncoder(Model):
         self.params = Parameters(rng, encoder=self.encoder, decoder=self.decoder)
         self.adam = Adam(self.params, self.lr)
         return self
-
-    def check_data(self, x):
-        if self.likelihood == "bernoulli" and (x.min() < 0 or x.max() > 1):
-            raise UsageError(
-                "likelihood=bernoulli needs pixels in [0, 1]; use --set likelihood=squares for other numbers"
-            )
 
     def damage(self, x, rng):
         """x with the noise and the mask of the settings; x (B, n_features)."""
@@ -91,7 +85,7 @@ class AutoEncoder(Model):
     def decode(self, z):
         """Pictures (N, n_features) of codes z (N, n_latent)."""
         out = self.decoder(z)
-        return sigmoid(array_module(out), out) if self.likelihood == "bernoulli" else out
+        return sigmoid(out) if self.likelihood == "bernoulli" else out
 
     def reconstruct(self, x):
         return self.decode(self.encode(x))

@@ -6,14 +6,15 @@
 Kingma & Welling 2013, eq 3; trained by maximising the ELBO with one sample of z for each x and step (eq 10). The decoder
 is Bernoulli (logits; grey pixels are soft targets) or N(f(z), c I) with a fixed variance c, as in gan-vae-notes §2.2,
 where eq 2.1 is c = ½. beta weighs the KL (Higgins et al. 2017). The notes say that the ELBO can always be made equal to
-log p(x): only if q's family holds the true posterior; demos/elbo.py draws the gap that stays.
+log p(x): only if q's family holds the true posterior; demos/elbo.py draws the gap that stays. Nor can one "make q(z|x)
+larger" (week10): q moves towards p(z|x) with log p(x) fixed, and the decoder raises log p(x). The encoder has two outputs,
+μ and log σ² (lee-15 counts the drawn ε as a third); aias names the prior P(x|z) once and the decoder q(x|z): p(z), p(x|z).
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import ACTIVATIONS, sigmoid
-from ..backend import UsageError, array_module
 from ..distributions import gaussian_head, reparameterize
 from ..initialisers import INITIALISERS
 from ..layer import Parameters
@@ -25,6 +26,8 @@ from ..optim import Adam
 
 @dataclass(eq=False)
 class VAE(Model):
+    """The settings, then the model. Shapes: x (B, n_features), z (B, n_latent)."""
+
     n_features: int = 784
     hidden: tuple[int, ...] = (400,)  # the encoder's hidden sizes; the decoder's are the same in reverse
     n_latent: int = 20
@@ -45,12 +48,6 @@ class VAE(Model):
         self.params = Parameters(rng, encoder=self.encoder, decoder=self.decoder)
         self.adam = Adam(self.params, self.lr)
         return self
-
-    def check_data(self, x):
-        if self.likelihood == "bernoulli" and (x.min() < 0 or x.max() > 1):
-            raise UsageError(
-                "likelihood=bernoulli needs pixels in [0, 1]; use --set likelihood=gaussian for other numbers"
-            )
 
     def nll(self, out, x):
         """-log p(x|z) in nats per example and its gradient in the decoder's output, both (B, n_features)."""
@@ -84,7 +81,7 @@ class VAE(Model):
     def decode(self, z):
         """The mean of p(x|z), pixels in [0, 1] for the Bernoulli decoder, for codes z (N, n_latent)."""
         out = self.decoder(z)
-        return sigmoid(array_module(out), out) if self.likelihood == "bernoulli" else out
+        return sigmoid(out) if self.likelihood == "bernoulli" else out
 
     def reconstruct(self, x, rng=None):
         """decode(z) with z drawn from q(z|x), or its mean where rng is None."""

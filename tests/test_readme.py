@@ -1,0 +1,53 @@
+"""What the README prints is what its code prints, and its files and commands exist."""
+
+import contextlib
+import io
+import pathlib
+import re
+
+import pytest
+
+from scratchgen.__main__ import arguments
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+SQUAREPLUS = next(code for code in PYTHON if "class Squareplus" in code)
+
+
+SHOWN = [re.sub(r"error \d\.\de-1\d", "error tiny", code) for _, code in BLOCKS]  # another processor rounds otherwise
+
+
+def printed(code):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(code, {})
+    return re.sub(r"error \d\.\de-1\d", "error tiny", out.getvalue())
+
+
+def test_the_layer_of_your_own_prints_what_the_readme_shows():
+    assert printed(SQUAREPLUS) in SHOWN
+
+
+def test_the_mistake_in_it_is_reported_as_the_readme_shows():
+    wrong = SQUAREPLUS.replace("(4 * r)", "(2 * r)")
+    assert wrong != SQUAREPLUS
+    assert printed(wrong) in SHOWN
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:models/)?\w+\.py)`", README))))
+def test_every_file_named_exists(name):
+    assert (ROOT / "scratchgen" / name).exists()
+
+
+def test_every_file_of_the_library_is_in_the_reading_order():
+    named = set(re.findall(r"`((?:models/)?\w+\.py)`", README))
+    files = {path.name for path in (ROOT / "scratchgen").glob("*.py")} - {"__init__.py", "__main__.py"}
+    files |= {f"models/{path.name}" for path in (ROOT / "scratchgen" / "models").glob("*.py")} - {"models/__init__.py"}
+    assert files <= named
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python -m scratchgen (.*)$", README, flags=re.MULTILINE))
+def test_every_command_is_one(line):
+    assert arguments().parse_args(line.split()).function
