@@ -63,6 +63,6 @@ def train(model, data, args, steps, on_epoch=None):
 
 
 def nearest(x, others):
-    """The mean distance of pictures x (N, D) to the nearest of others (M, D): how far from real a picture is."""
+    """The distance of each picture of x (N, D) to the nearest of others (M, D), (N,): how far from real it is."""
     squares = (x**2).sum(1)[:, None] - 2 * x @ others.T + (others**2).sum(1)
-    return float(np.sqrt(np.maximum(squares.min(axis=1), 0)).mean())
+    return np.sqrt(np.maximum(squares.min(axis=1), 0))

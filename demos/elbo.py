@@ -74,6 +74,7 @@ def train_q(trained, x, steps, seed):
 
 
 def main(args):
+    args.device = "cpu"  # the quadrature below is plain NumPy
     data = load("circle", args.seed)
     figure, axes = new_figure(11, 6, 2, 3)
     for row, (name, hidden) in enumerate({"linear decoder": (), "curved decoder": (64, 64)}.items()):
@@ -96,10 +97,11 @@ def main(args):
         left.set_title(name, fontsize=10)
         middle.plot(*curve.T, color=BLUE, label="ELBO")
         middle.axhline(log_p, color=INK, linestyle="--", label="log p(x)")
+        middle.fill_between(curve[:, 0], curve[:, 1], log_p, color=GREY, alpha=0.15, label="KL(q ‖ p(z|x))")
         middle.set(xlabel="steps of q alone", ylabel="nats", ylim=(log_p - 4, log_p + 0.5))
-        middle.set_title(f"gap left: {gap:.4f} nats", fontsize=10)
+        middle.set_title(f"gap left: {gap:.2g} nats", fontsize=10)
         right.plot(GRID, density, color=INK, label="p(z|x)")
-        right.plot(GRID, q_density(model, x), color=BLUE, label="q(z|x)")
+        right.plot(GRID, q_density(model, x), color=BLUE, linestyle="--", label="q(z|x)")
         right.set(xlim=(-4, 4), xlabel="z")
         right.set_title("posterior and its Gaussian stand-in", fontsize=10)
         for axis in axes[row]:

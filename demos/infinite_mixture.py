@@ -22,6 +22,7 @@ C, SHOWN, NODES = 0.05, 25, 4000
 
 
 def main(args):
+    args.device = "cpu"  # the quadrature below is plain NumPy
     data = load(args.data, args.seed)
     if data.toy is None or data.x_train.shape[1] != 1:
         raise UsageError(f"--data {args.data}: this demo needs data on a line, two_modes or three_modes")
@@ -37,6 +38,12 @@ def main(args):
     density, true = components.mean(axis=1), np.exp(data.toy.log_density(x))
     dx = x[1, 0] - x[0, 0]
     kl = float((true * np.log(true / density)).sum() * dx)
+    x_test = data.x_test.astype(np.float64)
+    log_p = np.log(np.exp(diagonal_gaussian_log_prob(x_test[:, None], places[None], log_variance)).mean(axis=1)).mean()
+    bound = -model.evaluate(x_test, model.rng((args.seed, 0, 3)))["negative_elbo"]
+    print(
+        f"test points, nats: ELBO {bound:.3f}, log p {log_p:.3f}, true density {data.toy.log_density(x_test).mean():.3f}"
+    )
     print(f"the mixture integrates to {density.sum() * dx:.4f}; KL(true density ‖ mixture) = {kl:.4f} nats")
 
     figure, axes = new_figure(10, 3.6, 1, 2, width_ratios=[1.7, 1])

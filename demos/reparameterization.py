@@ -1,4 +1,4 @@
-"""The reparameterisation trick: z = μ + σ ε has the right law, and its gradient has little noise.
+"""The reparameterisation trick: z = μ + σ ε has the right law, and a gradient with little noise.
 
 Left: draws of z against the density of N(μ, σ²). Middle: for f(z) = cos 2z + z²/2 the gradient of E[f(z)] in log σ² is known
 by quadrature; the mean of n one-sample gradients walks to it like 1/√n, so one sample a step is enough: the expectation

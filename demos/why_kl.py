@@ -11,15 +11,12 @@ from common import pictures, run, train
 
 from scratchgen.backend import to_host
 from scratchgen.models.vae import VAE
-from scratchgen.plots import new_figure, save_figure, show_curves
+from scratchgen.plots import new_figure, save_figure, show_clouds, show_curves, show_points
 
 BETAS, SHOWN = (0.0, 1.0, 10.0), 250
 
 
 def main(args):
-    from matplotlib import colormaps
-    from matplotlib.collections import EllipseCollection
-
     data = pictures(args)
     labels = data.labels_test[:SHOWN] if data.labels_test is not None else np.zeros(SHOWN, int)
     figure, axes = new_figure(13.5, 3.7, 1, 4)
@@ -34,15 +31,13 @@ def main(args):
         model, history = train(model, data, args, steps=6_000, on_epoch=watch)
         curves[f"β = {beta:g}"] = seen
         mu, log_var = map(to_host, model.encode(model.rng(0).array(data.x_test[:SHOWN])))
-        width, height = 2 * np.exp(0.5 * log_var).T  # one standard deviation to each side
-        ellipses = EllipseCollection(
-            width, height, np.zeros(len(mu)), units="xy", offsets=mu, offset_transform=axis.transData,
-            facecolors=colormaps["tab10"](labels % 10), alpha=0.25, linewidths=0,
-        )  # fmt: skip
-        axis.add_collection(ellipses)
-        axis.scatter(*mu.T, s=3, c=colormaps["tab10"](labels % 10))
+        show_clouds(axis, mu, log_var, labels)
+        show_points(axis, mu, labels, size=3)
         limit = 1.1 * np.abs(mu).max() if beta < 5 else 3
-        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        if beta > 5:
+            axis.text(0, -1.5, "every cloud is the prior", ha="center")
+        axis.set_aspect("equal", adjustable="box")
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit))
         last = history[-1]
         axis.set_title(f"β = {beta:g}: KL {last['test_kl']:.2f}, restoring {last['test_nll']:.1f} nats", fontsize=10)
         print(

@@ -98,6 +98,18 @@ def show_points(axis, x, labels=None, title="", size=4):
     axis.set_title(title, fontsize=10)
 
 
+def show_clouds(axis, mu, log_var, labels=None):
+    """Draw N(mu, exp(log_var)) as ellipses of one standard deviation, mu and log_var (N, 2), coloured by label."""
+    from matplotlib import colormaps
+    from matplotlib.collections import EllipseCollection
+
+    mu, log_var = to_host(mu), to_host(log_var)
+    colours = BLUE if labels is None else colormaps["tab10"](labels % 10)
+    options = {"units": "xy", "offsets": mu, "offset_transform": axis.transData, "linewidths": 0, "alpha": 0.25}
+    width, height = 2 * np.exp(0.5 * log_var).T
+    axis.add_collection(EllipseCollection(width, height, np.zeros(len(mu)), facecolors=colours, **options))
+
+
 def show_curves(axis, x, curves, title="", xlabel="", ylabel=""):
     """Draw {label: y} against x on an axis."""
     for label, y in curves.items():
