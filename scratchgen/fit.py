@@ -5,19 +5,17 @@ an epoch that was killed half-way is simply run again from the last checkpoint, 
 """
 
 import contextlib
-import csv
 import inspect
 import math
-import pathlib
-import sys
 import time
 
 import numpy as np
 
 from .backend import UsageError, array_module, to_host
-from .checkpoint import describe, read_checkpoint, save_checkpoint, written_whole
 from .data import batches
 from .model import accepted, call
+from .progress import Progress
+from .run import Run
 
 READ_EVERY = 50  # steps between two looks at the losses: each look makes a GPU wait
 
@@ -57,17 +55,19 @@ def fit(
     if labels is None and "labels" in inspect.signature(model.train_step).parameters:
         raise UsageError(f"a {type(model).__name__} learns from labels, and this data has none")
     batches(len(x), model.batch, model.rng(seed))  # complains of the sizes now, before anything is written
-    run = _Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
+    run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
     run.save(model, run.epoch)
     to_device = model.rng(seed).array
-    given = {name: to_device(array) for name, array in {"x": x, "labels": labels}.items() if array is not None}
-    tested = {
-        name: to_device(array) for name, array in {"x": x_test, "labels": labels_test}.items() if array is not None
-    }
-    # NumPy's warnings are silenced because the losses are looked at here, which says more.
-    spoken = time.perf_counter()
-    bar = _bar((epochs - run.epoch) * (len(x) // model.batch), progress)
-    with bar, _threads(model), np.errstate(all="ignore"):
+    given, tested = (
+        {name: to_device(array) for name, array in arrays.items() if array is not None}
+        for arrays in ({"x": x, "labels": labels}, {"x": x_test, "labels": labels_test})
+    )
+    bar = Progress((epochs - run.epoch) * (len(x) // model.batch), epochs, progress)
+    with (
+        bar,
+        _threads(model),
+        np.errstate(all="ignore"),
+    ):  # the losses are looked at here, which says more than a warning
         try:
             for epoch in range(run.epoch + 1, epochs + 1):
                 started = time.perf_counter()
@@ -77,7 +77,7 @@ def fit(
                     row |= _test(model, tested, seed, epoch, run)
                 run.add(row)
                 run.save(model, epoch)
-                spoken = _say(row, epochs, spoken) if progress and bar.disable else spoken
+                bar.epoch(row)
                 if on_epoch:
                     on_epoch(model, row)
         except KeyboardInterrupt:
@@ -96,8 +96,7 @@ def _train_epoch(model, given, seed, epoch, bar, run):
         if step % READ_EVERY == 0 or step == n_steps:
             _read(recent, seen, model, epoch, step - len(recent), run)
             means = {name: float(np.mean(values, dtype=np.float64)) for name, values in seen.items()}
-            bar.update(len(recent))
-            bar.set_postfix({name: f"{mean:.4g}" for name, mean in means.items()}, refresh=False)
+            bar.steps(len(recent), means)
             recent = []
     return means
 
@@ -135,83 +134,6 @@ def _remedy(model, run):
     return f"try a smaller learning rate (now {rates}) in another folder; {run.how_to_resume()}"
 
 
-class _Run:
-    """A run's folder: its checkpoint and its history. With out=None nothing is written."""
-
-    def __init__(self, out, resume, model, epochs, notes):
-        self.out, self.notes, self.history, self.epoch = None, notes, [], 0
-        if out is None:
-            if resume:
-                raise UsageError("resume needs the folder of the run: out=...")
-            return
-        self.out, self.name, self.epochs = pathlib.Path(out), describe(model)["model"], epochs
-        self.checkpoint, self.table = self.out / "checkpoint.npz", self.out / "history.csv"
-        if resume:
-            saved, arrays = read_checkpoint(self.checkpoint)
-            now = describe(model) | notes
-            settings = now.pop("settings")
-            pairs = [(name, saved.get(name, value), value) for name, value in now.items()]
-            pairs += [(name, saved["settings"].get(name), value) for name, value in settings.items()]
-            for name, was, value in pairs:
-                if was != value:
-                    raise UsageError(
-                        f"{self.checkpoint}: was trained with {name}={was}, not {value}; "
-                        "leave that as it was, or choose another folder"
-                    )
-            self.epoch = saved["epoch"]
-            self.history = [row for row in _read_history(self.table) if row["epoch"] <= self.epoch]
-            model.load_state(arrays)
-            self.write_history()
-        elif self.checkpoint.exists() or self.table.exists():
-            raise UsageError(f"{self.out}: already holds a run; go on with --resume, or choose another folder")
-
-    def write_history(self):
-        with written_whole(self.table, "w") as file:
-            if self.history:
-                columns = dict.fromkeys(name for row in self.history for name in row)
-                writer = csv.DictWriter(file, columns, restval="nan")
-                writer.writeheader()
-                writer.writerows(self.history)
-
-    def add(self, row):
-        self.history.append(row)
-        if self.out:
-            self.write_history()  # before the checkpoint: resume drops the row of an epoch that was not saved
-
-    def save(self, model, epoch):
-        if self.out:
-            save_checkpoint(self.checkpoint, model, epoch=epoch, **self.notes)
-        self.epoch = epoch
-
-    def how_to_resume(self):
-        if not self.out:
-            return "nothing was saved (no folder was given)"
-        saved = f"{self.checkpoint} holds epoch {self.epoch}; go on with"
-        if "data" not in self.notes:
-            return f"{saved} resume=True"
-        return f"{saved} python -m scratchgen train {self.name} --epochs {self.epochs} --out {self.out} --resume"
-
-
-def _read_history(path):
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        return sorted(rows, key=lambda row: row["epoch"])
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError, csv.Error):
-        raise UsageError(f"{path}: is no table of epochs and numbers; mend it, or delete it to go on without") from None
-
-
-def _say(row, epochs, spoken):
-    """Without a bar, a line on standard error every ten seconds: a silent program looks hung. Returns when it last spoke."""
-    if time.perf_counter() - spoken < 10:
-        return spoken
-    losses = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "seconds"))
-    print(f"epoch {row['epoch']} of {epochs}: {losses}", file=sys.stderr, flush=True)
-    return time.perf_counter()
-
-
 def _threads(model):
     """One BLAS thread where the matrices are small: more gain nothing there, and lose a hundredfold on a busy machine.
 
@@ -224,25 +146,3 @@ def _threads(model):
     except ImportError:
         return contextlib.nullcontext()
     return threadpool_limits(1, "blas")
-
-
-def _bar(total, progress):
-    """A tqdm bar on a terminal; a silent stand-in elsewhere, or where tqdm is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return _Silent()
-    return tqdm(total=total, disable=None if progress else True, unit="step", leave=False, dynamic_ncols=True)
-
-
-class _Silent(contextlib.nullcontext):
-    disable = True
-
-    def __enter__(self):
-        return self
-
-    def update(self, n):
-        pass
-
-    def set_postfix(self, *args, **kwargs):
-        pass

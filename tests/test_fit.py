@@ -16,6 +16,7 @@ import sys
 import numpy as np
 import pytest
 
+from scratchgen import progress as progress_module
 from scratchgen.__main__ import main
 from scratchgen.backend import Rng, UsageError
 from scratchgen.checkpoint import read_checkpoint
@@ -379,6 +380,36 @@ def test_no_bar_in_a_file(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     fit(tiny(), pixels(8), epochs=1)
     assert sys.stderr.getvalue() == ""
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(progress_module, "SILENCE", 0)
+    for show in (True, False):
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        fit(tiny(), pixels(8), epochs=2, progress=show)
+        lines = sys.stderr.getvalue().splitlines()
+        assert [line.partition(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"][: 2 * show]
+        assert all("loss " in line for line in lines)
+
+
+def test_losses_that_come_only_now_and_then_are_averaged_over_their_steps(monkeypatch):
+    model, steps = tiny(), []
+
+    def train_step(x, rng):
+        steps.append(1)
+        return {"often": np.float32(1)} | ({"seldom": np.float32(len(steps))} if len(steps) % 2 == 0 else {})
+
+    monkeypatch.setattr(model, "train_step", train_step)
+    (row,) = fit(model, pixels(16), epochs=1)
+    assert (row["often"], row["seldom"]) == (1, 3)  # steps 2 and 4 of 4
+
+
+def test_a_model_that_learns_from_labels_refuses_data_without(monkeypatch):
+    model = tiny()
+    monkeypatch.setattr(model, "train_step", lambda x, labels, rng: {"loss": np.float32(labels.sum())})
+    with pytest.raises(UsageError, match="labels"):
+        fit(model, pixels(8), epochs=1)
+    assert fit(model, pixels(8), labels=np.ones(8, int), epochs=1)[0]["loss"] == model.batch
 
 
 def test_trains_the_same_without_tqdm(tmp_path, monkeypatch):

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scratchgen
-from scratchgen import Layer, Rng, Sequential, check_layer, check_loss, initialisers, losses, selfcheck
+from scratchgen import Layer, Parameters, Rng, Sequential, check_layer, check_loss, initialisers, losses, selfcheck
 from scratchgen.activations import ELU, GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from scratchgen.distributions import gaussian_head, reparameterize
 from scratchgen.layers import Concat, Dropout, Embedding, Linear, Maxout, Residual, TimeEmbedding, mlp
 from scratchgen.models import find_model, model_names
+from scratchgen.models.vae import VAE
 from scratchgen.norms import BatchNorm, LayerNorm, RunningMoments
 
 EXACT = 1e-12  # what the complex step must reach; its own tolerance is a hundred times wider
@@ -328,3 +329,29 @@ def test_reparameterised_sample_at_random(batch, width, seed):
     h = Rng(seed, "float64").normal((batch, 2 * width))
     assert_exact(check_layer(Head(), h, seed=seed))
     assert_central(lambda **options: check_layer(Head(), h, **options), seed, kinked=False)
+
+
+def forgets_to_zero(loss, model, x, rng):
+    left = model.params.grad.copy()
+    found = loss(model, x, rng)
+    model.params.grad += left
+    return found
+
+
+def teaches_a_stranger(loss, model, x, rng):
+    model.stranger.grad += 1
+    return loss(model, x, rng)
+
+
+@pytest.mark.parametrize("mistake", [forgets_to_zero, teaches_a_stranger])
+def test_an_objective_clears_its_own_gradient_and_leaves_others_alone(mistake, monkeypatch):
+    build, loss = VAE.build, VAE.loss
+
+    def build_with_a_stranger(model, rng):
+        model.stranger = Parameters(rng, net=Linear(2, 3))
+        return build(model, rng)
+
+    monkeypatch.setattr(VAE, "build", build_with_a_stranger)
+    assert all(report for _, report in selfcheck.selfcheck("VAE.loss"))
+    monkeypatch.setattr(VAE, "loss", lambda model, x, rng: mistake(loss, model, x, rng))
+    assert not any(report for _, report in selfcheck.selfcheck("VAE.loss"))
