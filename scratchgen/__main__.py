@@ -53,7 +53,7 @@ def arguments():
         "--data", help="digits (default), mnist, fashion, a toy, a folder of pictures, a .npy or .npz file"
     )
     sub.add_argument("--epochs", type=natural, required=True, metavar="N", help="passes over the data, in all")
-    sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz, history.csv and pictures")
+    sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz and history.csv")
     sub.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint, with its settings")
     sub.add_argument("--device", choices=["cpu", "gpu", "auto"], default="cpu", help="default: cpu")
     sub.add_argument("--seed", type=natural, metavar="S", help="default: 0")

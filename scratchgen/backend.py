@@ -54,7 +54,7 @@ def find_device(device):
         if device == "auto":
             return np
         raise UsageError(
-            'device gpu needs CuPy: pip install "scratchgen[gpu]" (CUDA 13) or pip install cupy-cuda12x (CUDA 12)'
+            "device gpu needs CuPy: pip install cupy-cuda13x (CUDA 13) or cupy-cuda12x (CUDA 12)"
         ) from None
     if cupy.cuda.is_available():
         return cupy

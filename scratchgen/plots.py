@@ -21,7 +21,7 @@ def new_figure(width, height, rows=1, columns=1, **options):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UsageError('pictures need matplotlib: pip install "scratchgen[demos]"') from None
+        raise UsageError("pictures need matplotlib: pip install matplotlib") from None
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor=PAPER)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 

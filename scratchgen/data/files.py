@@ -83,7 +83,7 @@ def read_picture(path):
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise UsageError(f'{path}: reading pictures needs Pillow: pip install "scratchgen[demos]"') from None
+        raise UsageError(f"{path}: reading pictures needs Pillow: pip install pillow") from None
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)  # cameras store "turned by 90°" beside the pixels

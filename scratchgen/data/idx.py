@@ -109,7 +109,7 @@ def download(kind, file):
     try:
         import pooch
     except ImportError:
-        hint = 'pip install "scratchgen[demos]" to download it'
+        hint = "pip install pooch to download it"
         raise UsageError(f"{missing}: {remedy}, or {hint}") from None
     url = f"{SETS[kind]}{file}.gz"
     try:
