@@ -24,10 +24,9 @@ def main(args):
     figure, axes = new_figure(10, 3.6, 1, 2)
     for axis, (name, kind) in zip(axes[0], {"autoencoder": AutoEncoder, "VAE": VAE}.items()):
         model, _ = train(kind(**settings, likelihood="bernoulli"), data, args, steps=10_000)
-        rng = model.rng(0)
 
-        def encode(x, model=model, rng=rng, kind=kind):
-            codes = model.encode(rng.array(x))
+        def encode(x):
+            codes = model.encode(model.rng(0).array(x))
             return codes if kind is AutoEncoder else codes[0]
 
         squares = {}

@@ -15,8 +15,6 @@ import time
 
 from .backend import Rng, UsageError
 
-NEWLINE = "\n"
-
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
@@ -81,7 +79,7 @@ def list_(args):
     print("models (python -m scratchgen train MODEL; settings for --set with their defaults)")
     for name in model_names():
         model = find_model(name)
-        print(f"  {name:<14}{sys.modules[model.__module__].__doc__.partition(NEWLINE)[0]}")
+        print(f"  {name:<14}{sys.modules[model.__module__].__doc__.splitlines()[0]}")
         for field in dataclasses.fields(model):
             value = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
             value = "(from the data)" if field.name == "n_features" else value
@@ -91,16 +89,15 @@ def list_(args):
     print("\ndemos (python demos/NAME.py)" + ("" if demos else ": in the repository's demos folder"))
     for path in demos:
         if path.stem != "common":
-            print(f"  {path.stem:<20}{ast.get_docstring(ast.parse(path.read_bytes())).partition(NEWLINE)[0]}")
+            print(f"  {path.stem:<20}{ast.get_docstring(ast.parse(path.read_bytes())).splitlines()[0]}")
 
 
 def gradcheck(args):
     from .selfcheck import selfcheck
 
-    reports = []
+    reports, columns = [], ("method", "error", "tolerance", "passed")
     for kind, report in selfcheck(args.pattern):
-        reports.append({"name": report.name, "kind": kind, "method": report.method, "error": report.error,
-                        "tolerance": report.tolerance, "passed": report.passed})  # fmt: skip
+        reports.append({"name": report.name, "kind": kind} | {column: getattr(report, column) for column in columns})
         if not args.json:
             print(f"{kind:<10} {report}", flush=True)
     if not reports:

@@ -57,17 +57,10 @@ def fit(
     batches(len(x), model.batch, model.rng(seed))  # complains of the sizes now, before anything is written
     run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
     run.save(model, run.epoch)
-    to_device = model.rng(seed).array
-    given, tested = (
-        {name: to_device(array) for name, array in arrays.items() if array is not None}
-        for arrays in ({"x": x, "labels": labels}, {"x": x_test, "labels": labels_test})
-    )
+    given, tested = _on_device(model, x=x, labels=labels), _on_device(model, x=x_test, labels=labels_test)
     bar = Progress((epochs - run.epoch) * (len(x) // model.batch), epochs, progress)
-    with (
-        bar,
-        _threads(model),
-        np.errstate(all="ignore"),
-    ):  # the losses are looked at here, which says more than a warning
+    # NumPy's warnings are silenced because the losses are looked at here, which says more.
+    with bar, _threads(model), np.errstate(all="ignore"):
         try:
             for epoch in range(run.epoch + 1, epochs + 1):
                 started = time.perf_counter()
@@ -83,6 +76,12 @@ def fit(
         except KeyboardInterrupt:
             raise Stopped(f"stopped in epoch {run.epoch + 1}: {run.how_to_resume()}") from None
     return run.history
+
+
+def _on_device(model, **arrays):
+    """Those of the arrays that are given, {argument name: array}, moved to the model's device."""
+    rng = model.rng(0)
+    return {name: rng.array(array) for name, array in arrays.items() if array is not None}
 
 
 def _train_epoch(model, given, seed, epoch, bar, run):

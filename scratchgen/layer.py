@@ -71,31 +71,32 @@ class Layer:
         return self.forward(x, rng)[0]
 
     def __setattr__(self, name, value):
-        weights = self.__dict__.setdefault("_weights", {})
         if isinstance(value, Weight):
             if hasattr(Layer, name):
                 raise AttributeError(
                     f"{type(self).__name__}.{name}: every layer has this already; name the weight otherwise"
                 )
-            weights[name] = value
-        elif (name in weights or (name[1:] in weights and name[0] == "d")) and value is not self.__dict__.get(name):
+            self.__dict__.setdefault("_weights", {})[name] = value
+        elif self._is_view(name) and value is not self.__dict__.get(name):
             # layer.dW += ... ends here too, with the very array that is there already: that passes.
-            remedy = (
-                f"layer.{name}[...] = value to change what it holds" if name in weights else f"layer.{name} += value"
-            )
+            remedy = "[...] = value to change what it holds" if name in self.__dict__["_weights"] else " += value"
             raise AttributeError(
-                f"{type(self).__name__}.{name} is a view into the flat vector of its Parameters; write {remedy}"
+                f"{type(self).__name__}.{name} is a view into the flat vector of its Parameters; write layer.{name}{remedy}"
             )
         else:
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name):
-        weights = self.__dict__.get("_weights", {})
-        if name in weights or (name[1:] in weights and name[0] == "d"):
+        if self._is_view(name):
             raise AttributeError(
                 f"{type(self).__name__}.{name} has no values yet: make Parameters(rng, name=layer) first"
             )
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def _is_view(self, name):
+        """Whether this is the name of a declared weight, W, or of its gradient, dW."""
+        weights = self.__dict__.get("_weights", {})
+        return name in weights or (name[:1] == "d" and name[1:] in weights)
 
     def __repr__(self):
         weights = ", ".join(f"{name} {weight.shape}" for name, weight in self.__dict__.get("_weights", {}).items())

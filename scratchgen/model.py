@@ -29,6 +29,9 @@ class Model:
     A model must define build, its objectives, train_step and example; sample and evaluate where they make sense.
     Arguments are passed by name: a train_step or an evaluate that names `labels` is given labels.
 
+    Settings that mean the same everywhere: n_features (taken from the data), batch, lr..., and likelihood, whose choice
+    "bernoulli" wants pixels in [0, 1].
+
     objectives: {method name: name of the Parameters it differentiates}. An objective zeroes that gradient, leaves it fresh
         and leaves all other gradients alone, steps no optimizer, and returns a dict of 0-d arrays, of which the one of
         its own name is the value differentiated. Given equal rngs it is a pure function, running statistics aside.

@@ -32,10 +32,9 @@ def save_figure(figure, path):
 
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.08)
+    # MAXCOVERAGE, because Pillow's default gives some classes' points one and the same colour.
+    image = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     with written_whole(path) as file:
-        image = (
-            Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
-        )  # others merge classes' colours
         image.save(file, "PNG", optimize=True)
     print(pathlib.Path(path), flush=True)
 
