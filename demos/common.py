@@ -13,8 +13,11 @@ from scratchgen.data import load
 from scratchgen.fit import Stopped, fit
 
 
-def run(main, doc, data="digits"):
-    """Parse the common options and call main(args); its docstring is the help. Exits with 2 on a mistake of the user."""
+def run(main, doc, data="digits", options=None):
+    """Parse the common options and call main(args); doc is the help. Exits with 2 on a mistake of the user.
+
+    options(parser) adds a demo's own options. With --json among them, main alone writes to standard output.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", default=data, help=f"default: {data}; what `python -m scratchgen list` names, or a file"
@@ -28,6 +31,8 @@ def run(main, doc, data="digits"):
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu", "auto"], help="default: cpu")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the training: to see that it runs")
+    if options:
+        options(parser)
     args = parser.parse_args()
     started = time.perf_counter()
     try:
@@ -42,7 +47,8 @@ def run(main, doc, data="digits"):
     except KeyboardInterrupt as stopped:
         print(f"{parser.prog}: {stopped if isinstance(stopped, Stopped) else 'stopped'}", file=sys.stderr)
         sys.exit(130)
-    print(f"{time.perf_counter() - started:.0f} s")
+    if not getattr(args, "json", False):
+        print(f"{time.perf_counter() - started:.0f} s")
 
 
 def pictures(args):

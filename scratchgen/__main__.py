@@ -39,6 +39,11 @@ def arguments():
         sub.set_defaults(function=function)
         return sub
 
+    device = {
+        "choices": ["cpu", "gpu", "auto"],
+        "default": "cpu",
+        "help": "auto: the GPU if there is one; default: cpu",
+    }
     command(list_, "show models, data sets and demos")
 
     sub = command(gradcheck, "check every gradient of this library; exit code 1 if any fails")
@@ -53,7 +58,8 @@ def arguments():
     sub.add_argument("--epochs", type=natural, required=True, metavar="N", help="passes over the data, in all")
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz and history.csv")
     sub.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint, with its settings")
-    sub.add_argument("--device", choices=["cpu", "gpu", "auto"], default="cpu", help="default: cpu")
+    sub.add_argument("--device", **device)
+    sub.add_argument("--graph", action="store_true", help="record the training step as a CUDA graph: faster on a GPU")
     sub.add_argument("--seed", type=natural, metavar="S", help="default: 0")
     sub.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="name=value", help="settings of the model"
@@ -65,10 +71,12 @@ def arguments():
     sub.add_argument("-o", required=True, metavar="FILE", help="a .png to look at or a .npy with the numbers")
     sub.add_argument("--seed", type=natural, default=0, metavar="S", help="default: 0")
     sub.add_argument("--label", type=int, metavar="K", help="which class, for models that take one")
+    sub.add_argument("--device", **device)
 
     sub = command(evaluate, "measure a trained model on its test data")
     sub.add_argument("dir", metavar="DIR", help="the folder given to train --out")
     sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument("--device", **device)
     return parser
 
 
@@ -143,7 +151,7 @@ def train(args):
     model = model_class(**settings).build(Rng(seed, device=args.device))
     history = fit(
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,
-        labels_test=data.labels_test, seed=seed, out=out, resume=args.resume, notes={"data": data.name},
+        labels_test=data.labels_test, seed=seed, out=out, resume=args.resume, notes={"data": data.name}, graph=args.graph,
     )  # fmt: skip
     if notes.get("epoch", -1) >= args.epochs:
         print(f"{out} has {notes['epoch']} epochs already; --epochs is the total")
@@ -181,7 +189,7 @@ def sample(args):
         raise UsageError(f"-n {args.n}: must be > 0")
     if path.suffix not in (".png", ".npy"):
         raise UsageError(f"-o {args.o}: expected a name that ends in .png or .npy")
-    model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz")
+    model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
     if args.label is not None and "label" not in inspect.signature(model.sample).parameters:
         raise UsageError(f"--label {args.label}: a {notes['model']} takes no label; leave it out")
     given = {"n": args.n, "rng": model.rng((args.seed, 0, 1))} | ({} if args.label is None else {"label": args.label})
@@ -200,9 +208,9 @@ def evaluate(args):
     from .checkpoint import load_model
     from .model import call
 
-    model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz")
+    model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
     data = data_of(model, notes)
-    given = {"x": data.x_test, "labels": data.labels_test, "rng": model.rng((0, 0, 2))}
+    given = model.on_device(x=data.x_test, labels=data.labels_test) | {"rng": model.rng((0, 0, 2))}
     found = {name: float(value) for name, value in call(model.evaluate, **given).items()}
     if args.json:
         print(

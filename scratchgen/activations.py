@@ -1,13 +1,26 @@
 """Activations: y = f(x) number by number, so dx = f′(x) dy. Forward and backward are written once; each states f and f′.
 
 Written to survive complex numbers (x > 0 and maximum compare real parts, |x| is maximum(x, -x)) and not to raise the
-precision: a boolean times a Python float would be float64, so masks are cast first.
+precision: a boolean times a Python float would be float64, so masks are cast first. Each states f and f′ a second time in
+CUDA (kernels.py), where nan must stay nan: `x < 0 ? 0 : x`, not `x > 0 ? x : 0`.
 """
 
+import functools
 import math
 
 from .backend import array_module
-from .layer import Layer
+from .kernels import (
+    activate,
+    activate_backward,
+    activation_kernels,
+    add_matmul,
+    bias_activate,
+    bias_activate_backward,
+    matmul,
+)
+from .layer import Layer, check_width
+
+SIGMOID = "(T(0.5) + T(0.5) * tanh(x / 2))"
 
 
 def sigmoid(x):
@@ -22,15 +35,25 @@ def softplus(x):
 
 
 class Activation(Layer):
-    """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), where y = f(x) may save work."""
+    """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), where y = f(x) may save work.
+
+    cuda: the same two as CUDA expressions of x, y and the setting a, for one kernel each on a GPU; None: f and df do there.
+    """
+
+    cuda, a = None, 0.0
+
+    def __init_subclass__(cls):
+        if {"f", "df"} & vars(cls).keys() and "cuda" not in vars(cls):
+            cls.cuda = None  # another f than its parent's: nothing to inherit
+
+    kernels = functools.cached_property(activation_kernels)
 
     def forward(self, x, rng):
-        xp = array_module(x)
-        y = self.f(xp, x)
+        y = activate(self, x)
 
         def backward(dy, learn=True, inputs=True):
             if inputs:
-                return dy * self.df(xp, x, y)
+                return activate_backward(self, dy, x, y)
 
         return y, backward
 
@@ -42,6 +65,8 @@ class Activation(Layer):
 class ReLU(Activation):
     """y = max(x, 0).      f′ = 1 where x > 0, else 0 (at 0 too)."""
 
+    cuda = "x < 0 ? 0 : x", "y > 0 ? 1 : 0"
+
     def f(self, xp, x):
         return xp.maximum(x, 0)
 
@@ -51,6 +76,8 @@ class ReLU(Activation):
 
 class LeakyReLU(Activation):
     """y = x where x > 0, else a x, with 0 <= a <= 1.      f′ = 1 or a. Maas et al. 2013; GANs use a = 0.2."""
+
+    cuda = "x < 0 ? a * x : x", "x > 0 ? 1 : a"
 
     def __init__(self, a=0.2):
         if not 0 <= a <= 1:
@@ -67,6 +94,8 @@ class LeakyReLU(Activation):
 class ELU(Activation):
     """y = x where x > 0, else a (eˣ - 1).      f′ = 1, or a eˣ = y + a. Clevert et al. 2015, section 3."""
 
+    cuda = "x < 0 ? a * expm1(x) : x", "x > 0 ? 1 : y + a"
+
     def __init__(self, a=1.0):
         self.a = a
 
@@ -81,6 +110,8 @@ class ELU(Activation):
 class Tanh(Activation):
     """y = tanh x.      f′ = 1 - y²"""
 
+    cuda = "tanh(x)", "1 - y * y"
+
     def f(self, xp, x):
         return xp.tanh(x)
 
@@ -90,6 +121,8 @@ class Tanh(Activation):
 
 class Sigmoid(Activation):
     """y = 1 / (1 + e⁻ˣ).      f′ = y (1 - y)"""
+
+    cuda = SIGMOID, "y * (1 - y)"
 
     def f(self, xp, x):
         return sigmoid(x)
@@ -101,6 +134,8 @@ class Sigmoid(Activation):
 class Softplus(Activation):
     """y = log(1 + eˣ).      f′ = sigmoid(x)"""
 
+    cuda = "(x < 0 ? 0 : x) + log1p(exp(x < 0 ? x : -x))", SIGMOID
+
     def f(self, xp, x):
         return softplus(x)
 
@@ -110,6 +145,8 @@ class Softplus(Activation):
 
 class SiLU(Activation):
     """y = x s, s = sigmoid(x).      f′ = s + y (1 - s).      Also called Swish. Ramachandran et al. 2017"""
+
+    cuda = f"x * {SIGMOID}", f"y + {SIGMOID} * (1 - y)"
 
     def f(self, xp, x):
         return x * sigmoid(x)
@@ -125,6 +162,12 @@ class GELU(Activation):
     Hendrycks & Gimpel 2016, section 2: the tanh form, an approximation to x Φ(x).
     """
 
+    U = "tanh(T(0.7978845608028654) * (x + T(0.044715) * x * x * x))"  # √(2/π)
+    cuda = (
+        f"x / 2 * (1 + {U})",
+        f"(1 + {U}) / 2 + x / 2 * (1 - {U} * {U}) * T(0.7978845608028654) * (1 + T(0.134145) * x * x)",
+    )
+
     def tanh_u(self, xp, x):
         return xp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
 
@@ -135,6 +178,36 @@ class GELU(Activation):
         t = self.tanh_u(xp, x)
         du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
         return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du
+
+
+class LinearActivation:
+    """y = f(h), h = x W + b: a Linear and the Activation after it in one step.      dh = f′(h) dy, then as Linear.
+
+    On a GPU the bias, f and the sum over the batch each cost a launch of their own otherwise. Sequential joins the two.
+    """
+
+    def __init__(self, linear, f):
+        self.linear, self.f = linear, f
+
+    def forward(self, x, rng):  # x (B, n_in)
+        linear = self.linear
+        check_width(linear, x, len(linear.W))
+        h = matmul(x, linear.W)
+        y = bias_activate(self.f, h, linear.b)  # h += b, y = f(h), both (B, n_out)
+
+        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
+            if learn:
+                dh = bias_activate_backward(self.f, dy, h, y, linear.db)  # f′ dy, and db += Σ_batch dh
+                add_matmul(linear.dW, x.T, dh)
+            elif inputs:
+                dh = activate_backward(self.f, dy, h, y)
+            if inputs:
+                return matmul(dh, linear.W.T)  # dx (B, n_in)
+
+        return y, backward
+
+    def joined(self, following):
+        return None
 
 
 ACTIVATIONS = {

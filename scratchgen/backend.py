@@ -5,6 +5,7 @@ the CPU and on the GPU. `Rng` is the one maker of arrays: random stream, precisi
 no weight, noise or mask can be made in the wrong place or the wrong precision.
 """
 
+import functools
 import importlib
 import sys
 
@@ -18,9 +19,17 @@ class UsageError(ValueError):
 def array_module(*arrays):
     """The module (numpy, cupy, ...) whose arrays these are; Python numbers and NumPy scalars count as numpy's."""
     for array in arrays:
-        if not isinstance(array, (np.ndarray, np.generic, int, float, complex)):
-            return sys.modules[type(array).__module__.partition(".")[0]]
+        module = _module_of(type(array))
+        if module is not np:
+            return module
     return np
+
+
+@functools.cache
+def _module_of(kind):
+    if issubclass(kind, (np.ndarray, np.generic, int, float, complex)):
+        return np
+    return sys.modules[kind.__module__.partition(".")[0]]
 
 
 def to_host(array):
@@ -60,7 +69,10 @@ def find_device(device):
         return cupy
     if device == "auto":
         return np
-    raise UsageError("device gpu: CuPy is installed but finds no CUDA GPU; use --device cpu or check nvidia-smi")
+    raise UsageError(
+        "device gpu: CuPy is installed but finds no CUDA GPU; use device cpu, or check nvidia-smi and that CuPy is the one "
+        "for its CUDA: pip install cupy-cuda13x (CUDA 13) or cupy-cuda12x (CUDA 12)"
+    )
 
 
 class Rng:

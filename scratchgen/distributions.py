@@ -9,6 +9,7 @@ import math
 
 from .activations import sigmoid, softplus
 from .backend import array_module
+from .kernels import posterior, posterior_backward
 from .layer import example, same_shape
 from .layers import log_softmax, one_hot
 
@@ -52,6 +53,30 @@ def gaussian_head(h, rng=None):
         return xp.concatenate([d_mu, d_log_var * (raw == log_var)], axis=1)
 
     return (h[:, :n], log_var), backward
+
+
+@example(lambda rng: (20 * rng.normal((3, 8)),))
+def gaussian_posterior(h, rng):
+    """z ~ q(z|x) = N(μ, diag σ²) and KL(q ‖ N(0, I)) in nats, from an encoder's output h = [μ, log σ²].      h (B, 2 D)
+
+    gaussian_head, reparameterize and losses.kl_standard_normal in one pass, as every VAE needs all three: two kernels on a
+    GPU in place of nine. Returns (z (B, D), kl) and backward((dz, d_kl)) -> dh, with
+    dμ = dz + d_kl μ / B   and   dlog σ² = ½ σ ε dz + d_kl ½ (σ² - 1) / B, which is 0 where log σ² hit its bound.
+    """
+    xp = array_module(h)
+    if h.ndim != 2 or h.shape[1] % 2:
+        raise ValueError(f"gaussian_posterior got an input of shape {h.shape}, expected (B, 2 D)")
+    n = h.shape[1] // 2
+    mu, raw, bounds, scale = h[:, :n], h[:, n:], LOG_VAR_RANGE, 1 / len(h)
+    z, noise, kl = posterior(mu, raw, rng.normal(mu.shape), *bounds, scale)  # noise: σ ε
+
+    def backward(d_both):
+        dz, d_kl = d_both
+        dh = xp.empty_like(h)
+        posterior_backward(dz, d_kl, mu, raw, noise, *bounds, scale, dh[:, :n], dh[:, n:])
+        return dh
+
+    return (z, kl.sum()), backward
 
 
 def diagonal_gaussian_log_prob(x, mu, log_var):

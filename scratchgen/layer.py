@@ -66,6 +66,10 @@ class Layer:
     def forward(self, x, rng):
         raise TypeError(f"{type(self).__name__} must define forward(self, x, rng)")
 
+    def joined(self, following):
+        """What does this layer and the following one in a single step, or None: Sequential asks."""
+        return None
+
     def __call__(self, x, rng=None):
         """The output alone."""
         return self.forward(x, rng)[0]
@@ -122,11 +126,19 @@ class Sequential(Layer):
     def __init__(self, *layers):
         self.layers = layers
 
+    def steps(self):
+        """The layers, but where two can be done in one step that step in their place."""
+        steps = []
+        for layer in self.layers:
+            joined = steps[-1].joined(layer) if steps else None
+            steps[-1:] = [joined] if joined else [*steps[-1:], layer]
+        return steps
+
     def forward(self, x, rng):
         params, version = self.params, self.params and self.params.version
         backs = []
-        for layer in self.layers:
-            x, back = layer.forward(x, rng)
+        for step in self.steps():
+            x, back = step.forward(x, rng)
             backs.append(back)
         y = x
 

@@ -8,9 +8,10 @@ maximum(x, -x), a variance as a mean of products.
 
 from itertools import pairwise
 
-from .activations import ReLU
+from .activations import Activation, LinearActivation, ReLU
 from .backend import array_module
 from .initialisers import he, pytorch, zeros
+from .kernels import add_matmul, add_rows, matmul
 from .layer import Layer, Sequential, Weight, check_width
 
 
@@ -23,17 +24,21 @@ class Linear(Layer):
 
     def forward(self, x, rng):  # x (B, n_in)
         check_width(self, x, len(self.W))
-        y = x @ self.W
+        y = matmul(x, self.W)
         y += self.b  # y (B, n_out)
 
         def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
             if learn:  # off: a frozen network
-                self.dW += x.T @ dy
-                self.db += dy.sum(axis=0)
+                add_matmul(self.dW, x.T, dy)  # dW += xᵀ dy
+                add_rows(self.db, dy)  # db += Σ_batch dy
             if inputs:  # off: nobody asks the data for a gradient
-                return dy @ self.W.T  # dx (B, n_in)
+                return matmul(dy, self.W.T)  # dx (B, n_in)
 
         return y, backward
+
+    def joined(self, following):
+        if type(self).forward is Linear.forward and getattr(type(following), "forward", None) is Activation.forward:
+            return LinearActivation(self, following)
 
     @classmethod
     def example(cls, rng):
@@ -98,9 +103,9 @@ class Embedding(Layer):
 
         def backward(dy, learn=True, inputs=True):
             if learn:
-                self.dW += rows.T @ dy
+                add_matmul(self.dW, rows.T, dy)
 
-        return rows @ self.W, backward
+        return matmul(rows, self.W), backward
 
     @classmethod
     def example(cls, rng):

@@ -8,6 +8,7 @@ p = 1 / (1 + e⁻ˡ), because log p computed from l never meets log 0.
 import math
 
 from .backend import array_module
+from .kernels import bernoulli, kl_normal, square
 from .layer import example, same_shape
 from .layers import log_softmax, one_hot
 
@@ -16,8 +17,8 @@ from .layers import log_softmax, one_hot
 def squared_error(x_hat, x):
     """Σ (x̂ - x)².      ∂/∂x̂ = 2 (x̂ - x).      Both (B, D). No ½ and no mean over D."""
     same_shape("squared_error", x_hat=x_hat, x=x)
-    difference = x_hat - x
-    return (difference * difference).sum() / len(x), difference * (2 / len(x))
+    value, d = square(x_hat, x, 1 / len(x))
+    return value.sum(), d
 
 
 @example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
@@ -39,9 +40,8 @@ def gaussian_nll(x_hat, x, c):
     """
     same_shape("gaussian_nll", x_hat=x_hat, x=x)
     batch, n = x.shape
-    difference = x_hat - x
-    value = (difference * difference).sum() * (0.5 / (c * batch)) + 0.5 * n * math.log(2 * math.pi * c)
-    return value, difference * (1 / (c * batch))
+    value, d = square(x_hat, x, 0.5 / (c * batch))
+    return value.sum() + 0.5 * n * math.log(2 * math.pi * c), d
 
 
 @example(lambda rng: (3 * rng.normal((3, 5)), rng.uniform((3, 5))))
@@ -54,19 +54,8 @@ def bernoulli_nll(logits, x):
     versions b of x, each pixel drawn black with probability x.
     """
     same_shape("bernoulli_nll", logits=logits, x=x)
-    return _bernoulli(logits, x)
-
-
-def _bernoulli(logits, x):
-    xp = array_module(logits)
-    t = xp.tanh(0.5 * logits)
-    nll = xp.maximum(logits, 0)  # in place from here on, for speed: nll = max(l, 0) - x l - log(½ + ½ |t|)
-    nll -= logits * x
-    nll -= xp.log(0.5 + 0.5 * xp.maximum(t, -t))
-    t *= 0.5  # t becomes the gradient (p - x) / B
-    t += 0.5 - x
-    t *= 1 / len(logits)
-    return nll.sum() / len(logits), t
+    nll, d = bernoulli(logits, x, 1 / len(logits))
+    return nll.sum(), d
 
 
 @example(lambda rng: (3 * rng.normal((6, 1)), 0.9))
@@ -78,7 +67,8 @@ def binary_cross_entropy(logits, target):
     """
     if not isinstance(target, (int, float)):
         same_shape("binary_cross_entropy", logits=logits, target=target)
-    return _bernoulli(logits, target)
+    nll, d = bernoulli(logits, target, 1 / len(logits))
+    return nll.sum(), d
 
 
 @example(lambda rng: (2 * rng.normal((5, 4)), rng.integers(4, 5)))
@@ -106,9 +96,8 @@ def kl_standard_normal(mu, log_var):
     least at σ² = 1, not at 0 (lee-15 §1.2.1: "minimising σ"), and its μ² weighs the code, not the weights (week10: "L2").
     """
     same_shape("kl_standard_normal", mu=mu, log_var=log_var)
-    variance = array_module(mu).exp(log_var)
-    kl = 0.5 / len(mu) * (mu * mu + variance - 1 - log_var).sum()
-    return kl, mu * (1 / len(mu)), (variance - 1) * (0.5 / len(mu))
+    kl, d_mu, d_log_var = kl_normal(mu, log_var, 1 / len(mu))
+    return kl.sum(), d_mu, d_log_var
 
 
 @example(lambda rng: tuple(rng.normal((3, 4)) for _ in range(4)))

@@ -91,6 +91,11 @@ class Model:
         """A random stream with this model's precision, on its device."""
         return next(iter(self.parameters().values())).rng.like(seed)
 
+    def on_device(self, **arrays):
+        """Those of the arrays that are not None, {name: array}, on this model's device and in its precision."""
+        rng = self.rng(0)
+        return {name: rng.array(array) for name, array in arrays.items() if array is not None}
+
     def state(self):
         """{name: live array} of all that training changes: weights, buffers, optimizers, averages, nested models."""
         parts = {name: part.state() for name, part in vars(self).items() if hasattr(part, "state")}

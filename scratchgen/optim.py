@@ -10,27 +10,52 @@ import math
 
 import numpy as np
 
+from .kernels import adam, move_towards
 
-class Optimizer:
-    """Base: counts the steps t, works out the learning rate, and tells Parameters that theta has changed."""
 
-    slots = ()  # names of the vectors as long as theta that a rule remembers
+class Stepper:
+    """Base of what moves once a training step: counts the steps t, and works with numbers that depend on t.
+
+    numbers(t) -> a tuple of Python numbers; update(*numbers) does the work on the device.
+    """
+
+    slots = ()  # names of the vectors as long as theta that it remembers
+    recorder = (
+        None  # graph.py: record(self) -> the numbers as 0-d arrays, which a recorded step reads afresh every time
+    )
+
+    def __init__(self, params):
+        self.params = params
+        self.t = np.zeros(1, np.int64)  # an array, so that a checkpoint can list it and write into it
+
+    def step(self):
+        self.t += 1
+        self.update(*(self.recorder(self) if self.recorder else self.numbers(int(self.t[0]))))
+
+    def state(self):
+        return {"t": self.t} | {name: getattr(self, name) for name in self.slots}
+
+
+class Optimizer(Stepper):
+    """Base: one update of theta from grad a step, which Parameters is told of. lr: a number, or a function of t - 1."""
 
     def __init__(self, params, lr):
-        self.params, self.lr = params, lr
-        self.t = np.zeros(1, np.int64)  # an array, so that a checkpoint can list it and write into it
+        super().__init__(params)
+        self.lr = lr
         for name in self.slots:
             setattr(self, name, params.rng.xp.zeros_like(params.theta))
 
     def step(self):
         """One update of theta from grad."""
-        lr = self.lr(int(self.t[0])) if callable(self.lr) else self.lr
-        self.t += 1
-        self.update(self.params.theta, self.params.grad, lr, int(self.t[0]))
+        super().step()
         self.params.changed()
 
-    def state(self):
-        return {"t": self.t} | {name: getattr(self, name) for name in self.slots}
+    def rate(self, t):
+        """The learning rate of step t = 1, 2, ..."""
+        return float(self.lr(t - 1) if callable(self.lr) else self.lr)  # an np.float64 would raise the precision
+
+    def numbers(self, t):
+        return (self.rate(t),)
 
 
 class SGD(Optimizer):
@@ -45,7 +70,8 @@ class SGD(Optimizer):
         super().__init__(params, lr)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def update(self, theta, g, lr, t):
+    def update(self, lr):
+        theta, g = self.params.theta, self.params.grad
         self.v *= self.momentum
         self.v += g
         if self.nesterov:
@@ -63,7 +89,8 @@ class RMSProp(Optimizer):
         super().__init__(params, lr)
         self.alpha, self.eps = alpha, eps
 
-    def update(self, theta, g, lr, t):
+    def update(self, lr):
+        theta, g = self.params.theta, self.params.grad
         self.v += (1 - self.alpha) * (g * g - self.v)
         theta -= lr * g / (self.params.rng.xp.sqrt(self.v) + self.eps)
 
@@ -81,21 +108,14 @@ class Adam(Optimizer):
     def __init__(self, params, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
         super().__init__(params, lr)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
-        self.scratch = params.rng.xp.empty_like(params.theta)
 
-    def update(self, theta, g, lr, t):
-        xp, scratch = self.params.rng.xp, self.scratch
+    def numbers(self, t):
+        """What stands before M / (√V + ·) above, what is added to √V, and what θ keeps."""
         k = math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
-        self.M *= self.beta1
-        self.M += g
-        self.V *= self.beta2
-        xp.multiply(g, g, out=scratch)
-        self.V += scratch
-        xp.sqrt(self.V, out=scratch)
-        scratch += self.eps / k
-        xp.divide(self.M, scratch, out=scratch)
-        scratch *= lr * (1 - self.beta1) / (1 - self.beta1**t) / k
-        theta -= scratch
+        return self.rate(t) * (1 - self.beta1) / (1 - self.beta1**t) / k, self.eps / k, 1.0
+
+    def update(self, rate, eps, keep):
+        adam(self.params.grad, self.beta1, self.beta2, rate, eps, keep, self.params.theta, self.M, self.V)
 
 
 class AdamW(Adam):
@@ -108,9 +128,8 @@ class AdamW(Adam):
         super().__init__(params, lr, beta1, beta2, eps)
         self.weight_decay = weight_decay
 
-    def update(self, theta, g, lr, t):
-        theta *= 1 - lr * self.weight_decay
-        super().update(theta, g, lr, t)
+    def numbers(self, t):
+        return (*super().numbers(t)[:2], 1 - self.rate(t) * self.weight_decay)
 
 
 def clip_by_norm(params, max_norm):
@@ -121,21 +140,24 @@ def clip_by_norm(params, max_norm):
     return norm
 
 
-class EMA:
+class EMA(Stepper):
     """θ̄ ← d θ̄ + (1 - d) θ after every step: averaged weights, smoother than the last ones. d = min(decay, (1+t)/(10+t)).
 
     The rising d, as in TensorFlow, lets the average forget the random start quickly. Buffers are not averaged.
     `with ema.swapped():` puts θ̄ in place of θ.
     """
 
-    def __init__(self, params, decay=0.999):
-        self.params, self.decay = params, decay
-        self.average, self.t = params.theta.copy(), np.zeros(1, np.int64)
+    slots = ("average",)
 
-    def step(self):
-        self.t += 1
-        t = int(self.t[0])
-        self.average += (1 - min(self.decay, (1 + t) / (10 + t))) * (self.params.theta - self.average)
+    def __init__(self, params, decay=0.999):
+        super().__init__(params)
+        self.decay, self.average = decay, params.theta.copy()
+
+    def numbers(self, t):
+        return (1 - min(self.decay, (1 + t) / (10 + t)),)
+
+    def update(self, rate):
+        move_towards(self.params.theta, rate, self.average)
 
     @contextlib.contextmanager
     def swapped(self):
@@ -147,9 +169,6 @@ class EMA:
         finally:
             self.params.theta[...] = kept
             self.params.changed()
-
-    def state(self):
-        return {"average": self.average, "t": self.t}
 
 
 # Schedules: each returns a function from the number of steps done so far to a learning rate.

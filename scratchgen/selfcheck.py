@@ -37,7 +37,8 @@ def targets():
     """Every (kind, name, check), where check(seed=...) makes the GradReport."""
     for found in sorted(_layers(), key=lambda found: (found.__module__, found.__name__)):
         if found is Sequential:
-            yield "layer", found.__name__, partial(check_layer, mlp([3, 4, 4, 2], Tanh, norm=LayerNorm), (5, 3))
+            layers = mlp([3, 4, 4], Tanh, norm=LayerNorm), Tanh(), mlp([4, 3, 2], Tanh)
+            yield "layer", found.__name__, partial(check_layer, Sequential(*layers), (5, 3))
         elif found not in (Layer, Activation):
             yield "layer", found.__name__, partial(_check_layer, found)
     for name, found in vars(distributions).items():

@@ -79,8 +79,8 @@ def test_diagonal_of_softmax_is_caught():
 
 
 class AdamWithoutPower(Adam):
-    def update(self, theta, g, lr, t):
-        super().update(theta, g, lr, 1)
+    def numbers(self, t):
+        return super().numbers(1)
 
 
 def steps_of_constant_gradient(adam_class):

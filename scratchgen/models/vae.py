@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import ACTIVATIONS, sigmoid
-from ..distributions import gaussian_head, reparameterize
+from ..distributions import gaussian_head, gaussian_posterior, reparameterize
 from ..initialisers import INITIALISERS
 from ..layer import Parameters
 from ..layers import mlp
-from ..losses import bernoulli_nll, gaussian_nll, kl_standard_normal
+from ..losses import bernoulli_nll, gaussian_nll
 from ..model import Model
 from ..optim import Adam
 
@@ -56,16 +56,13 @@ class VAE(Model):
     def loss(self, x, rng):
         """-ELBO in nats per example (for beta = 1), with one z for each row of x (B, n_features)."""
         self.params.zero_grad()
-        h, back_encoder = self.encoder.forward(x, rng)  # (B, 2 n_latent)
-        (mu, log_var), back_head = gaussian_head(h)  # (B, n_latent) each
-        z, back_z = reparameterize(mu, log_var, rng)
+        h, back_encoder = self.encoder.forward(x, rng)  # (B, 2 n_latent): μ and log σ² side by side
+        (z, kl), back_posterior = gaussian_posterior(h, rng)  # z = μ + σ ε (B, n_latent)
         out, back_decoder = self.decoder.forward(z, rng)  # (B, n_features)
         nll, d_out = self.nll(out, x)
-        kl, d_mu, d_log_var = kl_standard_normal(mu, log_var)
 
         dz = back_decoder(d_out)
-        d_mu_z, d_log_var_z = back_z(dz)
-        dh = back_head((d_mu_z + self.beta * d_mu, d_log_var_z + self.beta * d_log_var))
+        dh = back_posterior((dz, self.beta))
         back_encoder(dh, inputs=False)
         return {"loss": nll + self.beta * kl, "nll": nll, "kl": kl}
 
@@ -94,11 +91,10 @@ class VAE(Model):
 
     def evaluate(self, x, rng):
         """{name: number} on x (N, n_features): the bound with one z each, its two terms, and the error of the mean code."""
-        mu, log_var = self.encode(x)
-        z, _ = reparameterize(mu, log_var, rng)
+        h = self.encoder(x)
+        (z, kl), _ = gaussian_posterior(h, rng)
         nll = self.nll(self.decoder(z), x)[0]
-        kl = kl_standard_normal(mu, log_var)[0]
-        difference = self.decode(mu) - x
+        difference = self.decode(gaussian_head(h)[0][0]) - x
         return {"negative_elbo": nll + kl, "nll": nll, "kl": kl, "mse": (difference * difference).mean()}
 
     @classmethod

@@ -1,0 +1,202 @@
+"""Every CUDA kernel says what the plain twin beside it says.
+
+Without a GPU: its lines are compiled as C++ and run number by number, where there is a C++ compiler, and compiled for a GPU,
+where NVIDIA's compiler is installed (pip install nvidia-cuda-nvrtc). test_devices.py runs them on a GPU where there is one.
+"""
+
+import ctypes
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scratchgen import kernels
+from scratchgen.activations import ACTIVATIONS, Activation, ReLU
+from scratchgen.backend import Rng
+from scratchgen.cuda import add_rows_source
+from scratchgen.kernels import Kernel
+from scratchgen.layer import Parameters, Sequential
+from scratchgen.layers import Linear, mlp
+
+FUSED = {name: found for name, found in vars(kernels).items() if isinstance(found, Kernel)}
+SLOPE = {}  # {kernel of an activation: its setting a}
+for f in ACTIVATIONS.values():
+    for k in kernels.activation_kernels(f()).values():
+        FUSED[k.name], SLOPE[k.name] = k, f().a
+IN_PLACE = {"posterior_backward", "adam", "move_towards"} | {name for name in FUSED if name.startswith("bias_")}
+TYPES = {"float32": "float", "float64": "double"}
+SPECIAL = {"scale": 0.25, "low": -2.0, "high": 1.5, "beta1": 0.9, "beta2": 0.999, "keep": 0.99}
+every_kernel = pytest.mark.parametrize("name", FUSED)
+
+
+def names(parameters):
+    return re.findall(r"T (\w+)", parameters)
+
+
+def host_code():
+    """All kernels as C functions that loop over n numbers."""
+    lines = ["#include <cmath>", "#include <cstddef>", "using namespace std;"]
+    for dtype, real in TYPES.items():
+        for name, k in FUSED.items():
+            given, made = names(k.inputs), names(k.outputs)
+            arguments = ", ".join([f"const T* {p}_" for p in given] + [f"T* {p}_" for p in made])
+            views = " ".join([f"const T {p} = {p}_[i];" for p in given] + [f"T& {p} = {p}_[i];" for p in made])
+            body = f"for (size_t i = 0; i < n; i++) {{ {views} {k.code} }}"
+            lines.append(f'extern "C" void {name}_{dtype}(size_t n, {arguments.replace("T*", real + "*")}) {{')
+            lines.append(f"typedef {real} T; {body} }}")
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if not compiler:
+        pytest.skip("no C++ compiler (g++ or clang++) to run the kernels' lines on the CPU")
+    folder = tmp_path_factory.mktemp("kernels")
+    (folder / "kernels.cpp").write_text(host_code())
+    options = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "kernels.cpp", "-o", "kernels.so"]
+    subprocess.run([compiler, *options], cwd=folder, check=True)
+    return ctypes.CDLL(str(folder / "kernels.so"))
+
+
+def arguments(k, dtype, seed=0, n=1000):
+    """Arrays (n,) for the inputs and the outputs of a kernel; V, a sum of squares, is positive."""
+    rng = Rng((seed, 1), dtype)
+    arrays = {p: 3 * rng.normal(n) for p in names(k.inputs) + names(k.outputs)}
+    arrays |= {p: number for p, number in SPECIAL.items() if p in arrays}
+    if k.name in SLOPE:
+        arrays["a"] = SLOPE[k.name]
+    if k.name == "adam":
+        arrays |= {"eps": 1e-3, "V": arrays["V"] ** 2}
+    return arrays
+
+
+def by_twin(k, arrays):
+    """{output: array} by the plain twin."""
+    made = names(k.outputs)
+    if k.name in IN_PLACE:
+        arrays = {p: a.copy() if isinstance(a, np.ndarray) else a for p, a in arrays.items()}
+        k(*arrays.values())
+        return {p: arrays[p] for p in made}
+    result = k(*(arrays[p] for p in names(k.inputs)))
+    return dict(zip(made, result if isinstance(result, tuple) else (result,)))
+
+
+@every_kernel
+@pytest.mark.parametrize("dtype", TYPES)
+def test_cuda_lines_compute_what_the_twin_computes(name, dtype, compiled):
+    k = FUSED[name]
+    arrays = arguments(k, dtype)
+    full = {p: np.full(1000, a, dtype) if isinstance(a, float) else a.copy() for p, a in arrays.items()}
+    pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in full.values()]
+    compiled[f"{name}_{dtype}"](ctypes.c_size_t(1000), *pointers)
+    for output, expected in by_twin(k, arrays).items():
+        assert expected.dtype == dtype
+        tolerance = {"float32": 1e-5, "float64": 1e-13}[dtype]
+        np.testing.assert_allclose(full[output], expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_cuda_lines_of_an_activation_keep_nan_and_do_not_overflow(name, compiled):
+    k = kernels.activation_kernels(ACTIVATIONS[name]())["forward"]
+    x = np.array([np.nan, -1e4, 1e4, 0.0])
+    a, y = np.zeros(4), np.empty(4)
+    compiled[f"{k.name}_float64"](ctypes.c_size_t(4), *(v.ctypes.data_as(ctypes.c_void_p) for v in (x, a, y)))
+    assert np.isnan(y[0])
+    assert np.isfinite(y[1:]).all()
+
+
+def cuda_code(dtype):
+    """All kernels as CUDA source, {name: source}."""
+    sources = {}
+    for name, k in FUSED.items():
+        given, made = names(k.inputs), names(k.outputs)
+        pointers = ", ".join([f"const T* {p}_" for p in given] + [f"T* {p}_" for p in made])
+        views = " ".join([f"const T {p} = {p}_[i];" for p in given] + [f"T& {p} = {p}_[i];" for p in made])
+        index = "size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; if (i >= n) return;"
+        head = f'typedef {TYPES[dtype]} T; extern "C" __global__ void {name}(size_t n, {pointers})'
+        sources[name] = f"{head} {{ {index} {views} {k.code} }}"
+    rows = [(), *((f.__name__, f.cuda[1]) for f in ACTIVATIONS.values())]
+    return sources | dict(add_rows_source(np.dtype(dtype), *row) for row in rows)
+
+
+@pytest.fixture(scope="module")
+def nvrtc():
+    """compile(source) -> (status, log), by NVIDIA's compiler, which needs no GPU."""
+    found = importlib.util.find_spec("nvidia")
+    roots = [Path(root) for root in (found.submodule_search_locations if found else [])]
+    libraries = [path for root in roots for path in root.rglob("libnvrtc.so.*") if "builtins" not in path.name]
+    if not libraries:
+        pytest.skip("no NVRTC (pip install nvidia-cuda-nvrtc) to compile the kernels for a GPU")
+    library = ctypes.CDLL(str(libraries[0]))
+
+    def compile(source):
+        program = ctypes.c_void_p()
+        library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
+        option = (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_80")
+        status, size = library.nvrtcCompileProgram(program, 1, option), ctypes.c_size_t()
+        library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetProgramLog(program, log)
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+        return status, log.value.decode()
+
+    return compile
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_kernel_compiles_for_a_gpu(dtype, nvrtc):
+    sources = cuda_code(dtype)
+    assert len(sources) == len(FUSED) + 1 + len(ACTIVATIONS)
+    for name, source in sources.items():
+        status, log = nvrtc(source)
+        assert status == 0, f"{name}: {log}\n{source}"
+    assert nvrtc(sources["adam"].replace("sqrt(V)", "sqrt(W)"))[0] != 0  # a compiler that takes anything proves nothing
+
+
+def test_every_activation_has_cuda_lines_and_a_changed_one_does_not_inherit_them():
+    assert all(f.cuda for f in ACTIVATIONS.values())
+    other = type("Other", (ReLU,), {"f": lambda self, xp, x: -x})
+    assert other.cuda is None
+    assert type("Same", (ReLU,), {}).cuda == ReLU.cuda
+    assert Activation.cuda is None
+
+
+def run(steps, params, x, dy):
+    """y, dx and all weights' gradients of layers, or joined layers, one after the other."""
+    backs = []
+    params.zero_grad()
+    for step in steps:
+        x, back = step.forward(x, None)
+        backs.append(back)
+    y = x
+    for back in reversed(backs):
+        dy = back(dy)
+    return y, dy, params.grad.copy()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_linear_and_its_activation_in_one_step_are_the_two_in_turn(name):
+    network = mlp([4, 5, 3], ACTIVATIONS[name])
+    params = Parameters(Rng(0, "float64"), network=network)
+    assert (len(network.layers), len(network.steps())) == (3, 2)
+    given = params, Rng(1, "float64").normal((6, 4)), Rng(2, "float64").normal((6, 3))
+    for joined, single in zip(run(network.steps(), *given), run(network.layers, *given)):
+        np.testing.assert_allclose(joined, single, rtol=1e-13, atol=1e-15)
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_never_passed_over():
+    class Halved(Linear):
+        def forward(self, x, rng):
+            return 0.5 * (x @ self.W), None
+
+    class Silent(ReLU):
+        def forward(self, x, rng):
+            return 0 * x, None
+
+    for layers in ((Halved(2, 2), ReLU()), (Linear(2, 2), Silent())):
+        assert Sequential(*layers).steps() == list(layers)
