@@ -8,8 +8,10 @@ generator keeps its state on the device anyway. What a train_step decides in Pyt
 
 import contextlib
 import functools
+from types import SimpleNamespace
 
 from .backend import UsageError
+from .model import call
 from .optim import Stepper
 
 NUMBERS = 256  # how many learning rates and the like one step may read
@@ -34,7 +36,7 @@ class CapturedStep:
         """One training step. Returns {name: loss} as 0-d arrays, as train_step does."""
         if self.batch is None:
             self.batch = {name: array.copy() for name, array in batch.items()}
-            return self._aside(lambda: self.model.train_step(rng=self.rng, **self.batch))
+            return self._aside(lambda: call(self.model.train_step, rng=self.rng, **self.batch))
         for name, array in batch.items():
             if array.shape != self.batch[name].shape:
                 raise ValueError(f"{name} has shape {array.shape}; the step was recorded for {self.batch[name].shape}")
@@ -42,12 +44,13 @@ class CapturedStep:
         if self.graph is None:
             self.graph = self._aside(self._record)
         else:
-            for stepper, _ in self.log:
-                stepper.t += 1
-        for stepper, slots in self.log:
-            for slot, number in zip(slots, stepper.numbers(int(stepper.t[0]))):
+            for entry in self.log:
+                entry.stepper.t += 1
+                entry.numbers = entry.stepper.numbers(int(entry.stepper.t[0]))
+        for entry in self.log:
+            for slot, number in zip(entry.slots, entry.numbers):
                 slot.fill(number)
-            stepper.params.changed()
+            entry.stepper.params.changed()
         self.graph.launch()
         return dict(zip(self.names, self.losses.copy()))
 
@@ -64,7 +67,7 @@ class CapturedStep:
         stream = self.xp.cuda.get_current_stream()
         stream.begin_capture()
         try:
-            losses = self.model.train_step(rng=self.rng, **self.batch)
+            losses = call(self.model.train_step, rng=self.rng, **self.batch)
             self.names, self.losses = list(losses), self.xp.stack(list(losses.values()))
             return stream.end_capture()
         except Exception as error:
@@ -78,10 +81,10 @@ class CapturedStep:
 
     def _slots(self, stepper):
         """0-d arrays in which the step that is being recorded will find the numbers of a stepper."""
-        n = len(stepper.numbers(1))
-        slots = [self.values[i] for i in range(self.used, self.used + n)]
-        self.used += n
-        self.log.append((stepper, slots))
+        numbers = stepper.numbers(int(stepper.t[0]))
+        slots = [self.values[i] for i in range(self.used, self.used + len(numbers))]
+        self.used += len(numbers)
+        self.log.append(SimpleNamespace(stepper=stepper, slots=slots, numbers=numbers))
         return slots
 
 

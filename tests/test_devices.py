@@ -332,6 +332,16 @@ def test_a_training_step_neither_waits_nor_copies_and_starts_few_kernels(name, v
     assert counts.launches <= LAUNCHES.get((name, variant), MANY), counts
 
 
+def test_the_reference_vae_starts_at_most_30_kernels_a_step(simulated):
+    model = find_model("vae")().build(Rng(0, "float32", simulated))  # 784-400-20
+    x, rng = Rng(1, "float32", simulated).uniform((128, 784)), model.rng(2)
+    model.train_step(x, rng)
+    with simcupy.counting() as counts:
+        model.train_step(x, rng)
+    assert (counts.syncs, counts.uploads) == (0, 0), counts
+    assert counts.launches <= 30, counts
+
+
 @every_model
 def test_an_epoch_waits_only_to_read_its_losses_and_copies_only_its_order(name, variant, simulated):
     def epochs(n):
