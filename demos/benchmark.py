@@ -4,7 +4,8 @@ Every contestant does the same work on random data that already lies on the devi
 gradients, Adam. Nobody reads the loss. PyTorch is written as its users write it (peers/pytorch.py), and its losses equal
 ours (a test holds that). The floor is matmul into ready arrays; on a GPU that includes launching the products one by one,
 which a captured graph spares. Each contestant has a process of its own, and they take turns (peers/turns.py): medians over
-the rounds. "x eager" and "x floor" are medians of the rounds' ratios, as the machine's own speed may wander.
+the rounds. "x eager" and "x floor" are medians of the rounds' ratios, as the machine's own speed may wander. The data is
+random, so --data, --epochs and --seed change nothing.
 """
 
 import contextlib
@@ -128,17 +129,15 @@ def measure(case, seconds, gpu, **options):
 
 
 def describe(xp):
-    """The device and the versions of everything that matters."""
-    found = {"device": platform.processor() or platform.machine()}
+    """The machine and the versions of everything that matters."""
+    found = {"CPU": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     with contextlib.suppress(OSError, StopIteration):  # Linux knows the CPU's name
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        found["device"] = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+        found["CPU"] = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    found |= {"Python": platform.python_version(), "NumPy": importlib.metadata.version("numpy")}
     if hasattr(xp, "cuda"):
-        found["device"] = xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    found |= {"CPUs": os.cpu_count(), "Python": platform.python_version()}
-    found["NumPy"] = importlib.metadata.version("numpy")
-    if hasattr(xp, "cuda"):
-        found |= {"CuPy": xp.__version__, "CUDA": xp.cuda.runtime.runtimeGetVersion()}
+        version, name = xp.cuda.runtime.runtimeGetVersion(), xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        found = {"GPU": name} | found | {"CuPy": xp.__version__, "CUDA": f"{version // 1000}.{version % 1000 // 10}"}
     try:
         import torch
     except ImportError:
@@ -200,7 +199,7 @@ def main(args):
     if args.json:
         print(json.dumps({"environment": environment, "results": rows}, indent=1))
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
-        draw(rows, environment["device"], args.out / "benchmark.png")
+        draw(rows, environment.get("GPU", environment["CPU"]), args.out / "benchmark.png")
 
 
 if __name__ == "__main__":

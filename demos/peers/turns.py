@@ -2,7 +2,7 @@
 
 In one process they would share a heap and threads: whoever comes after NumPy's products finds its OpenBLAS threads still
 spinning for a tenth of a second (PyTorch then takes twice as long on two cores), and whether freed memory goes back to the
-system, which costs up to a quarter of a step, depends on what the others allocated. Hence the processes, and a pause.
+system, which costs up to a third of a step, depends on what the others allocated. Hence the processes, and a pause.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def work(pipe, prepare):
             synchronise()
             pipe.send(time.perf_counter() - started)
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        pipe.send(" ".join(f"{type(error).__name__}: {error}".split())[:300])  # one line
 
 
 class Contestant:
