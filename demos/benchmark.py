@@ -26,10 +26,11 @@ from peers.cases import CASES
 from peers.turns import take_turns
 
 from scratchgen.backend import Rng, UsageError, find_device
-from scratchgen.fit import _threads
+from scratchgen.fit import blas_threads
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure
 
 N = 20_000  # examples on the device
+PINS = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"  # which CPU OpenBLAS is to take this one for
 OURS, GRAPH, FLOOR = "scratchgen", "scratchgen, graph", "matrix products alone"
 EAGER, FUSED, COMPILED = "PyTorch eager", "PyTorch, fused Adam", "PyTorch, compile + fused"
 REDUCED, THEIR_GRAPH = "PyTorch, reduce-overhead", "PyTorch, whole-step graph"
@@ -52,7 +53,7 @@ def synchroniser(xp):
 def ours(case, device, captured=False):
     rng = Rng(0, device=device)
     model = case.model.build(rng)
-    _threads(model).__enter__()  # few BLAS threads for small models, as in fit
+    blas_threads(model).__enter__()  # few BLAS threads for small models, as in fit
     step = partial(model.train_step, rng=rng)
     if captured:
         from scratchgen.graph import CapturedStep
@@ -182,6 +183,11 @@ def main(args):
     if args.seconds is not None and not 0 <= args.seconds < 1e6:
         raise UsageError(f"--seconds {args.seconds:g}: expected a number >= 0")
     seconds = (0 if args.quick else 8) if args.seconds is None else args.seconds
+    for name in set(PINS) & os.environ.keys():
+        print(
+            f"{name}={os.environ.pop(name)} is taken back: it holds NumPy's products, and nobody else's",
+            file=sys.stderr,
+        )
     environment, rows = describe(xp), []
     if not args.json:
         print(", ".join(f"{name} {value}" for name, value in environment.items()), flush=True)

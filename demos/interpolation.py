@@ -40,7 +40,7 @@ def main(args):
             f"half-way pictures at {distances.mean():.2f} from the nearest real one"
         )
         worst = np.argsort(-distances[: len(a) // 2])[:PAIRS].copy()  # the second half is the first, backwards
-        strip = [to_host(model.decode((1 - s) * a[worst] + s * b[worst])) for s in np.linspace(0, 1, STEPS)]
+        strip = [to_host(model.decode((1 - s) * a[worst] + s * b[worst])) for s in np.linspace(0, 1, STEPS).tolist()]
         title = f"{name}, its {PAIRS} worst pairs. Half-way pictures: {distances.mean():.2f} from a real one"
         show_images(axis, np.stack(strip, axis=1).reshape(PAIRS * STEPS, -1), data.shape, STEPS, title)
     print(f"real test pictures lie at {nearest(data.x_test, data.x_train).mean():.2f}")

@@ -74,7 +74,10 @@ class Cuda:
         """a b, added to out where it is given."""
         xp, add = array_module(a), out is not None
         if a.shape[1] != len(b) or a.dtype != b.dtype or (add and out.shape != (len(a), b.shape[1])):
-            raise ValueError(f"the product of {a.shape} {a.dtype} and {b.shape} {b.dtype}: sizes and types must agree")
+            raise ValueError(
+                f"the product of {a.shape} {a.dtype} and {b.shape} {b.dtype}: sizes must agree, and so must types on a GPU "
+                "(rng.array(x) gives x the model's)"
+            )
         if not add:
             out = xp.empty((len(a), b.shape[1]), a.dtype)
         _cublas(xp, xp.cuda.get_current_stream().ptr)(packed(a), packed(b), out, add)

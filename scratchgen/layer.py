@@ -10,6 +10,7 @@ W and dW are views into them, so an optimizer, a checkpoint or a gradient check 
 
 import math
 
+from .backend import keep_freed_memory
 from .initialisers import zeros
 
 
@@ -167,6 +168,7 @@ class Parameters:
     """
 
     def __init__(self, rng, **layers):
+        keep_freed_memory()
         self.rng, self.version = rng, 0
         self._places = []  # (full name, layer, attribute, Weight, slice of theta or buffers)
         sizes = {True: 0, False: 0}
