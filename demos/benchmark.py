@@ -148,6 +148,16 @@ def describe(xp):
     return found | {"date": datetime.date.today().isoformat()}
 
 
+@contextlib.contextmanager
+def unpinned():
+    """Processes started inside choose OpenBLAS's products for the CPU that they are on, whatever the environment says."""
+    pins = {name: os.environ.pop(name) for name in PINS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(pins)
+
+
 def draw(rows, device, path):
     names = list(dict.fromkeys(row["case"] for row in rows))
     columns = min(3, len(names))
@@ -184,16 +194,14 @@ def main(args):
         raise UsageError(f"--seconds {args.seconds:g}: expected a number >= 0")
     seconds = (0 if args.quick else 8) if args.seconds is None else args.seconds
     for name in set(PINS) & os.environ.keys():
-        print(
-            f"{name}={os.environ.pop(name)} is taken back: it holds NumPy's products, and nobody else's",
-            file=sys.stderr,
-        )
+        print(f"{name}={os.environ[name]} is left out: it would hold NumPy's products, nobody else's", file=sys.stderr)
     environment, rows = describe(xp), []
     if not args.json:
         print(", ".join(f"{name} {value}" for name, value in environment.items()), flush=True)
     for case in cases:
         peers = not args.quick or case is cases[0]  # PyTorch takes seconds to import
-        found = measure(case, seconds, hasattr(xp, "cuda"), peers=peers, compiled=not args.quick)
+        with unpinned():
+            found = measure(case, seconds, hasattr(xp, "cuda"), peers=peers, compiled=not args.quick)
         rows += found
         if not args.json:
             print(f"\n{case.name:<38}ms/step   x eager   x floor")

@@ -80,7 +80,7 @@ class Cuda:
             )
         if not add:
             out = xp.empty((len(a), b.shape[1]), a.dtype)
-        _cublas(xp, xp.cuda.get_current_stream().ptr)(packed(a), packed(b), out, add)
+        _cublas(xp, xp.cuda.runtime.getDevice(), xp.cuda.get_current_stream().ptr)(packed(a), packed(b), out, add)
         return out
 
 
@@ -96,8 +96,8 @@ def _add_rows(xp, dtype, activation, slope):
 
 
 @functools.cache
-def _cublas(xp, stream):
-    """product(a, b, out, add): out ← a b, or out ← out + a b, by cuBLAS on a stream (its address)."""
+def _cublas(xp, gpu, stream):
+    """product(a, b, out, add): out ← a b, or out ← out + a b, by cuBLAS on a GPU (its number) and a stream (its address)."""
     version = xp.cuda.runtime.runtimeGetVersion() // 1000
     name = f"cublas64_{version}.dll" if os.name == "nt" else f"libcublas.so.{version}"
     xp.cuda.device.get_cublas_handle()  # CuPy finds and loads the library
