@@ -43,8 +43,15 @@ class Activation(Layer):
     cuda, a = None, 0.0
 
     def __init_subclass__(cls):
-        if {"f", "df"} & vars(cls).keys() and "cuda" not in vars(cls):
-            cls.cuda = None  # another f than its parent's: nothing to inherit
+        """A subclass that changes anything of its parent, or has f and df from elsewhere, does not inherit cuda."""
+        changed = {name for name, value in vars(cls).items() if callable(value)} - {"__init__"}
+        stated = {next(c for c in cls.__mro__ if name in vars(c)) for name in ("f", "df", "cuda") if hasattr(cls, name)}
+        if "cuda" not in vars(cls) and (changed or len(stated) > 1):
+            cls.cuda = None
+
+    def __getstate__(self):
+        """Without the compiled kernels: to be copied and pickled."""
+        return {name: value for name, value in vars(self).items() if name != "kernels"}
 
     kernels = functools.cached_property(activation_kernels)
 

@@ -11,6 +11,8 @@ import sys
 
 import numpy as np
 
+INSTALL = "pip install 'cupy-cuda13x[ctk]' (CUDA 13) or 'cupy-cuda12x[ctk]' (CUDA 12)"  # [ctk]: cuBLAS and the compiler
+
 
 class UsageError(ValueError):
     """A mistake the user can mend. Its message is one line: what is wrong, what was expected, what to do."""
@@ -62,16 +64,14 @@ def find_device(device):
     except ImportError:
         if device == "auto":
             return np
-        raise UsageError(
-            "device gpu needs CuPy: pip install cupy-cuda13x (CUDA 13) or cupy-cuda12x (CUDA 12)"
-        ) from None
+        raise UsageError(f"device gpu needs CuPy: {INSTALL}") from None
     if cupy.cuda.is_available():
         return cupy
     if device == "auto":
         return np
     raise UsageError(
         "device gpu: CuPy is installed but finds no CUDA GPU; use device cpu, or check nvidia-smi and that CuPy is the one "
-        "for its CUDA: pip install cupy-cuda13x (CUDA 13) or cupy-cuda12x (CUDA 12)"
+        f"for its CUDA: {INSTALL}"
     )
 
 

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from .backend import array_module
+from .backend import UsageError, array_module
 
 WORKSPACE = 32 << 20  # bytes, what cuBLAS wants on recent GPUs; none may be taken while a graph is recorded
 
@@ -39,49 +39,68 @@ extern "C" __global__ void {name}(const T* dy_, const T* x_, const T* y_, T a, T
 """
 
 
-def add_rows_source(dtype, name="", slope=""):
+def add_rows_source(dtype, name="", derivative=""):
     """(name, CUDA source) of the kernel behind add_rows; with the f′ of an activation, behind bias_activate_backward."""
-    body = f"T x = x_[i], y = y_[i], dx = dy * ({slope}); dx_[i] = dx; sum += dx;" if slope else "sum += dy;"
+    body = f"T x = x_[i], y = y_[i], dx = dy * ({derivative}); dx_[i] = dx; sum += dx;" if derivative else "sum += dy;"
     name = f"add_rows_{name}"
     real = "float" if dtype == "float32" else "double"
     return name, f"typedef {real} T;" + ADD_ROWS.format(name=name, body=body)
 
 
 class Cuda:
-    """Runs kernels on CuPy arrays."""
+    """Runs kernels on CuPy arrays. Raises ValueError for arrays of another kind, type or size than a kernel takes."""
 
     def elementwise(self, kernel, arrays):
         """The outputs of a kernels.Kernel."""
         if kernel.compiled is None:
             xp = array_module(*arrays)
             kernel.compiled = xp.ElementwiseKernel(kernel.inputs, kernel.outputs, kernel.code, kernel.name)
-        return kernel.compiled(*arrays)
+        try:
+            return kernel.compiled(*arrays)
+        except TypeError as error:
+            raise ValueError(f"{kernel.name}: {error}; {REMEDY}") from None
 
     def add_rows(self, db, dy, f=None, x=None, y=None):
         """db += Σ dy along the batch. With an Activation f, dx = f′ dy is summed in place of dy, and returned."""
+        check_alike("the gradient of a bias", db, dy, *((x, y) if f else ()))
         xp = array_module(dy)
         dy = xp.ascontiguousarray(dy)
-        rows, columns = dy.shape
-        if db.shape != (columns,) or (f and not x.shape == y.shape == dy.shape):
-            raise ValueError(f"the gradient of a bias {db.shape} from dy of shape {dy.shape}, expected (B, {len(db)})")
+        if db.shape != dy.shape[1:] or (f and not x.shape == y.shape == dy.shape):
+            raise ValueError(f"the gradient of a bias {db.shape} from dy of shape {dy.shape}, expected (n,) and (B, n)")
         x, y, dx, a = (x, y, xp.empty_like(dy), f.a) if f else (dy, dy, dy, 0)
         kernel = _add_rows(xp, dy.dtype, *((type(f).__name__, f.cuda[1]) if f else ("", "")))
-        sizes = np.int32(rows), np.int32(columns)
-        kernel(((columns + 31) // 32,), (32, 32), (dy, x, y, dy.dtype.type(a), dx, db, *sizes))
+        blocks, sizes = ((len(db) + 31) // 32,), (np.int32(len(dy)), np.int32(len(db)))
+        kernel(blocks, (32, 32), (dy, x, y, dy.dtype.type(a), dx, db, *sizes))
         return dx
 
     def gemm(self, a, b, out=None):
         """a b, added to out where it is given."""
+        check_alike("a matrix product", a, b, *([] if out is None else [out]))
+        shape = a.shape[:1] + b.shape[1:]
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or (out is not None and out.shape != shape):
+            into = "" if out is None else f", added to {out.shape}"
+            raise ValueError(f"a matrix product of {a.shape} and {b.shape}{into}: expected (n, k) and (k, m), (n, m)")
         xp, add = array_module(a), out is not None
-        if a.shape[1] != len(b) or a.dtype != b.dtype or (add and out.shape != (len(a), b.shape[1])):
-            raise ValueError(
-                f"the product of {a.shape} {a.dtype} and {b.shape} {b.dtype}: sizes must agree, and so must types on a GPU "
-                "(rng.array(x) gives x the model's)"
-            )
         if not add:
-            out = xp.empty((len(a), b.shape[1]), a.dtype)
+            out = xp.empty(shape, a.dtype)
+        elif not out.flags.c_contiguous:
+            raise ValueError(
+                f"a matrix product added to a part {out.shape} of a larger array: it must lie in one piece"
+            )
         _cublas(xp, xp.cuda.runtime.getDevice(), xp.cuda.get_current_stream().ptr)(packed(a), packed(b), out, add)
         return out
+
+
+REMEDY = "on a GPU all arrays must lie there and be of one type, which rng.array(x) sees to"
+
+
+def check_alike(what, *arrays):
+    """Raise ValueError unless all are arrays of one module and one type."""
+    first = arrays[0]
+    for other in arrays[1:]:
+        if type(other) is not type(first) or other.dtype != first.dtype:
+            kinds = [f"{array_module(array).__name__} {array.dtype}" for array in (first, other)]
+            raise ValueError(f"{what} of {kinds[0]} and {kinds[1]} arrays: {REMEDY}")
 
 
 def packed(a):
@@ -89,9 +108,18 @@ def packed(a):
     return a if a.flags.c_contiguous or a.flags.f_contiguous else a.copy()
 
 
+def layout(a):
+    """How cuBLAS, which reads by columns, finds a packed matrix or its transpose: (1 if it is turned, length of a column).
+
+    What lies there by rows is its transpose by columns, so cuBLAS is asked for outᵀ = bᵀ aᵀ, and a in rows is not turned.
+    """
+    rows, columns = a.shape
+    return (0, max(1, columns)) if a.flags.c_contiguous else (1, max(1, rows))
+
+
 @functools.cache
-def _add_rows(xp, dtype, activation, slope):
-    name, source = add_rows_source(dtype, activation, slope)
+def _add_rows(xp, dtype, activation, derivative):
+    name, source = add_rows_source(dtype, activation, derivative)
     return xp.RawKernel(source, name)
 
 
@@ -100,9 +128,15 @@ def _cublas(xp, gpu, stream):
     """product(a, b, out, add): out ← a b, or out ← out + a b, by cuBLAS on a GPU (its number) and a stream (its address)."""
     version = xp.cuda.runtime.runtimeGetVersion() // 1000
     name = f"cublas64_{version}.dll" if os.name == "nt" else f"libcublas.so.{version}"
-    xp.cuda.device.get_cublas_handle()  # CuPy finds and loads the library
-    lib, handle, workspace = ctypes.CDLL(name), ctypes.c_void_p(), xp.empty(WORKSPACE, xp.uint8)
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    try:
+        xp.cuda.device.get_cublas_handle()  # CuPy finds and loads the library
+        lib = ctypes.CDLL(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UsageError(
+            f"{name}: cannot be loaded ({str(error).splitlines()[0]}); pip install 'cupy-cuda{version}x[ctk]' brings it"
+        ) from None
+    handle, pointer, integer = ctypes.c_void_p(), ctypes.c_void_p, ctypes.c_int
+    workspace = xp.cuda.Memory(WORKSPACE)  # from no pool: it outlives them all
 
     def checked(status):
         if status:
@@ -110,7 +144,7 @@ def _cublas(xp, gpu, stream):
 
     checked(lib.cublasCreate_v2(ctypes.byref(handle)))
     checked(lib.cublasSetStream_v2(handle, pointer(stream)))  # resets the workspace, so that comes second
-    checked(lib.cublasSetWorkspace_v2(handle, pointer(workspace.data.ptr), ctypes.c_size_t(WORKSPACE)))
+    checked(lib.cublasSetWorkspace_v2(handle, pointer(workspace.ptr), ctypes.c_size_t(WORKSPACE)))
     functions = {"f": (lib.cublasSgemm_v2, ctypes.c_float), "d": (lib.cublasDgemm_v2, ctypes.c_double)}
     for function, _ in functions.values():
         matrices = [pointer, pointer, integer, pointer, integer, pointer, pointer, integer]  # α a lda b ldb β c ldc
@@ -118,14 +152,12 @@ def _cublas(xp, gpu, stream):
     numbers = {kind: [ctypes.byref(real(0)), ctypes.byref(real(1))] for kind, (_, real) in functions.items()}
 
     def product(a, b, out, add, keep=workspace):
-        kind, (n, k), m = out.dtype.char, a.shape, b.shape[1]
-        zero_one = numbers[kind]
-        # cuBLAS reads matrices by columns, so it sees each transposed, and is asked for outᵀ = bᵀ aᵀ.
-        a_turned, a_step = (0, k) if a.flags.c_contiguous else (1, n)
-        b_turned, b_step = (0, m) if b.flags.c_contiguous else (1, k)
-        status = functions[kind][0](
+        (a_turned, a_step), (b_turned, b_step) = layout(a), layout(b)
+        (n, k), m, (zero, one) = a.shape, b.shape[1], numbers[out.dtype.char]
+        function, _ = functions[out.dtype.char]
+        status = function(
             handle, b_turned, a_turned, m, n, k,
-            zero_one[1], b.data.ptr, b_step, a.data.ptr, a_step, zero_one[add], out.data.ptr, m,
+            one, b.data.ptr, b_step, a.data.ptr, a_step, one if add else zero, out.data.ptr, max(1, m),
         )  # fmt: skip
         if status:
             checked(status)

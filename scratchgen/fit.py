@@ -47,7 +47,7 @@ def fit(
     x, labels (N,), x_test, labels_test: NumPy arrays, moved to the model's device once. out: a folder for checkpoint.npz
     and history.csv. resume: go on from out's checkpoint; the settings must be the same. on_epoch(model, row): called after
     each epoch. notes: JSON values to keep in the checkpoint. graph: record the training step as a CUDA graph (graph.py):
-    faster for small models on a GPU, and the same up to rounding. Returns the history, a list of {column: number}: means
+    faster for small models on a GPU, and the same numbers. Returns the history, a list of {column: number}: means
     of the losses over the epoch in nats per example, seconds, and model.evaluate(x_test) under test_ names.
 
     Raises UsageError for epochs < 0, a batch larger than the data, data the model cannot take, a folder that holds
@@ -59,8 +59,7 @@ def fit(
     if labels is None and "labels" in inspect.signature(model.train_step).parameters:
         raise UsageError(f"a {type(model).__name__} learns from labels, and this data has none")
     batches(len(x), model.batch, model.rng(seed))  # complains of the sizes now, before anything is written
-    if graph:
-        CapturedStep(model, model.rng(seed))  # likewise where there is no GPU
+    captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
     run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
     run.save(model, run.epoch)
     given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
@@ -70,7 +69,7 @@ def fit(
         try:
             for epoch in range(run.epoch + 1, epochs + 1):
                 started = time.perf_counter()
-                means = _train_epoch(model, given, seed, epoch, bar, run, graph)
+                means = _train_epoch(model, given, seed, epoch, bar, run, captured)
                 row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)} | means
                 if x_test is not None:
                     row |= _test(model, tested, seed, epoch, run)
@@ -84,13 +83,15 @@ def fit(
     return run.history
 
 
-def _train_epoch(model, given, seed, epoch, bar, run, graph):
+def _train_epoch(model, given, seed, epoch, bar, run, captured):
     """One pass over the data; returns {name: mean loss}. given: {argument name: array (N, ...) on the device}."""
     rng = model.rng((seed, epoch))
     n = len(given["x"])
     n_steps, seen, recent = n // model.batch, {}, []
     given = accepted(model.train_step, given)
-    train_step = CapturedStep(model, rng) if graph else partial(model.train_step, rng=rng)
+    train_step = captured or partial(model.train_step, rng=rng)
+    if captured:
+        captured.draw_from(rng)
     for step, rows in enumerate(batches(n, model.batch, rng), 1):
         recent.append(train_step(**{name: array[rows] for name, array in given.items()}))
         if step % READ_EVERY == 0 or step == n_steps:

@@ -41,6 +41,9 @@ class Model:
 
     objectives = {"loss": "params"}
     variants = ({},)
+    capturable = (
+        True  # False where train_step does other things from call to call, which no CUDA graph could (graph.py)
+    )
     uses_stop = False  # True where a value contains stop(): central differences do not see it
 
     def __post_init__(self):

@@ -6,11 +6,15 @@ a function of the number of steps done so far.
 """
 
 import contextlib
+import contextvars
 import math
 
 import numpy as np
 
 from .kernels import adam, move_towards
+
+# graph.py: record(stepper) -> the stepper's numbers as 0-d arrays, which a recorded step reads afresh at every replay.
+RECORDER = contextvars.ContextVar("recorder", default=None)
 
 
 class Stepper:
@@ -20,9 +24,6 @@ class Stepper:
     """
 
     slots = ()  # names of the vectors as long as theta that it remembers
-    recorder = (
-        None  # graph.py: record(self) -> the numbers as 0-d arrays, which a recorded step reads afresh every time
-    )
 
     def __init__(self, params):
         self.params = params
@@ -30,7 +31,8 @@ class Stepper:
 
     def step(self):
         self.t += 1
-        self.update(*(self.recorder(self) if self.recorder else self.numbers(int(self.t[0]))))
+        record = RECORDER.get()
+        self.update(*(record(self) if record else self.numbers(int(self.t[0]))))
 
     def state(self):
         return {"t": self.t} | {name: getattr(self, name) for name in self.slots}
@@ -104,6 +106,7 @@ class Adam(Optimizer):
     """
 
     slots = ("M", "V")
+    weight_decay = 0.0  # AdamW's
 
     def __init__(self, params, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
         super().__init__(params, lr)
@@ -111,8 +114,8 @@ class Adam(Optimizer):
 
     def numbers(self, t):
         """What stands before M / (√V + ·) above, what is added to √V, and what θ keeps."""
-        k = math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
-        return self.rate(t) * (1 - self.beta1) / (1 - self.beta1**t) / k, self.eps / k, 1.0
+        k, lr = math.sqrt((1 - self.beta2) / (1 - self.beta2**t)), self.rate(t)
+        return lr * (1 - self.beta1) / (1 - self.beta1**t) / k, self.eps / k, 1 - lr * self.weight_decay
 
     def update(self, rate, eps, keep):
         adam(self.params.grad, self.beta1, self.beta2, rate, eps, keep, self.params.theta, self.M, self.V)
@@ -127,9 +130,6 @@ class AdamW(Adam):
     def __init__(self, params, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
         super().__init__(params, lr, beta1, beta2, eps)
         self.weight_decay = weight_decay
-
-    def numbers(self, t):
-        return (*super().numbers(t)[:2], 1 - self.rate(t) * self.weight_decay)
 
 
 def clip_by_norm(params, max_norm):

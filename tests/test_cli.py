@@ -453,7 +453,9 @@ def test_no_mnist_and_no_way_to_download_it_is_one_line(pooch, refused, monkeypa
 )
 def test_no_gpu_is_one_line(cupy, words, refused, cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    refused([*NEW, "--device", "gpu"], "device gpu", words, "cupy-cuda13x (CUDA 13) or cupy-cuda12x (CUDA 12)")
+    refused(
+        [*NEW, "--device", "gpu"], "device gpu", words, "cupy-cuda13x[ctk]' (CUDA 13)", "cupy-cuda12x[ctk]' (CUDA 12)"
+    )
     cli(*TRAIN, "--out", "auto", "--device", "auto", *SMALL)
 
 

@@ -5,7 +5,9 @@ is listed by hand that can be found: layers, losses, initialisers, optimizers, t
 """
 
 import contextlib
+import copy
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -330,6 +332,27 @@ def test_a_training_step_neither_waits_nor_copies_and_starts_few_kernels(name, v
         call(model.train_step, rng=rng, **batch)
     assert counts.syncs == counts.uploads == 0, counts
     assert counts.launches <= LAUNCHES.get((name, variant), MANY), counts
+
+
+@every_model
+def test_a_capturable_step_is_always_the_same(name, variant, simulated):
+    """A CUDA graph repeats one step: a model whose steps differ must say capturable = False."""
+    model, batch = example(name, variant, Rng(0, "float32", simulated))
+    rng, seen = model.rng(1), set()
+    for _ in range(12):
+        before = {key: int(array[0]) for key, array in model.state().items() if key.endswith(".t")}
+        with simcupy.counting() as counts:
+            losses = call(model.train_step, rng=rng, **batch)
+        counted = {key: int(model.state()[key][0]) - t for key, t in before.items()}
+        seen.add((tuple(counts.log), tuple(losses), tuple(counted.items())))
+    assert len(seen) == 1 or not model.capturable
+
+
+def test_an_activation_that_ran_on_a_device_can_be_copied_and_pickled(simulated):
+    silu = ACTIVATIONS["silu"]()
+    silu(Rng(0, "float32", simulated).normal((2, 3)))
+    for other in (copy.deepcopy(silu), pickle.loads(pickle.dumps(silu))):
+        assert "kernels" in vars(silu) and "kernels" not in vars(other)
 
 
 def test_the_reference_vae_starts_at_most_30_kernels_a_step(simulated):

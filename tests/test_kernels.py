@@ -6,9 +6,11 @@ where NVIDIA's compiler is installed (pip install nvidia-cuda-nvrtc). test_devic
 
 import ctypes
 import importlib.util
+import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,10 @@ from scratchgen.layer import Parameters, Sequential
 from scratchgen.layers import Linear, mlp
 
 FUSED = {name: found for name, found in vars(kernels).items() if isinstance(found, Kernel)}
-SLOPE = {}  # {kernel of an activation: its setting a}
+SETTING = {}  # {kernel of an activation: its setting a}
 for f in ACTIVATIONS.values():
     for k in kernels.activation_kernels(f()).values():
-        FUSED[k.name], SLOPE[k.name] = k, f().a
+        FUSED[k.name], SETTING[k.name] = k, f().a
 IN_PLACE = {"posterior_backward", "adam", "move_towards"} | {name for name in FUSED if name.startswith("bias_")}
 TYPES = {"float32": "float", "float64": "double"}
 SPECIAL = {"scale": 0.25, "low": -2.0, "high": 1.5, "beta1": 0.9, "beta2": 0.999, "keep": 0.99}
@@ -68,8 +70,8 @@ def arguments(k, dtype, seed=0, n=1000):
     rng = Rng((seed, 1), dtype)
     arrays = {p: 3 * rng.normal(n) for p in names(k.inputs) + names(k.outputs)}
     arrays |= {p: number for p, number in SPECIAL.items() if p in arrays}
-    if k.name in SLOPE:
-        arrays["a"] = SLOPE[k.name]
+    if k.name in SETTING:
+        arrays["a"] = SETTING[k.name]
     if k.name == "adam":
         arrays |= {"eps": 1e-3, "V": arrays["V"] ** 2}
     return arrays
@@ -160,10 +162,13 @@ def test_every_kernel_compiles_for_a_gpu(dtype, nvrtc):
 
 def test_every_activation_has_cuda_lines_and_a_changed_one_does_not_inherit_them():
     assert all(f.cuda for f in ACTIVATIONS.values())
-    other = type("Other", (ReLU,), {"f": lambda self, xp, x: -x})
-    assert other.cuda is None
-    assert type("Same", (ReLU,), {}).cuda == ReLU.cuda
     assert Activation.cuda is None
+    assert type("Same", (ReLU,), {"__init__": lambda self: None}).cuda == ReLU.cuda
+    elsewhere = type("Mixin", (), {"f": lambda self, xp, x: -x})
+    assert type("Other", (ReLU,), {"f": lambda self, xp, x: -x}).cuda is None
+    assert type("Mixed", (elsewhere, ReLU), {}).cuda is None
+    assert type("Helped", (ACTIVATIONS["gelu"],), {"tanh_u": lambda self, xp, x: x}).cuda is None
+    assert type("Stated", (ReLU,), {"f": lambda self, xp, x: -x, "cuda": ("-x", "-1")}).cuda == ("-x", "-1")
 
 
 def run(steps, params, x, dy):
@@ -198,5 +203,52 @@ def test_a_subclass_with_a_forward_of_its_own_is_never_passed_over():
         def forward(self, x, rng):
             return 0 * x, None
 
-    for layers in ((Halved(2, 2), ReLU()), (Linear(2, 2), Silent())):
+    watched = Linear(2, 2), ReLU()
+    watched[0].forward = lambda x, rng: Linear.forward(watched[0], x, rng)  # to look at what passes
+    for layers in ((Halved(2, 2), ReLU()), (Linear(2, 2), Silent()), watched):
         assert Sequential(*layers).steps() == list(layers)
+
+
+def test_a_forward_put_in_place_of_a_classs_is_not_passed_over(monkeypatch):
+    layers = Linear(2, 2), ReLU()
+    assert len(Sequential(*layers).steps()) == 1
+    for layer_class in (Linear, Activation):
+        with monkeypatch.context() as patch:
+            patch.setattr(layer_class, "forward", lambda self, x, rng: (x, None))
+            assert Sequential(*layers).steps() == list(layers)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_no_gradient_passes_a_bound_not_even_an_infinite_one(dtype, compiled):
+    k = kernels.posterior_backward
+    arrays = arguments(k, dtype)
+    for array, number in (("dz", np.inf), ("raw", 5.0)):
+        arrays[array][:] = number
+    full = [np.full(1000, a, dtype) if isinstance(a, float) else a.copy() for a in arrays.values()]
+    compiled[f"posterior_backward_{dtype}"](ctypes.c_size_t(1000), *(a.ctypes.data_as(ctypes.c_void_p) for a in full))
+    assert (full[-1] == 0).all()
+    assert (by_twin(k, arrays)["d_raw"] == 0).all()
+
+
+def test_memory_of_large_arrays_is_kept_between_steps():
+    resource = pytest.importorskip("resource", reason="no page faults to count on this system")
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc gives memory back so soon")
+    program = """
+import resource, numpy as np
+from scratchgen import Parameters, Rng
+{}
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.zeros(3 << 20, np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    assert resource.getpagesize() <= 1 << 16
+    plain, kept = (
+        int(subprocess.run([sys.executable, "-c", program.format(line)], capture_output=True, check=True).stdout)
+        for line in ("", "Parameters(Rng(0))")
+    )
+    assert kept < 100, f"{kept} page faults, {plain} without"
