@@ -79,8 +79,9 @@ def find_device(device):
 def keep_freed_memory():
     """Make the C library keep the memory of freed arrays for the next ones, rather than give it back to the system.
 
-    Linux clears every page it hands out: up to a third of a training step, on NumPy. glibc keeps blocks up to the largest
-    that it has seen freed, at most 32 MiB; so one is taken and freed. It is never touched, and costs nothing.
+    Linux clears every page it hands out: up to a third of a training step, on NumPy. glibc keeps what is freed once it has
+    seen a block as large freed, up to 32 MiB; so one is taken, never touched, and freed. At most 62 MiB then stay with the
+    process that it would have given back.
     """
     np.empty(31 << 20, np.uint8)
 

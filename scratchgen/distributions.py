@@ -59,8 +59,8 @@ def gaussian_head(h, rng=None):
 def gaussian_posterior(h, rng):
     """z ~ q(z|x) = N(μ, diag σ²) and KL(q ‖ N(0, I)) in nats, from an encoder's output h = [μ, log σ²].      h (B, 2 D)
 
-    gaussian_head, reparameterize and losses.kl_standard_normal in one pass, as every VAE needs all three: two kernels on a
-    GPU in place of nine. Returns (z (B, D), kl) and backward((dz, d_kl)) -> dh, with
+    gaussian_head, reparameterize and losses.kl_standard_normal in one pass, as every VAE needs all three: two kernels
+    on a GPU. Returns (z (B, D), kl) and backward((dz, d_kl)) -> dh, with
     dμ = dz + d_kl μ / B   and   dlog σ² = ½ σ ε dz + d_kl ½ (σ² - 1) / B, which is 0 where log σ² hit its bound.
     """
     xp = array_module(h)

@@ -16,7 +16,7 @@ from simcupy.runner import Runner
 
 from scratchgen import distributions, kernels, losses, optim, selfcheck
 from scratchgen.activations import ACTIVATIONS, Activation
-from scratchgen.backend import Rng, UsageError, find_device, to_host
+from scratchgen.backend import Rng, UsageError, to_host
 from scratchgen.checkpoint import load_model, save_checkpoint
 from scratchgen.data import TOYS
 from scratchgen.fit import Stopped, fit
@@ -70,14 +70,6 @@ def device(request, monkeypatch):
 def simulated(monkeypatch):
     monkeypatch.setitem(kernels.DEVICES, "simcupy", Runner())
     return simcupy
-
-
-@pytest.fixture
-def gpu():
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    if not cupy.cuda.is_available():
-        pytest.skip("CuPy finds no GPU")
-    return find_device("gpu")
 
 
 def flat(found, path=""):

@@ -18,14 +18,6 @@ VARIANTS = [(name, i) for name in model_names() for i in range(len(find_model(na
 every_model = pytest.mark.parametrize(("name", "variant"), VARIANTS)
 
 
-@pytest.fixture
-def gpu():
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    if not cupy.cuda.is_available():
-        pytest.skip("CuPy finds no GPU")
-    return cupy
-
-
 def example(name, variant, device):
     return find_model(name).example(Rng((0, 1), "float32", device), **find_model(name).variants[variant])
 

@@ -16,14 +16,6 @@ X = np.random.default_rng(0).standard_normal((4, 3), np.float32)
 Y, I = 2 * X[1], np.array([0, 2, 1, 2])
 
 
-@pytest.fixture
-def cupy():
-    module = pytest.importorskip("cupy", reason="CuPy is not installed")
-    if not module.cuda.is_available():
-        pytest.skip("CuPy finds no GPU")
-    return module
-
-
 # ---- programs ----
 
 
@@ -51,8 +43,8 @@ def test_numpy_alone_finds_next_to_none_of_them():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", RAISES)
-def test_cupy_refuses_it_too(name, cupy):
-    assert found(cupy, name) == {"raises"}
+def test_cupy_refuses_it_too(name, gpu):
+    assert found(gpu, name) == {"raises"}
 
 
 def results(xp, name):
@@ -84,8 +76,8 @@ def test_enough_programs_run():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", VALID)
-def test_runs_on_cupy(name, cupy):
-    check_like_numpy(cupy, name, tolerance=1e-4)
+def test_runs_on_cupy(name, gpu):
+    check_like_numpy(gpu, name, tolerance=1e-4)
 
 
 # ---- the table of names ----
