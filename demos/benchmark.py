@@ -169,7 +169,7 @@ def draw(rows, device, path):
         mine = {row["contestant"]: row["ms"] for row in rows if row["case"] == name}
         colours = [BLUE if who in (OURS, GRAPH) else GREY if who == FLOOR else RED for who in mine]
         bars = axis.barh(list(mine), list(mine.values()), color=colours)
-        axis.bar_label(bars, [f"{ms:.3g}" for ms in mine.values()], padding=3, fontsize=8)
+        axis.bar_label(bars, [f"{ms:#.3g}" for ms in mine.values()], padding=3, fontsize=8)
         axis.invert_yaxis()
         axis.margins(x=0.15)
         axis.set_title(name, fontsize=10)
@@ -193,8 +193,11 @@ def main(args):
     if args.seconds is not None and not 0 <= args.seconds < 1e6:
         raise UsageError(f"--seconds {args.seconds:g}: expected a number >= 0")
     seconds = (0 if args.quick else 8) if args.seconds is None else args.seconds
-    for name in set(PINS) & os.environ.keys():
-        print(f"{name}={os.environ[name]} is left out: it would hold NumPy's products, nobody else's", file=sys.stderr)
+    for name in (name for name in PINS if name in os.environ):
+        print(
+            f"{name}={os.environ[name]} is left out: it would hold back NumPy's products, nobody else's",
+            file=sys.stderr,
+        )
     environment, rows = describe(xp), []
     if not args.json:
         print(", ".join(f"{name} {value}" for name, value in environment.items()), flush=True)

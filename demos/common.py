@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError, find_device
 from scratchgen.data import load
 from scratchgen.fit import Stopped, fit
@@ -18,7 +19,7 @@ def run(main, doc, data="digits", options=None):
 
     options(parser) adds a demo's own options. With --json among them, main alone writes to standard output.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", default=data, help=f"default: {data}; what `python -m scratchgen list` names, or a file"
     )
@@ -33,9 +34,9 @@ def run(main, doc, data="digits", options=None):
     parser.add_argument("--quick", action="store_true", help="a twentieth of the training: to see that it runs")
     if options:
         options(parser)
-    args = parser.parse_args()
     started = time.perf_counter()
     try:
+        args = parser.parse_args()
         if args.seed < 0 or (args.epochs is not None and args.epochs < 1):
             raise UsageError("--seed must be >= 0 and --epochs >= 1")
         find_device(args.device)

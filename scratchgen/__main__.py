@@ -13,7 +13,7 @@ import pathlib
 import sys
 import time
 
-from .backend import Rng, UsageError
+from .backend import Rng, UsageError, find_device
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,7 +87,7 @@ def list_(args):
     print("models (python -m scratchgen train MODEL; settings for --set with their defaults)")
     for name in model_names():
         model = find_model(name)
-        print(f"  {name:<14}{sys.modules[model.__module__].__doc__.splitlines()[0]}")
+        print(f"  {name:<24}{sys.modules[model.__module__].__doc__.splitlines()[0]}")
         for field in dataclasses.fields(model):
             value = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
             value = "(from the data)" if field.name == "n_features" else value
@@ -128,7 +128,7 @@ def train(args):
     from .models import find_model
     from .settings import parse_settings
 
-    started = time.perf_counter()
+    started, device = time.perf_counter(), find_device(args.device)  # before anything is loaded or downloaded
     model_class, out = find_model(args.model), pathlib.Path(args.out)
     settings, notes = parse_settings(model_class, args.set), {}
     if args.resume:
@@ -148,7 +148,7 @@ def train(args):
                 f"--data {name}: has {data.x_train.shape[1]} numbers an example, but n_features is "
                 f"{settings['n_features']}; use other data, or leave --set n_features out"
             )
-    model = model_class(**settings).build(Rng(seed, device=args.device))
+    model = model_class(**settings).build(Rng(seed, device=device))
     history = fit(
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,
         labels_test=data.labels_test, seed=seed, out=out, resume=args.resume, notes={"data": data.name}, graph=args.graph,
@@ -157,7 +157,8 @@ def train(args):
         print(f"{out} has {notes['epoch']} epochs already; --epochs is the total")
     last = history[-1] if history else {"epoch": 0}
     found = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("epoch", "seconds"))
-    print(f"{args.model} on {name}: epoch {last['epoch']}, {time.perf_counter() - started:.1f} s. {found}")
+    seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}"
+    print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}. {found}")
     print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
 
 
@@ -220,8 +221,8 @@ def evaluate(args):
         )
         return
     print(f"{notes['model']} after epoch {notes['epoch']}, on {len(data.x_test)} test examples of {notes['data']}")
-    for name, value in found.items():
-        print(f"  {name:<20}{value:.5g}")
+    for name, value in found.items() or [("it has no measures of its own", None)]:
+        print(f"  {name}" if value is None else f"  {name:<20}{value:.5g}")
 
 
 def main(argv=None):

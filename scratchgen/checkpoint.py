@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from .backend import Rng, UsageError, to_host
+from .backend import Rng, UsageError, find_device, to_host
 from .models import find_model
 
 VERSION = 1
@@ -72,6 +72,7 @@ def read_checkpoint(path):
 
 def load_model(path, device="cpu"):
     """(model, notes): the model that a checkpoint holds, rebuilt on a device. Raises UsageError as read_checkpoint does."""
+    device = find_device(device)  # now, as a GPU that is missing is no fault of the checkpoint
     notes, arrays = read_checkpoint(path)
     try:
         model = find_model(notes["model"])(**notes["settings"])

@@ -14,9 +14,15 @@ from .backend import UsageError, array_module
 
 WORKSPACE = 32 << 20  # bytes, what cuBLAS wants on recent GPUs; none may be taken while a graph is recorded
 
+REMEDY = (
+    "on a GPU all arrays must lie there and be of one type, which rng.array(x) sees to, and numbers must be Python's: "
+    "an np.float64 raises the precision"
+)
+
 
 # 32 columns to a block. Each of its 32 rows of threads takes every 32nd example; then the 32 sums of a column are added by
-# halves. Always in the same order, so that equal runs give equal bits, which atomic additions would not.
+# halves. Always in the same order, so that equal runs give equal bits, which atomic additions would not. (33 rather than 32
+# numbers to a row of sums: neighbours in a column then lie in different banks of memory.)
 ADD_ROWS = """
 extern "C" __global__ void {name}(const T* dy_, const T* x_, const T* y_, T a, T* dx_, T* db, int rows, int columns) {{
     __shared__ T sums[32][33];
@@ -91,9 +97,6 @@ class Cuda:
         return out
 
 
-REMEDY = "on a GPU all arrays must lie there and be of one type, which rng.array(x) sees to"
-
-
 def check_alike(what, *arrays):
     """Raise ValueError unless all are arrays of one module and one type."""
     first = arrays[0]
@@ -151,7 +154,7 @@ def _cublas(xp, gpu, stream):
         function.argtypes = [pointer] + 5 * [integer] + matrices
     numbers = {kind: [ctypes.byref(real(0)), ctypes.byref(real(1))] for kind, (_, real) in functions.items()}
 
-    def product(a, b, out, add, keep=workspace):
+    def product(a, b, out, add, keep=workspace):  # keep: it must live as long as the handle
         (a_turned, a_step), (b_turned, b_step) = layout(a), layout(b)
         (n, k), m, (zero, one) = a.shape, b.shape[1], numbers[out.dtype.char]
         function, _ = functions[out.dtype.char]

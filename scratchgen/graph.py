@@ -23,7 +23,7 @@ class Entry:
     """One call of stepper.step() in the recorded train_step, and the 0-d arrays in which it finds its numbers."""
 
     stepper: Stepper
-    slots: list
+    cells: list
     numbers: tuple
 
 
@@ -37,7 +37,7 @@ class CapturedStep:
 
     def __init__(self, model, rng):
         if rng.xp.__name__ != "cupy":
-            raise UsageError("a captured step runs on a GPU only: use device gpu, or no graph")
+            raise UsageError("a CUDA graph (--graph) needs a GPU: use device gpu, or leave it out")
         if not model.capturable:
             raise UsageError(f"the steps of a {type(model).__name__} are not all alike: train it without a graph")
         self.model, self.xp = model, rng.xp
@@ -70,8 +70,8 @@ class CapturedStep:
                 entry.stepper.t += 1
                 entry.numbers = entry.stepper.numbers(int(entry.stepper.t[0]))
         for entry in self.entries:
-            for slot, number in zip(entry.slots, entry.numbers):
-                slot.fill(number)
+            for cell, number in zip(entry.cells, entry.numbers):
+                cell.fill(number)
             entry.stepper.params.changed()
         self.graph.launch()
         return dict(zip(self.names, self.losses.copy()))
@@ -94,7 +94,7 @@ class CapturedStep:
         return result
 
     def _record(self):
-        stream, outer = self.xp.cuda.get_current_stream(), RECORDER.set(self._slots)
+        stream, outer = self.xp.cuda.get_current_stream(), RECORDER.set(self._cells)
         try:
             stream.begin_capture()
             losses = self._run()
@@ -115,12 +115,12 @@ class CapturedStep:
         finally:
             RECORDER.reset(outer)
 
-    def _slots(self, stepper):
+    def _cells(self, stepper):
         """0-d arrays in which the step that is being recorded will find the numbers of a stepper."""
-        used, numbers = sum(len(entry.slots) for entry in self.entries), stepper.numbers(int(stepper.t[0]))
-        slots = [self.values[i, ...] for i in range(used, used + len(numbers))]
-        self.entries.append(Entry(stepper, slots, numbers))
-        return slots
+        used, numbers = sum(len(entry.cells) for entry in self.entries), stepper.numbers(int(stepper.t[0]))
+        cells = [self.values[i, ...] for i in range(used, used + len(numbers))]
+        self.entries.append(Entry(stepper, cells, numbers))
+        return cells
 
 
 @functools.cache

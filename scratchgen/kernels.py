@@ -1,8 +1,13 @@
 """The few operations that are worth a GPU kernel of their own, each beside plain NumPy that says what it computes.
 
-Starting an operation on a GPU costs the host ten to thirty microseconds, however small it is. A VAE's training step written
-in plain array operations starts 92 and waits for little else; with what stands here it starts 29. On NumPy arrays, and on
-complex ones, the plain twin runs: that is the code to read, and what the gradient checks check.
+Starting an operation on a GPU costs the host ten to forty microseconds, however small it is. A VAE's training step written
+in plain array operations starts some ninety and waits for little else; with what stands here it starts 29. On NumPy arrays,
+and on complex ones, the plain twin runs: that is the code to read, and what the gradient checks check.
+
+A kernel of your own pays where it makes one of three launches or more in every step. Write the twin, with the inputs' names
+as its parameters, then the outputs' if it writes into arrays that it is given; above it @kernel with the same formula in
+CUDA. There write T(0.5), as 0.5 alone is a double; and let nan stay nan: x < 0 ? 0 : x, not x > 0 ? x : 0. `pytest
+tests/test_kernels.py` finds it and compares the two.
 """
 
 import functools
@@ -22,11 +27,13 @@ class Kernel:
     """Number by number, outputs from inputs: code in CUDA C++ (T is float or double), twin in NumPy.
 
     Called with the inputs it returns the outputs, a fresh array or a tuple of them; called with inputs and outputs it
-    writes into these. Inputs are arrays, broadcast as NumPy does, or Python numbers; the first is an array.
+    writes into these. Inputs are arrays, broadcast as NumPy does, or Python numbers; the first is an array. settings: a
+    value for each input that is a number, with which the tests try it.
     """
 
-    def __init__(self, name, inputs, outputs, code, twin):
+    def __init__(self, name, inputs, outputs, code, twin, settings):
         self.name, self.inputs, self.outputs, self.code, self.twin = name, inputs, outputs, code, twin
+        self.settings = settings
         self.compiled = None
 
     def __call__(self, *arrays):
@@ -34,9 +41,9 @@ class Kernel:
         return self.twin(*arrays) if device is None else device.elementwise(self, arrays)
 
 
-def kernel(inputs, outputs, code):
+def kernel(inputs, outputs, code, **settings):
     """Makes a Kernel of the plain twin below it."""
-    return lambda twin: functools.wraps(twin)(Kernel(twin.__name__, inputs, outputs, code, twin))
+    return lambda twin: functools.wraps(twin)(Kernel(twin.__name__, inputs, outputs, code, twin, settings))
 
 
 # ---- losses: each number's share of the value, and its gradient ----
@@ -50,6 +57,7 @@ def kernel(inputs, outputs, code):
     nll = scale * ((logits < 0 ? T(0) : logits) - logits * x - log(T(0.5) + (t < 0 ? -t : t) / 2));
     d = scale * (T(0.5) + t / 2 - x);
     """,
+    scale=0.25,
 )
 def bernoulli(logits, x, scale):
     """scale · (softplus(l) - x l) and scale · (p - x), from one tanh: see losses.bernoulli_nll."""
@@ -65,7 +73,9 @@ def bernoulli(logits, x, scale):
     return nll, t
 
 
-@kernel("T x_hat, T x, T scale", "T square, T d", "T e = x_hat - x; square = scale * e * e; d = 2 * scale * e;")
+@kernel(
+    "T x_hat, T x, T scale", "T square, T d", "T e = x_hat - x; square = scale * e * e; d = 2 * scale * e;", scale=0.25
+)
 def square(x_hat, x, scale):
     """scale · (x̂ - x)² and its derivative."""
     difference = x_hat - x
@@ -81,6 +91,7 @@ def square(x_hat, x, scale):
     d_mu = scale * mu;
     d_log_var = scale / 2 * (variance - 1);
     """,
+    scale=0.25,
 )
 def kl_normal(mu, log_var, scale):
     """scale · ½ (μ² + σ² - 1 - log σ²) and its two derivatives."""
@@ -101,6 +112,9 @@ def kl_normal(mu, log_var, scale):
     z = mu + noise;
     kl = scale / 2 * (mu * mu + exp(log_var) - 1 - log_var);
     """,
+    low=-2.0,
+    high=1.5,
+    scale=0.25,
 )
 def posterior(mu, raw, eps, low, high, scale):
     """z = μ + σ ε, σ ε, and scale · KL, all (B, D): see distributions.gaussian_posterior."""
@@ -117,13 +131,18 @@ def posterior(mu, raw, eps, low, high, scale):
     d_mu = dz + d_kl * scale * mu;
     d_raw = raw < low || raw > high ? T(0) : (noise * dz + d_kl * scale * (exp(raw) - 1)) / 2;
     """,
+    d_kl=0.7,
+    low=-2.0,
+    high=1.5,
+    scale=0.25,
 )
 def posterior_backward(dz, d_kl, mu, raw, noise, low, high, scale, d_mu, d_raw):
     """The gradients of posterior, written into d_mu and d_raw; 0 in d_raw where log σ² hit its bounds."""
     xp = array_module(dz)
     log_var = xp.maximum(xp.minimum(raw, high), low)
     d_mu[...] = dz + d_kl * scale * mu
-    d_raw[...] = xp.where(raw == log_var, 0.5 * (noise * dz + d_kl * scale * (xp.exp(log_var) - 1)), 0)
+    beyond = (raw < low) | (raw > high)
+    d_raw[...] = xp.where(beyond, 0, 0.5 * (noise * dz + d_kl * scale * (xp.exp(log_var) - 1)))
 
 
 # ---- optimizers ----
@@ -133,6 +152,11 @@ def posterior_backward(dz, d_kl, mu, raw, noise, low, high, scale, d_mu, d_raw):
     "T g, T beta1, T beta2, T rate, T eps, T keep",
     "T theta, T M, T V",
     "M = beta1 * M + g; V = beta2 * V + g * g; theta = keep * theta - rate * M / (sqrt(V) + eps);",
+    beta1=0.9,
+    beta2=0.999,
+    rate=0.01,
+    eps=1e-3,
+    keep=0.99,
 )
 def adam(g, beta1, beta2, rate, eps, keep, theta, M, V):
     """M ← β1 M + g,   V ← β2 V + g²,   θ ← keep θ - rate M / (√V + eps), all in place: see optim.Adam."""
@@ -151,7 +175,7 @@ def adam(g, beta1, beta2, rate, eps, keep, theta, M, V):
     theta -= scratch
 
 
-@kernel("T theta, T rate", "T average", "average += rate * (theta - average);")
+@kernel("T theta, T rate", "T average", "average += rate * (theta - average);", rate=0.1)
 def move_towards(theta, rate, average):
     """θ̄ ← θ̄ + rate (θ - θ̄), in place: see optim.EMA."""
     average += rate * (theta - average)
@@ -171,12 +195,12 @@ def activation_kernels(f):
         y[...] = f.f(array_module(x), x)
 
     return {
-        "forward": Kernel(name, "T x, T a", "T y", f"y = {forward};", lambda x, a: f.f(array_module(x), x)),
+        "forward": Kernel(name, "T x, T a", "T y", f"y = {forward};", lambda x, a: f.f(array_module(x), x), {"a": f.a}),
         "backward": Kernel(
             f"{name}_backward", "T dy, T x, T y, T a", "T dx", f"dx = dy * ({backward});",
-            lambda dy, x, y, a: dy * f.df(array_module(x), x, y),
+            lambda dy, x, y, a: dy * f.df(array_module(x), x, y), {"a": f.a},
         ),
-        "bias": Kernel(f"bias_{name}", "T b, T a", "T x, T y", f"x += b; y = {forward};", add_bias),
+        "bias": Kernel(f"bias_{name}", "T b, T a", "T x, T y", f"x += b; y = {forward};", add_bias, {"a": f.a}),
     }  # fmt: skip
 
 

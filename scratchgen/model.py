@@ -41,9 +41,9 @@ class Model:
 
     objectives = {"loss": "params"}
     variants = ({},)
-    capturable = (
-        True  # False where train_step does other things from call to call, which no CUDA graph could (graph.py)
-    )
+    # A CUDA graph (graph.py) repeats one train_step on the same memory. False for a model whose steps are not all alike, or
+    # that binds new arrays: self.m = 0.9 * self.m + ... where self.m *= 0.9; self.m += ... would do.
+    capturable = True
     uses_stop = False  # True where a value contains stop(): central differences do not see it
 
     def __post_init__(self):

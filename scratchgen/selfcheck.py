@@ -22,15 +22,22 @@ from .norms import LayerNorm
 
 
 def selfcheck(pattern="", seed=0):
-    """Yield (kind, GradReport) for everything with pattern in its name, in whatever case. kind: layer, loss, objective."""
+    """Yield (kind, GradReport) for everything with pattern in its name. kind: layer, loss, objective.
+
+    Case and underscores do not matter: a model is found by the name of its class or of its file.
+    """
     for kind, name, check in targets():
-        if pattern.lower() in name.lower():
+        if plain(pattern) in plain(name):
             try:
                 report = check(seed=seed)
             except Exception as error:  # whatever is wrong with one, the others are still worth checking
                 report = GradReport.failure(name, seed, f"{type(error).__name__}: {error}")
             report.name = name
             yield kind, report
+
+
+def plain(name):
+    return name.lower().replace("_", "")
 
 
 def targets():

@@ -459,6 +459,15 @@ def test_no_gpu_is_one_line(cupy, words, refused, cli, monkeypatch):
     cli(*TRAIN, "--out", "auto", "--device", "auto", *SMALL)
 
 
+@pytest.mark.parametrize("command", [["evaluate", "run"], ["sample", "run", "-o", "x.npy"]])
+def test_no_gpu_is_no_fault_of_the_checkpoint(command, refused, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    refused([*command, "--device", "gpu"], "device gpu needs CuPy")
+    assert main([*command, "--device", "gpu"]) == 2
+    assert "again" not in capsys.readouterr().err
+    assert main([*command, "--device", "auto"]) == 0
+
+
 def rewritten(path="run/checkpoint.npz", arrays=None, **notes):
     """Write the checkpoint again with something changed."""
     old_notes, old_arrays = read_checkpoint(path)

@@ -322,7 +322,8 @@ def test_a_training_step_neither_waits_nor_copies_and_starts_few_kernels(name, v
     call(model.train_step, rng=rng, **batch)
     with simcupy.counting() as counts:
         call(model.train_step, rng=rng, **batch)
-    assert counts.syncs == counts.uploads == 0, counts
+    waits = [line for line in counts.log if not line.startswith("launch")]
+    assert not waits, f"a training step waits for the device, or sends something to it: {waits}"
     assert counts.launches <= LAUNCHES.get((name, variant), MANY), counts
 
 

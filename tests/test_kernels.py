@@ -6,6 +6,7 @@ where NVIDIA's compiler is installed (pip install nvidia-cuda-nvrtc). test_devic
 
 import ctypes
 import importlib.util
+import inspect
 import platform
 import re
 import shutil
@@ -25,13 +26,8 @@ from scratchgen.layer import Parameters, Sequential
 from scratchgen.layers import Linear, mlp
 
 FUSED = {name: found for name, found in vars(kernels).items() if isinstance(found, Kernel)}
-SETTING = {}  # {kernel of an activation: its setting a}
-for f in ACTIVATIONS.values():
-    for k in kernels.activation_kernels(f()).values():
-        FUSED[k.name], SETTING[k.name] = k, f().a
-IN_PLACE = {"posterior_backward", "adam", "move_towards"} | {name for name in FUSED if name.startswith("bias_")}
+FUSED |= {k.name: k for f in ACTIVATIONS.values() for k in kernels.activation_kernels(f()).values()}
 TYPES = {"float32": "float", "float64": "double"}
-SPECIAL = {"scale": 0.25, "low": -2.0, "high": 1.5, "beta1": 0.9, "beta2": 0.999, "keep": 0.99}
 every_kernel = pytest.mark.parametrize("name", FUSED)
 
 
@@ -61,31 +57,37 @@ def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kernels")
     (folder / "kernels.cpp").write_text(host_code())
     options = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "kernels.cpp", "-o", "kernels.so"]
-    subprocess.run([compiler, *options], cwd=folder, check=True)
+    built = subprocess.run([compiler, *options], cwd=folder, capture_output=True, text=True)
+    if built.returncode:
+        pytest.fail("\n".join(built.stderr.splitlines()[:12]), pytrace=False)
     return ctypes.CDLL(str(folder / "kernels.so"))
 
 
 def arguments(k, dtype, seed=0, n=1000):
-    """Arrays (n,) for the inputs and the outputs of a kernel; V, a sum of squares, is positive."""
+    """Arrays (n,) for the inputs and the outputs of a kernel, and its settings; V, a sum of squares, is positive."""
     rng = Rng((seed, 1), dtype)
     arrays = {p: 3 * rng.normal(n) for p in names(k.inputs) + names(k.outputs)}
-    arrays |= {p: number for p, number in SPECIAL.items() if p in arrays}
-    if k.name in SETTING:
-        arrays["a"] = SETTING[k.name]
-    if k.name == "adam":
-        arrays |= {"eps": 1e-3, "V": arrays["V"] ** 2}
-    return arrays
+    arrays |= {"V": arrays["V"] ** 2} if "V" in arrays else {}
+    return arrays | k.settings
 
 
 def by_twin(k, arrays):
     """{output: array} by the plain twin."""
     made = names(k.outputs)
-    if k.name in IN_PLACE:
+    if set(made) <= inspect.signature(k.twin).parameters.keys():  # it writes in place
         arrays = {p: a.copy() if isinstance(a, np.ndarray) else a for p, a in arrays.items()}
-        k(*arrays.values())
+        k.twin(*arrays.values())
         return {p: arrays[p] for p in made}
-    result = k(*(arrays[p] for p in names(k.inputs)))
+    result = k.twin(*(arrays[p] for p in names(k.inputs)))
     return dict(zip(made, result if isinstance(result, tuple) else (result,)))
+
+
+def by_lines(k, arrays, dtype, library):
+    """{output: array} by the CUDA lines, compiled as C++."""
+    full = {p: np.full(1000, a, dtype) if isinstance(a, float) else a.copy() for p, a in arrays.items()}
+    pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in full.values()]
+    library[f"{k.name}_{dtype}"](ctypes.c_size_t(1000), *pointers)
+    return {p: full[p] for p in names(k.outputs)}
 
 
 @every_kernel
@@ -93,23 +95,39 @@ def by_twin(k, arrays):
 def test_cuda_lines_compute_what_the_twin_computes(name, dtype, compiled):
     k = FUSED[name]
     arrays = arguments(k, dtype)
-    full = {p: np.full(1000, a, dtype) if isinstance(a, float) else a.copy() for p, a in arrays.items()}
-    pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in full.values()]
-    compiled[f"{name}_{dtype}"](ctypes.c_size_t(1000), *pointers)
+    found = by_lines(k, arrays, dtype, compiled)
     for output, expected in by_twin(k, arrays).items():
         assert expected.dtype == dtype
         tolerance = {"float32": 1e-5, "float64": 1e-13}[dtype]
-        np.testing.assert_allclose(full[output], expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+        atol = tolerance * np.abs(expected).max()
+        np.testing.assert_allclose(found[output], expected, rtol=tolerance, atol=atol, err_msg=f"{name}, {output}")
+
+
+@every_kernel
+def test_nan_comes_through_as_in_the_twin(name, compiled):
+    k = FUSED[name]
+    arrays = arguments(k, "float64")
+    for given in [
+        p for p in names(k.inputs) if isinstance(arrays[p], np.ndarray) and p != "y"
+    ]:  # y = f(x), never nan alone
+        spoilt = arrays | {given: np.where(np.arange(1000) % 3, arrays[given], np.nan)}
+        found = by_lines(k, spoilt, "float64", compiled)
+        for output, expected in by_twin(k, spoilt).items():
+            np.testing.assert_array_equal(np.isnan(found[output]), np.isnan(expected), f"{output} where {given} is nan")
+
+
+@every_kernel
+def test_no_number_is_a_double_whatever_T_is(name):
+    assert not re.search(r"\d\.|\.\d|\de-?\d", re.sub(r"T\([\d.]+\)", "", FUSED[name].code)), "write T(0.5), not 0.5"
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_cuda_lines_of_an_activation_keep_nan_and_do_not_overflow(name, compiled):
-    k = kernels.activation_kernels(ACTIVATIONS[name]())["forward"]
-    x = np.array([np.nan, -1e4, 1e4, 0.0])
-    a, y = np.zeros(4), np.empty(4)
-    compiled[f"{k.name}_float64"](ctypes.c_size_t(4), *(v.ctypes.data_as(ctypes.c_void_p) for v in (x, a, y)))
-    assert np.isnan(y[0])
-    assert np.isfinite(y[1:]).all()
+    k = FUSED[ACTIVATIONS[name].__name__]
+    x = np.resize([np.nan, -1e4, 1e4, 0.0], 1000)
+    y = by_lines(k, {"x": x, "a": k.settings["a"], "y": x}, "float64", compiled)["y"]
+    assert np.isnan(y[::4]).all()
+    assert np.isfinite(y[1:4]).all()
 
 
 def cuda_code(dtype):
@@ -224,9 +242,7 @@ def test_no_gradient_passes_a_bound_not_even_an_infinite_one(dtype, compiled):
     arrays = arguments(k, dtype)
     for array, number in (("dz", np.inf), ("raw", 5.0)):
         arrays[array][:] = number
-    full = [np.full(1000, a, dtype) if isinstance(a, float) else a.copy() for a in arrays.values()]
-    compiled[f"posterior_backward_{dtype}"](ctypes.c_size_t(1000), *(a.ctypes.data_as(ctypes.c_void_p) for a in full))
-    assert (full[-1] == 0).all()
+    assert (by_lines(k, arrays, dtype, compiled)["d_raw"] == 0).all()
     assert (by_twin(k, arrays)["d_raw"] == 0).all()
 
 

@@ -1,7 +1,10 @@
 """What a program would cost on a GPU: kernel launches, waits for the device, and copies to it."""
 
 import contextlib
+import pathlib
+import sys
 
+HERE = str(pathlib.Path(__file__).parent)
 _active = []  # the Counts of every `with counting()` that is open
 _muted = [0]  # how many fused() are open
 
@@ -72,5 +75,10 @@ def upload(name, values=None):
 
 def _note(kind, name, values):
     line = f"{kind} {name}" if values is None else f"{kind} {name} {values.shape} {values.dtype}"
+    if _active and kind != "launch":  # who asked for it?
+        frame = sys._getframe(2)
+        while frame.f_code.co_filename.startswith(HERE):
+            frame = frame.f_back
+        line += f" in {pathlib.Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
     for counts in _active:
         counts.log.append(line)

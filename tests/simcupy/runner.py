@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from scratchgen.cuda import REMEDY
+
 from .calls import Device
 from .counters import fused
 from .functions import ascontiguousarray
@@ -47,10 +49,10 @@ def _common_dtype(name, arrays):
     """The dtype of all the arrays, which must be one, float32 or float64: T in a kernel. The others are Python numbers."""
     dtypes = {a.dtype for a in arrays if isinstance(a, Device)}
     if len(dtypes) > 1 or not dtypes <= {np.dtype("float32"), np.dtype("float64")}:
-        raise TypeError(f"{name}: Type is mismatched. T {' '.join(sorted(map(str, dtypes)))}")
+        raise ValueError(f"{name}: Type is mismatched. T {' '.join(sorted(map(str, dtypes)))}; {REMEDY}")
     for a in arrays:
         if not isinstance(a, (Device, int, float)) or isinstance(a, np.generic):
-            raise TypeError(f"{name}: {type(a)} is neither a device array nor a Python number")
+            raise ValueError(f"{name}: {type(a)} is neither a device array nor a Python number; {REMEDY}")
     return dtypes.pop()
 
 
