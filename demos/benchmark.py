@@ -27,6 +27,7 @@ from peers.turns import take_turns
 
 from scratchgen.backend import Rng, UsageError, find_device
 from scratchgen.fit import blas_threads
+from scratchgen.graph import CapturedStep
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure
 
 N = 20_000  # examples on the device
@@ -54,11 +55,7 @@ def ours(case, device, captured=False):
     rng = Rng(0, device=device)
     model = case.model.build(rng)
     blas_threads(model).__enter__()  # few BLAS threads for small models, as in fit
-    step = partial(model.train_step, rng=rng)
-    if captured:
-        from scratchgen.graph import CapturedStep
-
-        step = CapturedStep(model, rng)
+    step = CapturedStep(model, rng) if captured else partial(model.train_step, rng=rng)
     batches = picked(rng.uniform((N, model.n_features)), rng.permutation(N), model.batch)
     return lambda: step(x=next(batches)), synchroniser(rng.xp)
 
@@ -107,8 +104,6 @@ def contestants(case, gpu, peers=True, compiled=True):
         left_out |= {COMPILED, REDUCED}
     if not peers or importlib.util.find_spec("torch") is None:
         left_out |= {EAGER, FUSED, COMPILED, REDUCED, THEIR_GRAPH}
-    if importlib.util.find_spec("scratchgen.graph") is None:
-        left_out |= {GRAPH}
     device = "gpu" if gpu else "cpu"
     return {name: partial(function, case, device) for name, function in CONTESTANTS.items() if name not in left_out}
 

@@ -39,11 +39,7 @@ def arguments():
         sub.set_defaults(function=function)
         return sub
 
-    device = {
-        "choices": ["cpu", "gpu", "auto"],
-        "default": "cpu",
-        "help": "auto: the GPU if there is one; default: cpu",
-    }
+    device = {"choices": ["cpu", "gpu", "auto"], "default": "cpu", "help": "auto: a GPU if there is one; default: cpu"}
     command(list_, "show models, data sets and demos")
 
     sub = command(gradcheck, "check every gradient of this library; exit code 1 if any fails")
@@ -221,8 +217,10 @@ def evaluate(args):
         )
         return
     print(f"{notes['model']} after epoch {notes['epoch']}, on {len(data.x_test)} test examples of {notes['data']}")
-    for name, value in found.items() or [("it has no measures of its own", None)]:
-        print(f"  {name}" if value is None else f"  {name:<20}{value:.5g}")
+    for name, value in found.items():
+        print(f"  {name:<20}{value:.5g}")
+    if not found:
+        print("  it has no measures of its own")
 
 
 def main(argv=None):

@@ -2,7 +2,7 @@
 
 Written to survive complex numbers (x > 0 and maximum compare real parts, |x| is maximum(x, -x)) and not to raise the
 precision: a boolean times a Python float would be float64, so masks are cast first. Each states f and f′ a second time in
-CUDA (kernels.py), where nan must stay nan: `x < 0 ? 0 : x`, not `x > 0 ? x : 0`.
+CUDA, by the rules of kernels.py.
 """
 
 import functools

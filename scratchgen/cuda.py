@@ -148,21 +148,18 @@ def _cublas(xp, gpu, stream):
     checked(lib.cublasCreate_v2(ctypes.byref(handle)))
     checked(lib.cublasSetStream_v2(handle, pointer(stream)))  # resets the workspace, so that comes second
     checked(lib.cublasSetWorkspace_v2(handle, pointer(workspace.ptr), ctypes.c_size_t(WORKSPACE)))
-    functions = {"f": (lib.cublasSgemm_v2, ctypes.c_float), "d": (lib.cublasDgemm_v2, ctypes.c_double)}
-    for function, _ in functions.values():
-        matrices = [pointer, pointer, integer, pointer, integer, pointer, pointer, integer]  # α a lda b ldb β c ldc
+    matrices = [pointer, pointer, integer, pointer, integer, pointer, pointer, integer]  # α a lda b ldb β c ldc
+    functions = {}
+    for kind, function, real in (("f", lib.cublasSgemm_v2, ctypes.c_float), ("d", lib.cublasDgemm_v2, ctypes.c_double)):
         function.argtypes = [pointer] + 5 * [integer] + matrices
-    numbers = {kind: [ctypes.byref(real(0)), ctypes.byref(real(1))] for kind, (_, real) in functions.items()}
+        functions[kind] = function, ctypes.byref(real(0)), ctypes.byref(real(1))
 
     def product(a, b, out, add, keep=workspace):  # keep: it must live as long as the handle
         (a_turned, a_step), (b_turned, b_step) = layout(a), layout(b)
-        (n, k), m, (zero, one) = a.shape, b.shape[1], numbers[out.dtype.char]
-        function, _ = functions[out.dtype.char]
-        status = function(
+        (n, k), m, (function, zero, one) = a.shape, b.shape[1], functions[out.dtype.char]
+        checked(function(
             handle, b_turned, a_turned, m, n, k,
             one, b.data.ptr, b_step, a.data.ptr, a_step, one if add else zero, out.data.ptr, max(1, m),
-        )  # fmt: skip
-        if status:
-            checked(status)
+        ))  # fmt: skip
 
     return product

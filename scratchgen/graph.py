@@ -20,11 +20,21 @@ NUMBERS = 256  # how many learning rates and the like one step may read
 
 @dataclass
 class Entry:
-    """One call of stepper.step() in the recorded train_step, and the 0-d arrays in which it finds its numbers."""
+    """One call of stepper.step() in the recorded train_step, the 0-d arrays where it finds its numbers, what they hold."""
 
     stepper: Stepper
     cells: list
-    numbers: tuple
+    written: tuple
+
+    def step(self):
+        """Count the step, and write those of its numbers that are new."""
+        self.stepper.t += 1
+        numbers = self.stepper.numbers(int(self.stepper.t[0]))
+        for cell, number, before in zip(self.cells, numbers, self.written):
+            if number != before:
+                cell.fill(number)
+        self.written = numbers
+        self.stepper.params.changed()
 
 
 class CapturedStep:
@@ -48,7 +58,7 @@ class CapturedStep:
 
     def draw_from(self, rng):
         """Take noise from rng from now on: the next call records anew."""
-        self.rng, self.graph, self.losses, self.entries = rng, None, None, []
+        self.rng, self.graph, self.losses = rng, None, None
 
     def __call__(self, **batch):
         """One training step. Returns {name: loss} as 0-d arrays, as train_step does."""
@@ -63,16 +73,10 @@ class CapturedStep:
             self.batch[name][...] = array
         if self.graph is None:
             self.graph = self._aside(self._record)
-        else:
-            if any(params.theta is not theta for params, theta in self.vectors):
-                raise UsageError("the weights were cast after the step was recorded: make another CapturedStep")
-            for entry in self.entries:
-                entry.stepper.t += 1
-                entry.numbers = entry.stepper.numbers(int(entry.stepper.t[0]))
+        elif any(params.theta is not theta for params, theta in self.vectors):
+            raise UsageError("the weights were cast after the step was recorded: make another CapturedStep")
         for entry in self.entries:
-            for cell, number in zip(entry.cells, entry.numbers):
-                cell.fill(number)
-            entry.stepper.params.changed()
+            entry.step()
         self.graph.launch()
         return dict(zip(self.names, self.losses.copy()))
 
@@ -94,7 +98,7 @@ class CapturedStep:
         return result
 
     def _record(self):
-        stream, outer = self.xp.cuda.get_current_stream(), RECORDER.set(self._cells)
+        stream, outer, self.entries = self.xp.cuda.get_current_stream(), RECORDER.set(self._cells), []
         try:
             stream.begin_capture()
             losses = self._run()
@@ -104,9 +108,6 @@ class CapturedStep:
         except BaseException as error:
             with contextlib.suppress(Exception):
                 stream.end_capture()  # else nothing could use the stream any more
-            for entry in self.entries:
-                entry.stepper.t -= 1  # nothing was done
-            self.entries = []
             if isinstance(error, MemoryError) or not isinstance(error, Exception):
                 raise
             raise UsageError(
@@ -114,12 +115,14 @@ class CapturedStep:
             ) from error
         finally:
             RECORDER.reset(outer)
+            for entry in self.entries:
+                entry.stepper.t -= 1  # it was recorded, not done
 
     def _cells(self, stepper):
         """0-d arrays in which the step that is being recorded will find the numbers of a stepper."""
-        used, numbers = sum(len(entry.cells) for entry in self.entries), stepper.numbers(int(stepper.t[0]))
-        cells = [self.values[i, ...] for i in range(used, used + len(numbers))]
-        self.entries.append(Entry(stepper, cells, numbers))
+        used, n = sum(len(entry.cells) for entry in self.entries), len(stepper.numbers(1))
+        cells = [self.values[i, ...] for i in range(used, used + n)]
+        self.entries.append(Entry(stepper, cells, n * (None,)))
         return cells
 
 

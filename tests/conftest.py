@@ -1,6 +1,9 @@
 """Hypothesis draws shapes, options and a seed; arrays are made from the seed, so that no example shrinks onto a kink."""
 
+import ctypes
 import os
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import settings
@@ -20,3 +23,25 @@ def gpu():
     if not cupy.cuda.is_available():
         pytest.skip("CuPy finds no GPU")
     return find_device("gpu")
+
+
+@pytest.fixture(scope="session")
+def compile_cpp(tmp_path_factory):
+    """compile_cpp(source, *options): C++ as a loaded library; the test is skipped where there is no compiler."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if not compiler:
+        pytest.skip("no C++ compiler (g++ or clang++) to run the kernels' lines on the CPU")
+
+    def build(source, *options, missing=None):
+        """missing: what a compiler may be too old to have; the test is skipped if it complains of that."""
+        folder = tmp_path_factory.mktemp("kernels")
+        (folder / "kernels.cpp").write_text(source)
+        command = [compiler, "-O1", "-shared", "-fPIC", *options, "kernels.cpp", "-o", "kernels.so"]
+        built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if built.returncode:
+            if missing and missing in built.stderr:
+                pytest.skip(f"the C++ compiler has no {missing} yet")
+            pytest.fail("\n".join(built.stderr.splitlines()[:12]), pytrace=False)
+        return ctypes.CDLL(str(folder / "kernels.so"))
+
+    return build

@@ -6,8 +6,6 @@ of a block's 1,024.
 
 import ctypes
 import itertools
-import shutil
-import subprocess
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -171,17 +169,10 @@ extern "C" void run(const T* dy, const T* x, const T* y, T a, T* dx, T* db, int 
 
 @pytest.mark.parametrize("f", [None, ELU(0.7)], ids=["sum alone", "after an activation"])
 @pytest.mark.parametrize("dtype", REALS)
-def test_sum_over_the_batch(dtype, f, tmp_path):
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if not compiler:
-        pytest.skip("no C++ compiler (g++ or clang++) to run the kernel on the CPU")
+def test_sum_over_the_batch(dtype, f, compile_cpp):
     name, source = add_rows_source(np.dtype(dtype), *(("ELU", f.cuda[1]) if f else ()))
-    (tmp_path / "block.cpp").write_text(BLOCK.format(name=name, source=source))
-    options = ["-std=c++20", "-O1", "-pthread", "-shared", "-fPIC", "block.cpp", "-o", "block.so"]
-    built = subprocess.run([compiler, *options], cwd=tmp_path, capture_output=True, text=True)
-    if "barrier" in built.stderr and built.returncode:
-        pytest.skip("the C++ compiler has no std::barrier yet")
-    assert built.returncode == 0, built.stderr
+    source = BLOCK.format(name=name, source=source)
+    run = compile_cpp(source, "-std=c++20", "-pthread", missing="barrier").run
     rng, rows, columns = Rng(0, dtype), 45, 37  # neither a multiple of a block's 32
     dy, x, db = rng.normal((rows, columns)), rng.normal((rows, columns)), rng.normal(columns)
     y, dx = f.f(np, x) if f else x, rng.zeros((rows, columns))
@@ -189,7 +180,6 @@ def test_sum_over_the_batch(dtype, f, tmp_path):
     expected = db + expected_dx.sum(axis=0)
     pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in (dy, x, y, dx, db)]
     a = REALS[dtype](f.a if f else 0)
-    run = ctypes.CDLL(str(tmp_path / "block.so")).run
     run(*pointers[:3], a, *pointers[3:], ctypes.c_int(rows), ctypes.c_int(columns))
     tolerance = {"float32": 1e-5, "float64": 1e-14}[dtype]
     np.testing.assert_allclose(db, expected, rtol=tolerance, atol=tolerance)

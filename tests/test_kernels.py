@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,32 +34,22 @@ def names(parameters):
     return re.findall(r"T (\w+)", parameters)
 
 
-def host_code():
-    """All kernels as C functions that loop over n numbers."""
-    lines = ["#include <cmath>", "#include <cstddef>", "using namespace std;"]
-    for dtype, real in TYPES.items():
-        for name, k in FUSED.items():
-            given, made = names(k.inputs), names(k.outputs)
-            arguments = ", ".join([f"const T* {p}_" for p in given] + [f"T* {p}_" for p in made])
-            views = " ".join([f"const T {p} = {p}_[i];" for p in given] + [f"T& {p} = {p}_[i];" for p in made])
-            body = f"for (size_t i = 0; i < n; i++) {{ {views} {k.code} }}"
-            lines.append(f'extern "C" void {name}_{dtype}(size_t n, {arguments.replace("T*", real + "*")}) {{')
-            lines.append(f"typedef {real} T; {body} }}")
-    return "\n".join(lines)
+def looped(name, k, index):
+    """A kernel as a C function over n numbers; index: what says which of them."""
+    given, made = names(k.inputs), names(k.outputs)
+    pointers = ", ".join([f"const T* {p}_" for p in given] + [f"T* {p}_" for p in made])
+    views = " ".join([f"const T {p} = {p}_[i];" for p in given] + [f"T& {p} = {p}_[i];" for p in made])
+    return f"void {name}(size_t n, {pointers}) {{ {index} {{ {views} {k.code} }} }}"
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if not compiler:
-        pytest.skip("no C++ compiler (g++ or clang++) to run the kernels' lines on the CPU")
-    folder = tmp_path_factory.mktemp("kernels")
-    (folder / "kernels.cpp").write_text(host_code())
-    options = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "kernels.cpp", "-o", "kernels.so"]
-    built = subprocess.run([compiler, *options], cwd=folder, capture_output=True, text=True)
-    if built.returncode:
-        pytest.fail("\n".join(built.stderr.splitlines()[:12]), pytrace=False)
-    return ctypes.CDLL(str(folder / "kernels.so"))
+def compiled(compile_cpp):
+    """All kernels as C++ functions NAME_DTYPE."""
+    lines = ["#include <cmath>", "#include <cstddef>", "using namespace std;"]
+    for dtype, real in TYPES.items():
+        functions = [looped(f"{name}_{dtype}", k, "for (size_t i = 0; i < n; i++)") for name, k in FUSED.items()]
+        lines += [f"#define T {real}", 'extern "C" {', *functions, "}", "#undef T"]
+    return compile_cpp("\n".join(lines), "-ffp-contract=off")
 
 
 def arguments(k, dtype, seed=0, n=1000):
@@ -107,9 +96,8 @@ def test_cuda_lines_compute_what_the_twin_computes(name, dtype, compiled):
 def test_nan_comes_through_as_in_the_twin(name, compiled):
     k = FUSED[name]
     arrays = arguments(k, "float64")
-    for given in [
-        p for p in names(k.inputs) if isinstance(arrays[p], np.ndarray) and p != "y"
-    ]:  # y = f(x), never nan alone
+    inputs = [p for p in names(k.inputs) if isinstance(arrays[p], np.ndarray)]
+    for given in set(inputs) - {"y"}:  # y = f(x): never nan alone
         spoilt = arrays | {given: np.where(np.arange(1000) % 3, arrays[given], np.nan)}
         found = by_lines(k, spoilt, "float64", compiled)
         for output, expected in by_twin(k, spoilt).items():
@@ -132,14 +120,9 @@ def test_cuda_lines_of_an_activation_keep_nan_and_do_not_overflow(name, compiled
 
 def cuda_code(dtype):
     """All kernels as CUDA source, {name: source}."""
-    sources = {}
-    for name, k in FUSED.items():
-        given, made = names(k.inputs), names(k.outputs)
-        pointers = ", ".join([f"const T* {p}_" for p in given] + [f"T* {p}_" for p in made])
-        views = " ".join([f"const T {p} = {p}_[i];" for p in given] + [f"T& {p} = {p}_[i];" for p in made])
-        index = "size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; if (i >= n) return;"
-        head = f'typedef {TYPES[dtype]} T; extern "C" __global__ void {name}(size_t n, {pointers})'
-        sources[name] = f"{head} {{ {index} {views} {k.code} }}"
+    head = f'typedef {TYPES[dtype]} T; extern "C" __global__ '
+    index = "size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; if (i < n)"
+    sources = {name: head + looped(name, k, index) for name, k in FUSED.items()}
     rows = [(), *((f.__name__, f.cuda[1]) for f in ACTIVATIONS.values())]
     return sources | dict(add_rows_source(np.dtype(dtype), *row) for row in rows)
 
