@@ -60,13 +60,19 @@ def pictures(args):
     return data
 
 
-def train(model, data, args, steps, on_epoch=None):
-    """Build the model and train it for about `steps` steps, or for --epochs. Returns (model, history)."""
+def train(model, data, args, steps, **options):
+    """Build the model and train it for about `steps` steps, or for --epochs. Returns (model, history).
+
+    A model's rounds, over which its rates fall, become the number of steps that this makes. options: see fit.
+    """
     model.batch = min(model.batch, len(data.x_train))
-    epochs = args.epochs or math.ceil((steps / 20 if args.quick else steps) / (len(data.x_train) // model.batch))
+    steps_per_epoch = len(data.x_train) // model.rows
+    epochs = args.epochs or math.ceil((steps / 20 if args.quick else steps) / steps_per_epoch)
+    if hasattr(model, "rounds"):
+        model.rounds = epochs * steps_per_epoch
     model.build(Rng(args.seed, device=args.device))
-    history = fit(model, data.x_train, epochs=epochs, x_test=data.x_test, seed=args.seed, on_epoch=on_epoch)
-    return model, history
+    options = {"x_test": data.x_test, "labels": data.labels_train, "seed": args.seed} | options
+    return model, fit(model, data.x_train, epochs=epochs, **options)
 
 
 def nearest(x, others):

@@ -37,7 +37,8 @@ def softplus(x):
 class Activation(Layer):
     """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), where y = f(x) may save work.
 
-    cuda: the same two as CUDA expressions of x, y and the setting a, for one kernel each on a GPU; None: f and df do there.
+    ddf(xp, x, y): f″, wanted for gradient penalties alone; None says that f is made of straight pieces, where f″ = 0.
+    cuda: f and f′ as CUDA expressions of x, y and the setting a, for one kernel each on a GPU; None: f and df do there.
     """
 
     cuda, a = None, 0.0
@@ -64,13 +65,31 @@ class Activation(Layer):
 
         return y, backward
 
+    def ddf(self, xp, x, y):
+        raise TypeError(
+            f"{type(self).__name__} must define ddf(self, xp, x, y), its f″, to stand in a gradient penalty"
+        )
+
+    def forward_twice(self, x):
+        y, back = self.forward(x, None)
+
+        def gradient(u):  # g = f′(x) u
+
+            def again(v, learn=True, inputs=True):  # du = f′ v,   dx = f″ u v
+                ddf = self.ddf(array_module(x), x, y)
+                return back(v), None if ddf is None else ddf * u * v
+
+            return back(u), again
+
+        return y, back, gradient
+
     @classmethod
     def example(cls, rng):
         return cls(), 3 * rng.normal((4, 5))
 
 
 class ReLU(Activation):
-    """y = max(x, 0).      f′ = 1 where x > 0, else 0 (at 0 too)."""
+    """y = max(x, 0).      f′ = 1 where x > 0, else 0 (at 0 too),   f″ = 0"""
 
     cuda = "x < 0 ? 0 : x", "y > 0 ? 1 : 0"
 
@@ -79,6 +98,9 @@ class ReLU(Activation):
 
     def df(self, xp, x, y):
         return y > 0
+
+    def ddf(self, xp, x, y):
+        return None
 
 
 class LeakyReLU(Activation):
@@ -97,6 +119,9 @@ class LeakyReLU(Activation):
     def df(self, xp, x, y):
         return self.a + (1 - self.a) * (x > 0).astype(x.dtype)
 
+    def ddf(self, xp, x, y):
+        return None
+
 
 class ELU(Activation):
     """y = x where x > 0, else a (eˣ - 1).      f′ = 1, or a eˣ = y + a. Clevert et al. 2015, section 3."""
@@ -113,9 +138,12 @@ class ELU(Activation):
         positive = (x > 0).astype(x.dtype)
         return positive + (1 - positive) * (y + self.a)
 
+    def ddf(self, xp, x, y):
+        return (1 - (x > 0).astype(x.dtype)) * (y + self.a)
+
 
 class Tanh(Activation):
-    """y = tanh x.      f′ = 1 - y²"""
+    """y = tanh x.      f′ = 1 - y²,   f″ = -2 y (1 - y²)"""
 
     cuda = "tanh(x)", "1 - y * y"
 
@@ -125,9 +153,12 @@ class Tanh(Activation):
     def df(self, xp, x, y):
         return 1 - y * y
 
+    def ddf(self, xp, x, y):
+        return -2 * y * (1 - y * y)
+
 
 class Sigmoid(Activation):
-    """y = 1 / (1 + e⁻ˣ).      f′ = y (1 - y)"""
+    """y = 1 / (1 + e⁻ˣ).      f′ = y (1 - y),   f″ = y (1 - y) (1 - 2 y)"""
 
     cuda = SIGMOID, "y * (1 - y)"
 
@@ -137,9 +168,12 @@ class Sigmoid(Activation):
     def df(self, xp, x, y):
         return y * (1 - y)
 
+    def ddf(self, xp, x, y):
+        return y * (1 - y) * (1 - 2 * y)
+
 
 class Softplus(Activation):
-    """y = log(1 + eˣ).      f′ = sigmoid(x)"""
+    """y = log(1 + eˣ).      f′ = s = sigmoid(x),   f″ = s (1 - s)"""
 
     cuda = "(x < 0 ? 0 : x) + log1p(exp(x < 0 ? x : -x))", SIGMOID
 
@@ -148,6 +182,10 @@ class Softplus(Activation):
 
     def df(self, xp, x, y):
         return sigmoid(x)
+
+    def ddf(self, xp, x, y):
+        s = sigmoid(x)
+        return s * (1 - s)
 
 
 class SiLU(Activation):
@@ -161,6 +199,10 @@ class SiLU(Activation):
     def df(self, xp, x, y):
         s = sigmoid(x)
         return s + y * (1 - s)
+
+    def ddf(self, xp, x, y):
+        s = sigmoid(x)
+        return (1 - s) * (2 * s + y * (1 - 2 * s))
 
 
 class GELU(Activation):
@@ -185,6 +227,12 @@ class GELU(Activation):
         t = self.tanh_u(xp, x)
         du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
         return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du
+
+    def ddf(self, xp, x, y):
+        t = self.tanh_u(xp, x)
+        du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+        d_du = math.sqrt(2 / math.pi) * 6 * 0.044715 * x
+        return (1 - t * t) * (du + 0.5 * x * (d_du - 2 * t * du * du))
 
 
 class LinearActivation:

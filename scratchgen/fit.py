@@ -39,6 +39,7 @@ def fit(
     resume=False,
     progress=True,
     on_epoch=None,
+    measure=None,
     notes=None,
     graph=False,
 ):
@@ -46,8 +47,9 @@ def fit(
 
     x, labels (N,), x_test, labels_test: NumPy arrays, moved to the model's device once. out: a folder for checkpoint.npz
     and history.csv. resume: go on from out's checkpoint; the settings must be the same. on_epoch(model, row): called after
-    each epoch. notes: JSON values to keep in the checkpoint. graph: record the training step as a CUDA graph (graph.py):
-    faster for small models on a GPU, and the same numbers. Returns the history, a list of {column: number}: means
+    each epoch. measure(model, rng): {name: number} to stand beside the losses, called after each epoch too. notes: JSON
+    values to keep in the checkpoint. graph: record the training step as a CUDA graph (graph.py): faster for small models on
+    a GPU, and the same numbers. Returns the history, a list of {column: number}: means
     of the losses over the epoch in nats per example, seconds, and model.evaluate(x_test) under test_ names.
 
     Raises UsageError for epochs < 0, a batch larger than the data, data the model cannot take, a folder that holds
@@ -55,15 +57,15 @@ def fit(
     """
     if epochs < 0:
         raise UsageError(f"epochs must be >= 0, got {epochs}")
-    model.check_data(x)
+    model.check_data(x, labels)
     if labels is None and "labels" in inspect.signature(model.train_step).parameters:
         raise UsageError(f"a {type(model).__name__} learns from labels, and this data has none")
-    batches(len(x), model.batch, model.rng(seed))  # complains of the sizes now, before anything is written
+    batches(len(x), model.rows, model.rng(seed))  # complains of the sizes now, before anything is written
     captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
     run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
     run.save(model, run.epoch)
     given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
-    bar = Progress((epochs - run.epoch) * (len(x) // model.batch), epochs, progress)
+    bar = Progress((epochs - run.epoch) * (len(x) // model.rows), epochs, progress)
     # NumPy's warnings are silenced because the losses are looked at here, which says more.
     with bar, blas_threads(model), np.errstate(all="ignore"):
         try:
@@ -73,6 +75,8 @@ def fit(
                 row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)} | means
                 if x_test is not None:
                     row |= _test(model, tested, seed, epoch, run)
+                if measure:
+                    row |= measure(model, model.rng((seed, epoch, 3)))
                 run.add(row)
                 run.save(model, epoch)
                 bar.epoch(row)
@@ -87,15 +91,17 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured):
     """One pass over the data; returns {name: mean loss}. given: {argument name: array (N, ...) on the device}."""
     rng = model.rng((seed, epoch))
     n = len(given["x"])
-    n_steps, seen, recent = n // model.batch, {}, []
+    n_steps, seen, recent = n // model.rows, {}, []
     given = accepted(model.train_step, given)
     train_step = captured or partial(model.train_step, rng=rng)
     if captured:
         captured.draw_from(rng)
-    for step, rows in enumerate(batches(n, model.batch, rng), 1):
+    for step, rows in enumerate(batches(n, model.rows, rng), 1):
         recent.append(train_step(**{name: array[rows] for name, array in given.items()}))
         if step % READ_EVERY == 0 or step == n_steps:
             _read(recent, seen, model, epoch, step - len(recent), run)
+            latest = {name: float(np.mean(values[-len(recent) :])) for name, values in seen.items()}
+            bar.complain(model.complaint(latest), epoch, step)
             means = {name: float(np.mean(values, dtype=np.float64)) for name, values in seen.items()}
             bar.steps(len(recent), means)
             recent = []

@@ -42,11 +42,15 @@ def same_shape(name, **arrays):
             raise ValueError(f"{name}: {first} has shape {a.shape} and {other} {b.shape}; both must be equal")
 
 
-def example(make):
-    """Marks a function for the gradient check: make(rng) returns the arrays with which to try it."""
+def example(make, **choices):
+    """Marks a function for the gradient check: make(rng) returns the arrays with which to try it.
+
+    choices: one option of the function, and all values of it to try: kind=["hinge", ...].
+    """
 
     def mark(function):
         function.example = make
+        function.options = [{name: value} for name, values in choices.items() for value in values] or [{}]
         return function
 
     return mark
@@ -66,6 +70,13 @@ class Layer:
 
     def forward(self, x, rng):
         raise TypeError(f"{type(self).__name__} must define forward(self, x, rng)")
+
+    def forward_twice(self, x):
+        """y, backward and gradient: what a penalty on the input's gradient needs; see second_order.py."""
+        raise ValueError(
+            f"{type(self).__name__} has no forward_twice, so no gradient penalty can pass through it: "
+            "use Linear, Maxout, Residual, Dropout and activations"
+        )
 
     def joined(self, following):
         """What does this layer and the following one in a single step, or None: Sequential asks."""
@@ -153,6 +164,41 @@ class Sequential(Layer):
             return dy
 
         return y, backward
+
+    def forward_twice(self, x):
+        backs, gradients = [], []
+        for layer in self.layers:
+            x, back, gradient = layer.forward_twice(x)
+            backs.append(back)
+            gradients.append(gradient)
+
+        def backward(dy, learn=True, inputs=True):
+            for i in reversed(range(len(backs))):
+                dy = backs[i](dy, learn, inputs or i > 0)
+            return dy
+
+        def gradient(u):  # backwards through the layers
+            agains = []
+            for gradient in reversed(gradients):
+                u, again = gradient(u)
+                agains.append(again)
+
+            def again(v, learn=True, inputs=True):  # forwards with v, then backwards with what f″ has left on the way
+                bent = []
+                for again in reversed(agains):
+                    v, dx = again(v, learn)
+                    bent.append(dx)
+                d = None
+                for i in reversed(range(len(backs))):
+                    if d is not None:
+                        d = backs[i](d, learn, inputs or i > 0)
+                    if bent[i] is not None:
+                        d = bent[i] if d is None else d + bent[i]
+                return v, d
+
+            return u, again
+
+        return x, backward, gradient
 
     def children(self):
         return [(str(i), layer) for i, layer in enumerate(self.layers)]

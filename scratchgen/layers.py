@@ -36,6 +36,20 @@ class Linear(Layer):
 
         return y, backward
 
+    def forward_twice(self, x):
+        y, back = self.forward(x, None)
+
+        def gradient(u):  # g = u Wᵀ
+
+            def again(v, learn=True, inputs=True):  # du = v W,   dW = vᵀ u,   dx = 0
+                if learn:
+                    add_matmul(self.dW, v.T, u)
+                return matmul(v, self.W), None
+
+            return back(u, learn=False), again
+
+        return y, back, gradient
+
     def joined(self, following):
         if as_written(self, LINEAR) and as_written(following, ACTIVATION):
             return LinearActivation(self, following)
@@ -74,6 +88,9 @@ class Dropout(Layer):
             return dy * scaled_mask
 
         return x * scaled_mask, backward
+
+    def forward_twice(self, x):  # off: a penalty is on the slope of the whole network
+        return x, lambda dy, learn=True, inputs=True: dy, lambda u: (u, lambda v, learn=True, inputs=True: (v, None))
 
     @classmethod
     def example(cls, rng):
@@ -191,6 +208,23 @@ class Residual(Layer):
 
         return x + f, backward
 
+    def forward_twice(self, x):
+        f, back_body, gradient_body = self.body.forward_twice(x)
+
+        def backward(dy, learn=True, inputs=True):
+            return dy + back_body(dy, learn)
+
+        def gradient(u):  # g = u + the body's
+            g, again_body = gradient_body(u)
+
+            def again(v, learn=True, inputs=True):
+                du, dx = again_body(v, learn)
+                return v + du, dx
+
+            return u + g, again
+
+        return x + f, backward, gradient
+
     @classmethod
     def example(cls, rng):
         return cls(Linear(3, 3)), rng.normal((4, 3))
@@ -206,15 +240,35 @@ class Maxout(Layer):
         self.pieces, self.k = Linear(n_in, n_out * k, init), k
 
     def forward(self, x, rng):
-        xp = array_module(x)
-        h, back_pieces = self.pieces.forward(x, rng)
-        h = h.reshape(len(x), -1, self.k)
-        winner = h.argmax(axis=2)[:, :, None] == xp.arange(self.k)  # (B, n_out, k): exactly one is true, ties too
+        h, back_pieces = self.pieces.forward(x, rng)  # h (B, n_out k)
+        gather, scatter = self.winners(h)
 
         def backward(dy, learn=True, inputs=True):
-            return back_pieces((dy[:, :, None] * winner).reshape(len(dy), -1), learn, inputs)
+            return back_pieces(scatter(dy), learn, inputs)
 
-        return (h * winner).sum(axis=2), backward
+        return gather(h), backward
+
+    def forward_twice(self, x):
+        h, back_pieces, gradient_pieces = self.pieces.forward_twice(x)
+        gather, scatter = self.winners(h)
+
+        def backward(dy, learn=True, inputs=True):
+            return back_pieces(scatter(dy), learn, inputs)
+
+        def gradient(u):
+            g, again_pieces = gradient_pieces(scatter(u))
+            return g, lambda v, learn=True, inputs=True: (gather(again_pieces(v, learn)[0]), None)
+
+        return gather(h), backward, gradient
+
+    def winners(self, h):
+        """gather: (B, n_out k) -> the winning pieces (B, n_out); scatter: the way back, with zeros for the others."""
+        pieces = (len(h), -1, self.k)
+        winner = h.reshape(pieces).argmax(axis=2)[:, :, None] == array_module(h).arange(self.k)  # one is true, ties too
+        return (
+            lambda h: (h.reshape(pieces) * winner).sum(axis=2),
+            lambda y: (y[:, :, None] * winner).reshape(len(y), -1),
+        )
 
     @classmethod
     def example(cls, rng):

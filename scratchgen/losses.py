@@ -117,3 +117,79 @@ def kl_gaussians(mu_q, log_var_q, mu_p, log_var_p):
     d_mu = difference * precision * (1 / len(mu_q))
     kl = half * (log_var_p - log_var_q + spread - 1).sum()
     return kl, d_mu, half * (ratio - 1), -d_mu, half * (1 - spread)
+
+
+# ---- adversarial losses ----
+# Of the logits l that a discriminator D gives, (B, 1) or (B,). The target y is 1 for real examples and 0 for generated ones;
+# between the two it is smoothed, and as an array like l it may be another for each example (flipped labels).
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
+def least_squares(logits, target):
+    """½ Σ (l - y)².      ∂/∂l = l - y.      Mao et al. 2017, eq 2, with targets 0 and 1 (a = 0, b = c = 1)."""
+    batch, difference = len(logits), logits - target
+    return (difference * difference).sum() * (0.5 / batch), difference * (1 / batch)
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
+def hinge(logits, target):
+    """Σ [y max(0, 1 - l) + (1 - y) max(0, 1 + l)].      ∂/∂l = (1 - y) [l > -1] - y [l < 1].      Lim & Ye 2017, eq 5"""
+    xp, scale = array_module(logits), 1 / len(logits)
+    value = target * xp.maximum(1 - logits, 0) + (1 - target) * xp.maximum(1 + logits, 0)
+    inside = [(logits > -1).astype(logits.dtype), (logits < 1).astype(logits.dtype)]
+    return value.sum() * scale, ((1 - target) * inside[0] - target * inside[1]) * scale
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
+def wasserstein(logits, target):
+    """Σ (1 - 2 y) l: the score is raised on real examples and lowered on others.      ∂/∂l = 1 - 2 y.      Any real l.
+
+    With y = 1 and 0 the sum of both means is E[D(G(z))] - E[D(x)], -W₁ for the best D of slope <= 1. Arjovsky et al. 2017,
+    eq 2 and 3; the slope is kept small by wgan.py.
+    """
+    weight = (1 - 2 * target) * (1 / len(logits)) + array_module(logits).zeros_like(logits)
+    return (weight * logits).sum(), weight
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)),))
+def minimax(logits):
+    """E log(1 - D), what G lowers in the theory.      ∂/∂l = -D: next to nothing while D sees through it."""
+    value, d = binary_cross_entropy(logits, 0)
+    return -value, -d
+
+
+# {name: (D's loss of logits and targets, G's loss of the logits of what it made)}
+ADVERSARIAL = {
+    "minimax": (binary_cross_entropy, minimax),
+    "non_saturating": (binary_cross_entropy, lambda logits: binary_cross_entropy(logits, 1)),
+    "least_squares": (least_squares, lambda logits: least_squares(logits, 1)),
+    "hinge": (hinge, lambda logits: wasserstein(logits, 1)),
+    "wasserstein": (wasserstein, lambda logits: wasserstein(logits, 1)),
+}
+
+
+@example(lambda rng: (2 * rng.normal((4, 1)), 2 * rng.normal((6, 1))), kind=ADVERSARIAL)
+def loss_D(real, fake, kind="non_saturating", y_real=1, y_fake=0):
+    """What D minimises: the mean over real examples plus the mean over generated ones. Returns it, d_real, d_fake.
+
+    real (B, 1), fake (B′, 1): D's logits. kind: a name of ADVERSARIAL. y_real, y_fake: their targets. For minimax and
+    non_saturating it is -V(D, G) = -E log D(x) - E log(1 - D(G(z))), Goodfellow et al. 2014, eq 1: a classifier's
+    cross-entropy, 2 log 2 where D = ½. (lee-15 §3.2 has "the larger D's loss, the larger the divergence". For the best D,
+    V = -2 log 2 + 2 JSD and the loss is -V, so JSD = log 2 - loss / 2: the *smaller* the loss, the larger.)
+    """
+    f = ADVERSARIAL[kind][0]
+    (value, d_real), (other, d_fake) = f(real, y_real), f(fake, y_fake)
+    return value + other, d_real, d_fake
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)),), kind=ADVERSARIAL)
+def loss_G(fake, kind="non_saturating"):
+    """What G minimises, from D's logits of what it made, (B, 1). No real example comes in. Returns it and d_fake.
+
+    minimax: E log(1 - D), ∂/∂l = -D.   non_saturating: -E log D, ∂/∂l = -(1 - D).   least_squares: ½ E (l - 1)².
+    hinge, wasserstein: -E l. lee-15 §3.1 calls the second of "the same effect" as the first: for each sample it wants the
+    same, but it descends another divergence, KL(p_g ‖ p_data) - 2 JSD at the best D (Arjovsky & Bottou 2017, theorem 2.5).
+    The first is flat in D's logit where D sees through G, not in D, where its slope is -1 at D = 0. (lee-15 §2.4 lacks the
+    log of log(1 - D(G(z))), and lets G ascend; G descends.)
+    """
+    return ADVERSARIAL[kind][1](fake)

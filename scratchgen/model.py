@@ -6,6 +6,7 @@ is the objective with its backward pass written out, train_step(...) is one upda
 
 import dataclasses
 import inspect
+import math
 from typing import get_args
 
 from .backend import UsageError
@@ -23,14 +24,25 @@ def call(function, **given):
     return function(**accepted(function, given))
 
 
+def saturation(kind, value):
+    """One line to say where D's loss has fallen below a hundredth of what ignorance costs it, or "". See losses.loss_D."""
+    ignorance = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
+    if value > 0.01 * ignorance.get(kind, -math.inf):
+        return ""
+    return (
+        f"discriminator_loss fell to {value:.2g}: D tells real from generated nearly without fail, and its slope, G's only "
+        "guide, fades; try a larger r1, noise=0.1, dropout, fewer steps of D (k) or a smaller lr_D"
+    )
+
+
 class Model:
     """Base of all models; subclasses are dataclasses (eq=False) whose fields are the settings. See models/vae.py.
 
     A model must define build, its objectives, train_step and example; sample and evaluate where they make sense.
     Arguments are passed by name: a train_step or an evaluate that names `labels` is given labels.
 
-    Settings that mean the same everywhere: n_features (taken from the data), batch, lr..., and likelihood, whose choice
-    "bernoulli" wants pixels in [0, 1].
+    Settings that mean the same everywhere: n_features and n_classes (taken from the data), batch, lr..., likelihood, whose
+    choice "bernoulli" wants pixels in [0, 1], and output, whose choice "sigmoid" makes such.
 
     objectives: {method name: name of the Parameters it differentiates}. An objective zeroes that gradient, leaves it fresh
         and leaves all other gradients alone, steps no optimizer, and returns a dict of 0-d arrays, of which the one of
@@ -66,21 +78,37 @@ class Model:
         """{name: number} on test data x (N, n_features)."""
         return {}
 
+    @property
+    def rows(self):
+        """How many examples one train_step takes."""
+        return self.batch
+
+    def complaint(self, losses):
+        """One line on what has gone wrong, by the means {name: number} of the last steps' losses, or "". fit says it once."""
+        return ""
+
     @classmethod
     def example(cls, rng, **settings):
         """A tiny model and a batch for it, {argument name: array}: the start of every automatic check."""
         raise TypeError(f"{cls.__name__} must define example(cls, rng, **settings)")
 
-    def check_data(self, x):
-        """Raise UsageError if this model cannot learn from pixels or points like x (N, n_features)."""
+    def check_data(self, x, labels=None):
+        """Raise UsageError if this model cannot learn from pixels or points like x (N, n_features), with labels (N,)."""
         n_features = getattr(self, "n_features", x.shape[1])
         if x.shape[1] != n_features:
             raise UsageError(f"the data has {x.shape[1]} numbers an example, the model n_features={n_features}")
-        if getattr(self, "likelihood", None) == "bernoulli" and (x.min() < 0 or x.max() > 1):
-            kind = next(field.type for field in dataclasses.fields(self) if field.name == "likelihood")
-            other = next(choice for choice in get_args(kind) if choice != "bernoulli")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            pixels = (field.name, value) in (("likelihood", "bernoulli"), ("output", "sigmoid"))
+            if pixels and (x.min() < 0 or x.max() > 1):
+                other = next(choice for choice in get_args(field.type) if choice != value)
+                raise UsageError(
+                    f"{field.name}={value} needs pixels in [0, 1]; use --set {field.name}={other} for other numbers"
+                )
+        n_classes = getattr(self, "n_classes", None)
+        if n_classes and labels is not None and labels.ndim == 1 and not 0 <= labels.min() <= labels.max() < n_classes:
             raise UsageError(
-                f"likelihood=bernoulli needs pixels in [0, 1]; use --set likelihood={other} for other numbers"
+                f"the labels are {labels.min()} ... {labels.max()}, the model has n_classes={n_classes}: they count from 0"
             )
 
     def settings(self):

@@ -66,6 +66,12 @@ class BatchNorm(Layer):
 
         return x_hat * self.gamma + self.beta, backward
 
+    def forward_twice(self, x):
+        raise ValueError(
+            "BatchNorm makes the score of one example depend on the whole batch, so that its gradient says nothing of that "
+            "example: leave it out of a network under a gradient penalty (Gulrajani et al. 2017, section 4)"
+        )
+
     @classmethod
     def example(cls, rng):
         return cls(4), rng.normal((6, 4))

@@ -171,6 +171,27 @@ class EMA(Stepper):
             self.params.changed()
 
 
+class Annealed(Stepper):
+    """A number that a model uses at every step and that changes as training goes on: value = schedule(steps done so far)."""
+
+    def __init__(self, params, schedule):
+        super().__init__(params)
+        self.schedule, self.value = schedule, float(schedule(0))
+
+    def numbers(self, t):
+        return (float(self.schedule(t - 1)),)
+
+    def update(self, value):
+        self.value = value
+
+
+def clip_weights(params, c):
+    """θ ← θ cut to [-c, c], number by number."""
+    xp, theta = params.rng.xp, params.theta
+    xp.minimum(xp.maximum(theta, -c, out=theta), c, out=theta)
+    params.changed()
+
+
 # Schedules: each returns a function from the number of steps done so far to a learning rate.
 
 
@@ -181,6 +202,11 @@ def constant(lr):
 def cosine(lr, n_steps, last=0.0):
     """From lr down to last along half a cosine in n_steps, then last. Loshchilov & Hutter 2016, eq 5, one period."""
     return lambda step: last + 0.5 * (lr - last) * (1 + math.cos(math.pi * min(step / n_steps, 1)))
+
+
+def linear(lr, start, stop, last=0.0):
+    """lr for `start` steps, then on a straight line down to last, reached after `stop` steps."""
+    return lambda step: lr + (last - lr) * min(max(step - start, 0) / (stop - start), 1)
 
 
 def steps(lr, every, factor=0.1):

@@ -39,6 +39,27 @@ def save_figure(figure, path):
     print(pathlib.Path(path), flush=True)
 
 
+def save_animation(figure, draw, frames, path, fps=8, dpi=70):
+    """Write a .gif: draw(frame) changes the figure for each of the frames; the last one is held for two seconds.
+
+    One palette of 64 colours for all, so that nothing flickers and the file stays small. Prints its path.
+    """
+    from PIL import Image
+
+    images = []
+    for frame in frames:
+        draw(frame)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=dpi)
+        images.append(Image.open(drawn).convert("RGB"))
+    palette = images[-1].quantize(64, Image.Quantize.MEDIANCUT)
+    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    durations = [1000 // fps] * (len(images) - 1) + [2000]
+    with written_whole(path) as file:
+        images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
+    print(pathlib.Path(path), flush=True)
+
+
 def tile(images, shape, columns, pixels=56):
     """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with lines between.
 

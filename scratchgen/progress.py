@@ -11,6 +11,7 @@ class Progress:
 
     def __init__(self, n_steps, n_epochs, show):
         self.n_epochs, self.show, self.bar, self.spoken = n_epochs, show, None, time.perf_counter()
+        self.complained = False
         try:
             from tqdm import tqdm
         except ImportError:
@@ -37,3 +38,10 @@ class Progress:
             found = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "seconds"))
             print(f"epoch {row['epoch']} of {self.n_epochs}: {found}", file=sys.stderr, flush=True)
             self.spoken = time.perf_counter()
+
+    def complain(self, line, epoch, step):
+        """Something looks wrong: said once a run, by a line that stays."""
+        if line and self.show and not self.complained:
+            self.complained = True
+            line = f"epoch {epoch}, step {step}: {line}"
+            self.bar.write(line, file=sys.stderr) if self.bar else print(line, file=sys.stderr, flush=True)

@@ -1,28 +1,31 @@
 """The gradient checker turned on everything this library has: layers, losses and every objective of every model.
 
-Nothing is listed by hand: every subclass of Layer, every public function of losses.py, every marked function of
-distributions.py and every objective that a model names is found and tried on the example that it brings. One without
-an example fails, so nothing new can be left out.
+Nothing is listed by hand: every subclass of Layer, every public function of losses.py with each of its options, every marked
+function of distributions.py, every second-order pass and every objective that a model names is found and tried on the
+example that it brings. One without an example fails, so nothing new can be left out.
 """
 
+import copy
 import importlib
+import inspect
 import pkgutil
 from functools import partial
 
 from . import distributions, losses
-from .activations import Activation, Tanh
+from .activations import ACTIVATIONS, Activation, Tanh
 from .backend import Rng
 from .derivative import GradReport
 from .gradcheck import check_layer, check_loss, gradcheck
-from .layer import Layer, Sequential
-from .layers import mlp
+from .layer import Layer, Parameters, Sequential
+from .layers import Linear, Residual, mlp
 from .model import call
 from .models import find_model, model_names
-from .norms import LayerNorm
+from .norms import BatchNorm, LayerNorm
+from .second_order import Gradient, gradient_penalty
 
 
 def selfcheck(pattern="", seed=0):
-    """Yield (kind, GradReport) for everything with pattern in its name. kind: layer, loss, objective.
+    """Yield (kind, GradReport) for everything with pattern in its name. kind: layer, loss, second_order, objective.
 
     Case and underscores do not matter: a model is found by the name of its class or of its file.
     """
@@ -46,20 +49,31 @@ def targets():
         if found is Sequential:
             layers = mlp([3, 4, 4], Tanh, norm=LayerNorm), Tanh(), mlp([4, 3, 2], Tanh)
             yield "layer", found.__name__, partial(check_layer, Sequential(*layers), (5, 3))
-        elif found not in (Layer, Activation):
+        elif found not in (Layer, Activation, Gradient):
             yield "layer", found.__name__, partial(_check_layer, found)
     for name, found in vars(distributions).items():
         if hasattr(found, "example"):
             yield "layer", name, partial(_check_function, found)
     for name, found in vars(losses).items():
-        if callable(found) and getattr(found, "__module__", "") == losses.__name__ and not name.startswith("_"):
-            yield "loss", name, partial(_check_loss, found)
+        if inspect.isfunction(found) and found.__module__ == losses.__name__ and not name.startswith("_"):
+            for options in getattr(found, "options", [{}]):
+                yield "loss", named(name, options), partial(_check_loss, found, options)
+    for found in _layers():
+        if found.forward_twice is not Layer.forward_twice and found not in (Activation, BatchNorm):
+            yield "second_order", f"{found.__name__}.forward_twice", partial(_check_forward_twice, found)
+    for name in ACTIVATIONS:
+        for penalty in ({"centre": 1.0}, {"centre": 1.0, "one_sided": True}, {"centre": 0.0, "columns": slice(1, 3)}):
+            check = partial(_check_penalty, ACTIVATIONS[name], penalty)
+            yield "second_order", named("gradient_penalty", {"activation": name} | penalty), check
     for model in map(find_model, model_names()):
         for settings in model.variants:
-            described = ", ".join(f"{k}={v}" for k, v in settings.items())
             for objective in model.objectives:
-                name = f"{model.__name__}.{objective}" + (f" [{described}]" if described else "")
+                name = named(f"{model.__name__}.{objective}", settings)
                 yield "objective", name, partial(_check_objective, model, objective, settings)
+
+
+def named(name, options):
+    return name + (f" [{', '.join(f'{k}={v}' for k, v in options.items())}]" if options else "")
 
 
 def _layers():
@@ -93,8 +107,36 @@ def _check_function(f, seed):
     return check_layer(_Function(f), arrays if len(arrays) > 1 else arrays[0], seed=seed)
 
 
-def _check_loss(f, seed):
-    return check_loss(f, *f.example(Rng((seed, 1), "float64")), seed=seed)
+def _check_loss(f, options, seed):
+    return check_loss(partial(f, **options), *f.example(Rng((seed, 1), "float64")), seed=seed)
+
+
+def _check_forward_twice(layer_class, seed):
+    """The backward pass as a layer, whose own backward is `again`."""
+    rng = Rng((seed, 1), "float64")
+    if layer_class is Sequential:
+        layer, x = mlp([3, 4, 4, 2], Tanh), rng.normal((5, 3))
+    else:
+        layer, x = layer_class.example(rng)
+    used = copy.deepcopy(layer)
+    Parameters(rng, layer=used)
+    return check_layer(Gradient(layer), (x, rng.normal(used(x).shape)), seed=seed)
+
+
+def _check_penalty(activation, options, seed):
+    rng = Rng((seed, 1), "float64")
+    D = Sequential(mlp([4, 6, 5], activation), activation(), Residual(Linear(5, 5)), activation(), Linear(5, 1))
+    params, x = Parameters(rng, D=D), 2 * rng.normal((5, 4))
+    slopes = D.forward_twice(x)[2](rng.zeros((5, 1)) + 1)[0]  # (5, 4)
+    D.layers[-1].W /= rng.xp.sqrt((slopes * slopes).sum(axis=1)).mean()  # about 1: some steeper and some flatter
+
+    def objective():
+        params.zero_grad()
+        value, backward = gradient_penalty(D, x, **options)
+        backward()
+        return value
+
+    return gradcheck(objective, params, seed=seed)
 
 
 def _check_objective(model_class, objective, settings, seed):

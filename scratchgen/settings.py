@@ -9,11 +9,15 @@ from typing import Literal, get_args, get_origin
 
 from .backend import UsageError
 
+POSITIVE = ("batch", "c", "k", "g_steps", "pack")
+FRACTIONS = ("mask", "dropout", "spared", "flip", "smooth", "momentum", "beta1", "beta2", "averaging")
+
 
 def check_setting(model, field, value):
     """The value of one setting, checked: its type, one of its choices, and its range by its name.
 
-    n_... and batch count something, lr... is a step, c a variance: they must be > 0; every other number must be >= 0.
+    n_... and POSITIVE count something or are a bound, lr... is a step: they must be > 0. Every other number must be >= 0,
+    and FRACTIONS below 1.
     """
     name, kind = f"{model.__name__} setting {field.name}", field.type
     if get_origin(kind) is Literal:
@@ -29,9 +33,11 @@ def check_setting(model, field, value):
     if type(value) is not kind:
         raise UsageError(f"{name}: expected {kind.__name__}, got {value!r}")
     if kind in (int, float):
-        positive = field.name.startswith(("n_", "lr")) or field.name in ("batch", "c")
+        positive = field.name.startswith(("n_", "lr")) or field.name in POSITIVE
         if not math.isfinite(value) or value < 0 or (positive and value == 0):
             raise UsageError(f"{name}: expected a number {'> 0' if positive else '>= 0'}, got {value!r}")
+        if field.name in FRACTIONS and value >= 1:
+            raise UsageError(f"{name}: expected a fraction below 1, got {value!r}")
     return value
 
 

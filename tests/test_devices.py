@@ -22,17 +22,31 @@ from scratchgen.data import TOYS
 from scratchgen.fit import Stopped, fit
 from scratchgen.initialisers import INITIALISERS, ones, zeros
 from scratchgen.layer import Layer, Parameters, Sequential
-from scratchgen.layers import Linear, mlp
+from scratchgen.layers import Dropout, Linear, Maxout, Residual, mlp
 from scratchgen.model import call
 from scratchgen.models import find_model, model_names
 from scratchgen.norms import BatchNorm
+from scratchgen.second_order import Gradient, gradient_penalty
+from scratchgen.selfcheck import named
 
 # The most launches of one train_step, by model and variant. A model that is not here may have MANY.
 LAUNCHES = {
     ("autoencoder", 0): 32,
     ("autoencoder", 1): 38,
+    ("conditional_gan", 0): 115,
+    ("conditional_gan", 1): 162,
+    ("conditional_gan", 2): 124,
+    ("gan", 0): 82,
+    ("gan", 1): 127,
+    ("gan", 2): 112,
+    ("gan", 3): 152,
+    ("gan", 4): 88,
     ("vae", 0): 29,
     ("vae", 1): 30,
+    ("wgan", 0): 460,
+    ("wgan", 1): 238,
+    ("wgan", 2): 150,
+    ("wgan", 3): 139,
 }
 MANY = 200
 
@@ -129,6 +143,22 @@ def layer_program(found):
     return lambda rng: forward_and_backward(*found.example(rng), rng)
 
 
+def penalty_program(activation):
+    def program(rng):
+        D = Sequential(
+            mlp([45, 70, 33], activation), Dropout(0.3), Residual(Linear(33, 33)), Maxout(33, 9), Linear(9, 1)
+        )
+        params, found = Parameters(rng, D=D), []
+        for options in ({}, {"one_sided": True}, {"centre": 0.0, "columns": slice(3, 20)}):
+            params.zero_grad()
+            value, backward = gradient_penalty(D, rng.normal((50, 45)), **options)
+            backward(0.7)
+            found += [value, params.grad.copy()]
+        return found
+
+    return program
+
+
 def function_program(f):
     def program(rng):
         arrays = f.example(rng)
@@ -164,6 +194,7 @@ def steps_program(stepper_class, **options):
             norm = optim.clip_by_norm(params, 3.0)
             stepper.step()
             params.theta -= 0.01 * params.grad
+            optim.clip_weights(params, 0.5)
         return params.theta, stepper.state(), norm
 
     return program
@@ -207,19 +238,22 @@ def public_functions(module):
 
 def programs():
     """{name: program} of the whole library."""
-    found = {f.__name__: layer_program(f) for f in selfcheck._layers() if f not in (Layer, Activation)}
+    found = {f.__name__: layer_program(f) for f in selfcheck._layers() if f not in (Layer, Activation, Gradient)}
     for name, f in ACTIVATIONS.items():
         found[f"mlp {name}"] = lambda rng, f=f: forward_and_backward(mlp([45, 70, 33], f), rng.normal((50, 45)), rng)
+        found[f"gradient penalty {name}"] = penalty_program(f)
     for name, f in public_functions(distributions).items():
         make = None if hasattr(f, "example") else UNMARKED[name]  # KeyError: say there with what to try it
         found[name] = (lambda rng, f=f, make=make: f(*make(rng))) if make else function_program(f)
     for name, f in public_functions(losses).items():
-        found[name] = lambda rng, f=f: f(*f.example(rng))
+        for options in f.options:
+            found[named(name, options)] = lambda rng, f=f, options=options: f(*f.example(rng), **options)
     for name, init in (INITIALISERS | {"zeros": zeros, "ones": ones}).items():
         found[f"init {name}"] = lambda rng, init=init: (init(rng, (4, 3), 4), init(rng, (3, 4), 3))
     for name, f in vars(optim).items():
         if inspect.isclass(f) and issubclass(f, optim.Stepper) and f not in (optim.Stepper, optim.Optimizer):
-            options = {"lr": optim.cosine(0.01, 3)} if "lr" in inspect.signature(f).parameters else {}
+            wanted = inspect.signature(f).parameters
+            options = {option: optim.cosine(0.01, 3) for option in ("lr", "schedule") if option in wanted}
             found[name] = steps_program(f, **options)
     found["SGD nesterov"] = steps_program(optim.SGD, lr=0.1, momentum=0.9, nesterov=True)
     for name, toy in TOYS.items():

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import ACTIVATIONS, sigmoid
-from ..backend import UsageError
 from ..initialisers import INITIALISERS
 from ..layer import Parameters, Sequential
 from ..layers import mlp
@@ -38,11 +37,6 @@ class AutoEncoder(Model):
     lr: float = 1e-3
 
     variants = ({}, {"likelihood": "bernoulli", "noise": 0.3, "mask": 0.2})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.mask >= 1:
-            raise UsageError(f"AutoEncoder setting mask: expected a fraction below 1, got {self.mask:g}")
 
     def build(self, rng):
         options = {"activation": ACTIVATIONS[self.activation], "init": INITIALISERS[self.init]}

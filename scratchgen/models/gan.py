@@ -1,0 +1,189 @@
+"""The generative adversarial network: G makes examples from noise, D tells them from real ones, each learns from the other.
+
+    V(D, G) = E_x~p_data[log D(x)] + E_z~p_z[log(1 - D(G(z)))]           D raises V, G lowers it
+
+Goodfellow et al. 2014, eq 1 and algorithm 1: a round is k steps of D, then g_steps of G. D is a binary classifier, real (1)
+against generated (0), no class labels (week10 has "labelled pictures of each class"): its loss is -V. G never meets a real
+example, only D's slope at what it made, and D stands still meanwhile. p_z is the law of the noise, p_g that of G(z) (both
+gan-vae-notes and the slides misprint p_z in the pseudo-code). Either loss of G is a choice of loss: losses.py has them all.
+
+What keeps D from running ahead of G: R1, ½ γ E‖∇ₓD(x)‖² at real x (Mescheder et al. 2018, eq 9); noise on its inputs and
+on its labels, which fade as training goes on (lee-15 §3.3 calls noise in part of a picture "label noise": that is input noise,
+label noise flips labels); smoothed labels; dropout; packing, where D judges several examples at once and so sees when all
+are alike (PacGAN, Lin et al. 2018). Neither loss says how good the samples are: see metrics/.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..activations import LeakyReLU, Sigmoid
+from ..backend import UsageError
+from ..layer import Parameters, Sequential
+from ..layers import mlp
+from ..losses import ADVERSARIAL, loss_D, loss_G
+from ..model import Model, saturation
+from ..optim import EMA, SGD, Adam, Annealed, linear
+from ..second_order import gradient_penalty
+
+
+@dataclass(eq=False)
+class GAN(Model):
+    """The settings, then the model. Shapes: x (B, n_features), z (B, n_latent), logits (B / pack, 1)."""
+
+    n_features: int = 784
+    n_latent: int = 32
+    hidden_G: tuple[int, ...] = (256, 512)
+    hidden_D: tuple[int, ...] = (512, 256)
+    output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: pixels in [0, 1], or any numbers
+    loss: Literal[tuple(ADVERSARIAL)] = "non_saturating"
+    k: int = 1  # steps of D a round, each on a batch of its own
+    g_steps: int = 1  # steps of G a round
+    pack: int = 1  # how many examples D judges at once
+    r1: float = 0.3  # γ
+    dropout: float = 0.0  # in D
+    noise: float = 0.0  # standard deviation of the noise on D's inputs at the start
+    spared: float = 0.0  # the fraction of an example's numbers that this noise spares
+    flip: float = 0.0  # the probability that D is told the wrong label, at the start
+    noise_rounds: int = 0  # both fall linearly to 0 in so many rounds; 0: they stay
+    smooth: float = 0.0  # D's target for real examples is 1 - smooth
+    optimizer: Literal["adam", "sgd"] = "adam"
+    batch: int = 64
+    lr_G: float = 5e-4
+    lr_D: float = 5e-4
+    beta1: float = 0.0  # Adam's
+    beta2: float = 0.99
+    momentum: float = 0.5  # SGD's
+    rounds: int = 0  # of the whole training: the rates stay for half of them, then fall linearly to 0; 0: they stay
+    averaging: float = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
+
+    variants = (
+        {},
+        {"loss": "minimax", "optimizer": "sgd", "k": 2, "dropout": 0.3, "r1": 0.0},
+        {
+            "loss": "least_squares",
+            "output": "linear",
+            "pack": 2,
+            "noise": 0.2,
+            "spared": 0.5,
+            "flip": 0.2,
+            "smooth": 0.1,
+        },
+        {"loss": "hinge", "g_steps": 2, "rounds": 3, "noise": 0.1, "noise_rounds": 5},
+        {"loss": "wasserstein", "averaging": 0.0},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.batch % self.pack:
+            raise UsageError(f"GAN setting pack: batch={self.batch} must be a multiple of pack={self.pack}")
+
+    def build(self, rng):
+        generator = mlp([self.n_latent, *self.hidden_G, self.n_features])
+        self.generator = Sequential(generator, Sigmoid()) if self.output == "sigmoid" else generator
+        self.discriminator = mlp([self.pack * self.n_features, *self.hidden_D, 1], LeakyReLU, dropout=self.dropout)
+        self.params_G = Parameters(rng, generator=self.generator)
+        self.params_D = Parameters(rng, discriminator=self.discriminator)
+        self.optimizer_G = self.make_optimizer(self.params_G, self.lr_G, self.g_steps)
+        self.optimizer_D = self.make_optimizer(self.params_D, self.lr_D, self.k)
+        self.average = EMA(self.params_G, self.averaging)
+        self.noise_level, self.flip_rate = (
+            Annealed(self.params_D, linear(value, 0, self.noise_rounds) if self.noise_rounds else lambda step: value)
+            for value in (self.noise, self.flip)
+        )
+        return self
+
+    def make_optimizer(self, params, lr, steps):
+        schedule = linear(lr, steps * self.rounds / 2, steps * self.rounds) if self.rounds else lr
+        if self.optimizer == "adam":
+            return Adam(params, schedule, self.beta1, self.beta2)
+        return SGD(params, schedule, self.momentum)
+
+    # What training does.
+
+    def discriminator_loss(self, x, rng):
+        """D's loss on real x (B, n_features) against as many generated ones, R1 included. Trains D alone."""
+        self.params_D.zero_grad()
+        z = rng.normal((len(x), self.n_latent))
+        real, fake = self.seen(x, rng), self.seen(self.generator(z, rng), rng)  # both (B / pack, pack n_features)
+        logits_real, back_real = self.discriminator.forward(real, rng)
+        logits_fake, back_fake = self.discriminator.forward(fake, rng)
+        loss, d_real, d_fake = loss_D(logits_real, logits_fake, self.loss, *self.targets(len(real), rng))
+
+        back_real(d_real, inputs=False)
+        back_fake(d_fake, inputs=False)
+        if not self.r1:
+            return {"discriminator_loss": loss}
+        penalty, back_penalty = gradient_penalty(self.discriminator, real, centre=0.0)
+        back_penalty(0.5 * self.r1)
+        return {"discriminator_loss": loss + 0.5 * self.r1 * penalty, "slope": penalty}
+
+    def generator_loss(self, rng):
+        """G's loss on a batch of its own making. Trains G alone, through D, which stands still."""
+        self.params_G.zero_grad()
+        z = rng.normal((self.batch, self.n_latent))
+        x_hat, back_generator = self.generator.forward(z, rng)  # (batch, n_features)
+        logits, back_discriminator = self.discriminator.forward(self.seen(x_hat, rng), rng)
+        loss, d_logits = loss_G(logits, self.loss)
+
+        dx_hat = back_discriminator(d_logits, learn=False)
+        back_generator(dx_hat.reshape(x_hat.shape), inputs=False)
+        return {"generator_loss": loss}
+
+    objectives = {"discriminator_loss": "params_D", "generator_loss": "params_G"}
+
+    def train_step(self, x, rng):
+        """A round, from x (k batch, n_features)."""
+        self.noise_level.step()
+        self.flip_rate.step()
+        for part in x.reshape(self.k, -1, self.n_features):
+            losses = self.discriminator_loss(part, rng)
+            self.optimizer_D.step()
+        for _ in range(self.g_steps):
+            losses |= self.generator_loss(rng)
+            self.optimizer_G.step()
+            self.average.step()
+        return losses
+
+    @property
+    def rows(self):
+        return self.k * self.batch
+
+    def seen(self, x, rng):
+        """What D is shown of examples (B, n_features): with noise on them, and packed. -> (B / pack, pack n_features)"""
+        if self.noise:
+            noise = self.noise_level.value * rng.normal(x.shape)
+            x = x + (noise * (rng.uniform(x.shape) >= self.spared) if self.spared else noise)
+        return x.reshape(-1, self.pack * self.n_features)
+
+    def targets(self, n, rng):
+        """y for D's n real and n generated logits: numbers, or (n, 1) where some labels are flipped."""
+        y_real, y_fake = 1.0 - self.smooth, 0.0
+        if not self.flip:
+            return y_real, y_fake
+        flipped = (rng.uniform((2, n, 1)) < self.flip_rate.value).astype(rng.real)
+        return y_real * (1 - flipped[0]), y_real * flipped[1]
+
+    def complaint(self, losses):
+        return saturation(self.loss, losses["discriminator_loss"] - 0.5 * self.r1 * losses.get("slope", 0))
+
+    # What it is good for.
+
+    def sample(self, n, rng):
+        """G(z) for n codes z ~ N(0, I), by the averaged weights: (n, n_features), pixels in [0, 1] if output is sigmoid."""
+        with self.average.swapped():
+            return self.generator(rng.normal((n, self.n_latent)))
+
+    def judge(self, x):
+        """D's logits (N / pack, 1) of examples x (N, n_features). Cross-entropies and hinge: > 0 where it says real."""
+        return self.discriminator(x.reshape(-1, self.pack * self.n_features))
+
+    def evaluate(self, x, rng):
+        """{name: number}: D's mean logit on test data x (N, n_features) and on as many generated examples."""
+        x = x[: len(x) // self.pack * self.pack]
+        return {"logit_real": self.judge(x).mean(), "logit_fake": self.judge(self.sample(len(x), rng)).mean()}
+
+    @classmethod
+    def example(cls, rng, **settings):
+        tiny = {"n_features": 6, "n_latent": 2, "hidden_G": (5,), "hidden_D": (7,), "batch": 4}
+        model = cls(**tiny | settings).build(rng)
+        return model, {"x": rng.uniform((model.rows, 6))}

@@ -1,0 +1,81 @@
+"""Gradient penalties: a loss on the gradient of D with respect to its input, differentiated with respect to D's weights.
+
+    g(x) = ∇ₓ D(x)           the penalty is the mean of (‖g‖ - centre)², and its gradient needs ∂g/∂W, a second derivative
+
+g itself comes out of D's backward pass, which is a program like any other: layer by layer g = u Wᵀ, g = f′(x) u. So we write
+the backward pass of the backward pass. A layer's forward_twice(x) returns y, its ordinary backward, and
+
+    gradient(u) -> g, again                  dx for dy = u, learning nothing: u is D's slope above this layer, g below it
+    again(v, learn, inputs) -> du, dx        v = ∂penalty/∂g. Adds ∂penalty/∂W to dW
+
+    Linear:       g = u Wᵀ        du = v W       dW = vᵀ u      dx = 0
+    activation:   g = f′(x) u     du = f′ v                     dx = f″ u v
+
+Four sweeps in all: forwards for y, backwards for g, forwards again with v, and once more backwards for what f″ has left in
+dx, by way of the ordinary backward; with ReLU and LeakyReLU f″ = 0 and the last sweep falls away. (Code that always leaves
+it out is right for ReLU and wrong by its own size for tanh.) Neither g nor u is computed twice, so a penalty costs four matrix
+products a layer, where a forward pass over dual numbers and its backward take six.
+"""
+
+from .backend import array_module
+from .layer import Layer
+
+
+def gradient_penalty(D, x, centre=1.0, one_sided=False, columns=None):
+    """The mean of (‖∇ₓ D(x)‖ - centre)² over the examples x (B, n), the norm taken over each example's features.
+
+    centre=1: the penalty of WGAN-GP at points between real and generated ones (Gulrajani et al. 2017, eq 3; see
+    `between`); one_sided punishes only norms above 1 (section 4). centre=0: E ‖∇ₓ D(x)‖², for R1 at real points
+    (Mescheder et al. 2018, eq 9; γ/2 times it). columns: a slice of the features if the gradient of only these counts
+    (a condition beside x). Dropout is off; a layer that cannot be passed, BatchNorm first of all, raises ValueError.
+
+    Returns the value and backward(weight): it adds weight · ∂value/∂W to the gradients of D's weights. x is a constant.
+    """
+    xp, batch = array_module(x), len(x)
+    y, _, gradient = D.forward_twice(x)
+    if y.shape != (batch, 1):
+        raise ValueError(f"gradient_penalty: D made {y.shape} of {x.shape}; it must give one number an example, (B, 1)")
+    g, again = gradient(xp.ones_like(y))  # Σ over the batch: one example's score does not depend on the others
+    if columns is not None:
+        inside = xp.zeros_like(g)
+        inside[:, columns] = g[:, columns]
+        g = inside
+    norm = xp.sqrt((g * g).sum(axis=1, keepdims=True) + 1e-24)  # (B, 1); never 0, where ‖·‖ has no derivative
+    excess = norm - centre
+    if one_sided:
+        excess = xp.maximum(excess, 0)
+
+    def backward(weight=1.0):
+        v = g * (excess / norm * (2 * weight / batch))
+        again(v, inputs=False)
+
+    return (excess * excess).sum() * (1 / batch), backward
+
+
+def between(real, fake, rng):
+    """α x + (1 - α) G(z), with one α ~ U[0, 1] for each example. Both (B, n). Gulrajani et al. 2017, algorithm 1.
+
+    One α for an example, not one for each pixel: a point on the straight line, not anywhere in the box between the two.
+    """
+    if real.shape != fake.shape:
+        raise ValueError(f"between: real has shape {real.shape} and fake {fake.shape}; both must be equal")
+    alpha = rng.uniform((len(real), 1))
+    return alpha * real + (1 - alpha) * fake
+
+
+class Gradient(Layer):
+    """(x, u) -> g = Jᵀ u: the backward pass of a layer as a layer of its own, whose backward is `again`. For checks."""
+
+    def __init__(self, body):
+        self.body = body
+
+    def forward(self, pair, rng):
+        x, u = pair
+        _, _, gradient = self.body.forward_twice(x)
+        g, again = gradient(u)
+
+        def backward(v, learn=True, inputs=True):
+            du, dx = again(v, learn, inputs)
+            return array_module(x).zeros_like(x) if dx is None else dx, du
+
+        return g, backward
