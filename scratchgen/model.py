@@ -84,7 +84,7 @@ class Model:
         return self.batch
 
     def complaint(self, losses):
-        """One line on what has gone wrong, by the means {name: number} of the last steps' losses, or "". fit says it once."""
+        """One line on what has gone wrong, by the last steps' mean losses {name: number}, or "". fit says it once."""
         return ""
 
     @classmethod

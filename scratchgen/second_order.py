@@ -13,8 +13,8 @@ the backward pass of the backward pass. A layer's forward_twice(x) returns y, it
 
 Four sweeps in all: forwards for y, backwards for g, forwards again with v, and once more backwards for what f″ has left in
 dx, by way of the ordinary backward; with ReLU and LeakyReLU f″ = 0 and the last sweep falls away. (Code that always leaves
-it out is right for ReLU and wrong by its own size for tanh.) Neither g nor u is computed twice, so a penalty costs four matrix
-products a layer, where a forward pass over dual numbers and its backward take six.
+it out is right for ReLU and wrong by its own size for tanh.) Neither g nor u is computed twice, so a penalty costs four
+matrix products a layer, where a forward pass over dual numbers and its backward take six.
 """
 
 from .backend import array_module

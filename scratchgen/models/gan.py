@@ -8,9 +8,9 @@ example, only D's slope at what it made, and D stands still meanwhile. p_z is th
 gan-vae-notes and the slides misprint p_z in the pseudo-code). Either loss of G is a choice of loss: losses.py has them all.
 
 What keeps D from running ahead of G: R1, ½ γ E‖∇ₓD(x)‖² at real x (Mescheder et al. 2018, eq 9); noise on its inputs and
-on its labels, which fade as training goes on (lee-15 §3.3 calls noise in part of a picture "label noise": that is input noise,
-label noise flips labels); smoothed labels; dropout; packing, where D judges several examples at once and so sees when all
-are alike (PacGAN, Lin et al. 2018). Neither loss says how good the samples are: see metrics/.
+on its labels, which fade as training goes on (lee-15 §3.3 calls noise in part of a picture "label noise": that is input
+noise, label noise flips labels); smoothed labels; dropout; packing, where D judges several examples at once and so sees
+when all are alike (PacGAN, Lin et al. 2018). Neither loss says how good the samples are: see metrics/.
 """
 
 from dataclasses import dataclass

@@ -4,10 +4,10 @@
 
 Arjovsky et al. 2017, eq 2. Where real and generated examples do not overlap, the JSD says log 2 however near they are, and
 its slope is 0; this distance shrinks with every step nearer. So the critic should be trained well (k steps for one of G),
-and its loss, the negated estimate, tells how far training has come. Two ways to keep the slope small: penalty="clip" cuts each
-weight to [-c, c] after every step (algorithm 1, with RMSProp: steps with momentum did badly there); penalty="gradient" adds
-λ (‖∇D‖ - 1)² at points between real and generated ones (Gulrajani et al. 2017, eq 3), whose exact gradient second_order.py
-derives. Against the common slips: D raises its score on real examples, G that on its own; α is one number for an example.
+and its loss, the negated estimate, tells how far training has come. Two ways to keep the slope small: penalty="clip" cuts
+each weight to [-c, c] after every step (algorithm 1, with RMSProp: steps with momentum did badly there); penalty="gradient"
+adds λ (‖∇D‖ - 1)² at points between real and generated ones (Gulrajani et al. 2017, eq 3); second_order.py has its exact
+gradient. Against the common slips: D raises its score on real examples, G that on its own; α is one number for an example.
 """
 
 from dataclasses import dataclass
