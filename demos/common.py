@@ -60,15 +60,15 @@ def pictures(args):
     return data
 
 
-def train(model, data, args, steps, **options):
+def train(model, data, args, steps, falling=True, **options):
     """Build the model and train it for about `steps` steps, or for --epochs. Returns (model, history).
 
-    A model's rounds, over which its rates fall, become the number of steps that this makes. options: see fit.
+    falling: a model's rounds, over which its rates fall to 0, become the number of steps that this makes. options: see fit.
     """
     model.batch = min(model.batch, len(data.x_train))
     steps_per_epoch = len(data.x_train) // model.rows
     epochs = args.epochs or math.ceil((steps / 20 if args.quick else steps) / steps_per_epoch)
-    if hasattr(model, "rounds"):
+    if falling and hasattr(model, "rounds"):
         model.rounds = epochs * steps_per_epoch
     model.build(Rng(args.seed, device=args.device))
     options = {"x_test": data.x_test, "labels": data.labels_train, "seed": args.seed} | options

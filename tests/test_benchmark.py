@@ -71,6 +71,8 @@ def test_pytorch_computes_the_same_losses_and_gradients(demo):
     peers = demo("peers.pytorch")
     networks = {"vae": peers.VAE, "autoencoder": peers.AutoEncoder}
     for case in demo("peers.cases").CASES:
+        if case.peer not in networks:
+            continue
         model = dataclasses.replace(case.model, batch=16).build(Rng(0))
         network = networks[case.peer](model)
         for theirs, ours in zip(network.parameters(), model.params.named().values()):
@@ -85,3 +87,31 @@ def test_pytorch_computes_the_same_losses_and_gradients(demo):
         assert ours == pytest.approx(loss.item(), rel=1e-4)
         for theirs, where in zip(network.parameters(), model.params.slices().values()):
             np.testing.assert_allclose(model.params.grad[where], theirs.grad.numpy().T.ravel(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("peer", ["gan", "wgan"])
+def test_pytorch_plays_the_same_game(demo, peer):
+    torch = pytest.importorskip("torch", reason="needs PyTorch, which is no dependency: pip install torch")
+    (case,) = (case for case in demo("peers.cases").CASES if case.peer == peer)
+    model = dataclasses.replace(case.model, batch=16, k=1).build(Rng(0))
+    networks = {"gan": demo("peers.pytorch").GAN, "wgan": demo("peers.pytorch").WGAN}[peer](model)
+    for network, params in ((networks.G, model.params_G), (networks.D, model.params_D)):
+        for theirs, ours in zip(network.parameters(), params.named().values()):
+            theirs.data[...] = torch.tensor(ours.T)
+    x, drawn = Rng(1).uniform((16, model.n_features)), Rng(2)
+    noise = [drawn.normal((16, model.n_latent))] + ([drawn.uniform((16, 1))] if peer == "wgan" else [])
+    judging, deceiving = model.objectives  # their names
+    theirs = (
+        networks.discriminator_loss(torch.tensor(x), *map(torch.tensor, noise)),
+        networks.generator_loss(torch.tensor(noise[0])),
+    )
+    ours = getattr(model, judging)(x, Rng(2))[judging], getattr(model, deceiving)(Rng(2))[deceiving]
+    sides = (networks.D, model.params_D), (networks.G, model.params_G)
+    for loss, value, (network, params) in zip(theirs, ours, sides):
+        networks.zero_grad()
+        loss.backward()
+        assert value == pytest.approx(loss.item(), rel=1e-4)
+        scale = np.abs(params.grad).max()
+        for theirs, where in zip(network.parameters(), params.slices().values()):
+            expected = 0 if theirs.grad is None else theirs.grad.numpy().T.ravel()
+            np.testing.assert_allclose(params.grad[where], expected, rtol=1e-3, atol=1e-4 * scale)

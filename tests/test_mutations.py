@@ -10,9 +10,13 @@ from scratchgen import Layer, Parameters, Rng, Sequential, Weight, check_layer, 
 from scratchgen.distributions import reparameterize
 from scratchgen.initialisers import he
 from scratchgen.layers import Dropout, Linear, one_hot
-from scratchgen.losses import kl_standard_normal, softmax_cross_entropy, squared_error
+from scratchgen.losses import kl_standard_normal, loss_D, softmax_cross_entropy, squared_error
+from scratchgen.model import call
+from scratchgen.models.gan import GAN
+from scratchgen.models.wgan import WGAN
 from scratchgen.norms import BatchNorm, normalise
-from scratchgen.optim import Adam
+from scratchgen.optim import Adam, clip_weights
+from scratchgen.second_order import between, gradient_penalty
 
 F64 = "float64"
 
@@ -399,3 +403,113 @@ def test_consistently_wrong_kl_is_its_own_derivative_but_not_the_divergence(wron
     assert not is_the_divergence(wrong)
     assert check_loss(kl_standard_normal, *arrays((3, 4), (3, 4)))
     assert is_the_divergence(kl_standard_normal)
+
+
+# 2, 3, 7, 13. Adversarial training. (4, the penalty without f″, is in test_second_order.py.)
+
+
+def objective_report(model_class, objective, **settings):
+    """The gradient check of one objective of a tiny model of this class."""
+    model, batch = model_class.example(Rng(1, F64), **settings)
+    params = getattr(model, model.objectives[objective])
+
+    def value():
+        return call(getattr(model, objective), rng=Rng(2, F64), **batch)[objective]
+
+    return gradcheck(value, params, together=model.parameters().values())
+
+
+class Flushed(GAN):
+    """numpy-ml's WGAN-GP: what the generator remembers is gone before its backward, so its gradient is 0."""
+
+    def generator_loss(self, rng):
+        losses = super().generator_loss(rng)
+        self.params_G.zero_grad()
+        return losses
+
+
+def test_a_generator_that_never_trains_is_caught():
+    report = objective_report(Flushed, "generator_loss")
+    assert not report
+    assert report.problem == "the analytic gradient is zero everywhere: there is nothing to compare"
+    assert objective_report(GAN, "generator_loss")
+
+
+class FakesActivations(GAN):
+    """gan_numpy: the gradient of D on real examples runs through what the generated ones left in the layers."""
+
+    def discriminator_loss(self, x, rng):
+        self.params_D.zero_grad()
+        fake = self.generator(rng.normal((len(x), self.n_latent)), rng)
+        logits_real, _ = self.discriminator.forward(x, rng)
+        logits_fake, back_fake = self.discriminator.forward(fake, rng)
+        loss, d_real, d_fake = loss_D(logits_real, logits_fake, self.loss)
+        back_fake(d_real, inputs=False)
+        back_fake(d_fake, inputs=False)
+        return {"discriminator_loss": loss}
+
+
+def test_the_activations_of_the_other_batch_are_caught():
+    assert not objective_report(FakesActivations, "discriminator_loss", r1=0.0)
+    assert objective_report(GAN, "discriminator_loss", r1=0.0)
+
+
+class Flipped(WGAN):
+    """numpy-ml's Wasserstein loss with both signs turned round: D lowers its score on real examples, G on its own."""
+
+    def critic_loss(self, x, rng):
+        losses = super().critic_loss(x, rng)
+        self.params_D.grad *= -1
+        return losses | {"critic_loss": -losses["critic_loss"]}
+
+
+def test_flipped_signs_are_their_own_derivative_but_measure_no_distance():
+    """A critic is trained between two heaps one apart; it must score the real heap higher."""
+    settings = {"n_features": 1, "hidden_D": (16,), "output": "linear", "penalty": "clip", "c": 0.3, "lr_D": 0.01}
+
+    def measured(model_class):
+        model = model_class.example(Rng(0, F64), **settings)[0]
+        model.params_G.theta[...] = model.average.average[...] = 0
+        for seed in range(50):
+            model.critic_loss(1 + 0.1 * Rng(seed, F64).normal((32, 1)), Rng(seed, F64))
+            model.optimizer_D.step()
+            clip_weights(model.params_D, model.c)
+        return model.evaluate(np.ones((32, 1)), Rng(0, F64))["wasserstein"]
+
+    for model_class in (WGAN, Flipped):
+        assert objective_report(model_class, "critic_loss", penalty="clip")
+    assert measured(WGAN) > 0.1
+    assert measured(Flipped) < -0.1
+
+
+@pytest.mark.parametrize("shape", [(2000, 1), (2000, 3)])
+def test_a_weight_for_each_pixel_leaves_the_line_between_two_examples(shape):
+    """Points α x + (1 - α) x̂ lie on the line from x̂ to x: the distances to both ends add up to its length."""
+    real, fake = arrays((2000, 3), (2000, 3))
+    alpha = Rng(5, F64).uniform(shape)
+
+    def on_the_line(points):
+        ends = np.linalg.norm(points - real, axis=1) + np.linalg.norm(points - fake, axis=1)
+        return np.allclose(ends, np.linalg.norm(real - fake, axis=1))
+
+    assert on_the_line(alpha * real + (1 - alpha) * fake) == (shape[1] == 1)
+    assert on_the_line(between(real, fake, Rng(6, F64)))
+
+
+class AtRealPoints(WGAN):
+    """The penalty taken at real examples alone, where nothing keeps the slope small on the way to the generated ones."""
+
+    def critic_loss(self, x, rng):
+        losses = super().critic_loss(x, rng)
+        penalty, _ = gradient_penalty(self.critic, x)
+        return losses | {"slope": penalty}
+
+
+def test_the_penalty_of_a_wgan_is_taken_between_real_and_generated():
+    model, batch = WGAN.example(Rng(1, F64))
+    replay, x = Rng(2, F64), batch["x"]
+    x_hat = model.generator(replay.normal((len(x), model.n_latent)))
+    expected = gradient_penalty(model.critic, between(x, x_hat, replay))[0]
+    assert model.critic_loss(x, Rng(2, F64))["slope"] == expected
+    wrong, _ = AtRealPoints.example(Rng(1, F64))
+    assert wrong.critic_loss(x, Rng(2, F64))["slope"] != expected

@@ -5,7 +5,9 @@ from itertools import pairwise
 
 from scratchgen.model import Model
 from scratchgen.models.autoencoder import AutoEncoder
+from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
+from scratchgen.models.wgan import WGAN
 
 
 @dataclass
@@ -32,7 +34,18 @@ def coder(name, model, peer, heads, **options):
     return Case(f"{name}, batch {model.batch}", model, peer, encoder + decoder, **options)
 
 
+def adversaries(name, model, peer):
+    """The case of a round of two networks: k steps of D, each with its penalty, and one of G."""
+    b, g, d = model.batch, (model.n_latent, *model.hidden_G, model.n_features), (model.n_features, *model.hidden_D, 1)
+    forward_G, forward_D = ([(b, m, n) for m, n in pairwise(widths)] for widths in (g, d))
+    slope_D = [(b, n, m) for m, n in pairwise(d)]
+    penalty = forward_D + slope_D + forward_D + [(m, b, n) for m, n in pairwise(d)]  # y, g, du, dW: see second_order.py
+    step_D = forward_G + 2 * linear(b, *d, inputs=False) + penalty
+    return Case(f"{name}, batch {b}", model, peer, model.k * step_D + linear(b, *g, inputs=False) + forward_D + slope_D)
+
+
 POINTS = {"n_features": 2, "hidden": (128, 128), "n_latent": 2, "likelihood": "gaussian"}
+TOY = {"n_features": 2, "n_latent": 2, "hidden_G": (512, 512, 512), "hidden_D": (512, 512, 512), "output": "linear"}
 CASES = [
     coder("VAE 784-400-20", VAE(batch=128), "vae", 2, compiled=True),
     coder("VAE 784-400-20", VAE(batch=32), "vae", 2),
@@ -40,4 +53,6 @@ CASES = [
     coder("VAE 784-1024-20", VAE(hidden=(1024,), batch=128), "vae", 2),
     coder("autoencoder 784-400-20", AutoEncoder(batch=128), "autoencoder", 1),
     coder("VAE 2-128-128-2", VAE(**POINTS, batch=256), "vae", 2),
+    adversaries("GAN with R1, 32-256-512-784", GAN(), "gan"),
+    adversaries("WGAN-GP 2-512-512-512-2, k = 5", WGAN(**TOY, batch=256), "wgan"),
 ]

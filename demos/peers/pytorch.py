@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def mlp(*widths):
-    layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+def mlp(*widths, activation=nn.ReLU):
+    layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), activation())]
     return nn.Sequential(*layers[:-1])
 
 
@@ -45,6 +45,73 @@ class AutoEncoder(nn.Module):
 
     def forward(self, x):
         return F.mse_loss(self.decoder(self.encoder(x)), x, reduction="sum") / len(x)
+
+
+class Adversaries(nn.Module):
+    """G and D, and the two losses of a round. noise, alpha are given in tests only."""
+
+    def __init__(self, model, compiled=lambda network: network):
+        super().__init__()
+        G = mlp(model.n_latent, *model.hidden_G, model.n_features)
+        self.G = compiled(nn.Sequential(*G, nn.Sigmoid()) if model.output == "sigmoid" else G)
+        self.D = compiled(mlp(model.n_features, *model.hidden_D, 1, activation=lambda: nn.LeakyReLU(0.2)))
+        self.model = model
+
+    def noise(self, x):
+        return torch.randn(len(x), self.model.n_latent, device=x.device)
+
+
+class GAN(Adversaries):
+    def discriminator_loss(self, x, z=None):
+        x = x.requires_grad_()
+        real, fake = self.D(x), self.D(self.G(self.noise(x) if z is None else z).detach())
+        loss = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
+        loss = loss + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        (slope,) = torch.autograd.grad(real.sum(), x, create_graph=True)
+        return loss + 0.5 * self.model.r1 * slope.square().sum(dim=1).mean()
+
+    def generator_loss(self, z):
+        fake = self.D(self.G(z))
+        return F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+
+
+class WGAN(Adversaries):
+    def discriminator_loss(self, x, z=None, alpha=None):
+        x_hat = self.G(self.noise(x) if z is None else z).detach()
+        alpha = torch.rand(len(x), 1, device=x.device) if alpha is None else alpha
+        between = (alpha * x + (1 - alpha) * x_hat).requires_grad_()
+        (slope,) = torch.autograd.grad(self.D(between).sum(), between, create_graph=True)
+        penalty = (slope.norm(dim=1) - 1).square().mean()
+        return self.D(x_hat).mean() - self.D(x).mean() + self.model.lam * penalty
+
+    def generator_loss(self, z):
+        return -self.D(self.G(z)).mean()
+
+
+def two_losses(networks, model, device, adam, compiled):
+    networks = networks(model, compiled).to(device)
+    betas = {"betas": (model.beta1, model.beta2)}
+    optimizer_G = adam(networks.G.parameters(), lr=model.lr_G, **betas)
+    optimizer_D = adam(networks.D.parameters(), lr=model.lr_D, **betas)
+
+    def step(x):
+        for part in x.split(model.batch):
+            optimizer_D.zero_grad()
+            networks.discriminator_loss(part).backward()
+            optimizer_D.step()
+        optimizer_G.zero_grad()
+        networks.generator_loss(networks.noise(part)).backward()
+        optimizer_G.step()
+
+    return step
+
+
+def gan(*options):
+    return two_losses(GAN, *options)
+
+
+def wgan(*options):
+    return two_losses(WGAN, *options)
 
 
 def one_loss(network, model, device, adam, compiled):
