@@ -86,14 +86,14 @@ def list_(args):
         print(f"  {name:<24}{sys.modules[model.__module__].__doc__.splitlines()[0]}")
         for field in dataclasses.fields(model):
             value = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-            value = "(from the data)" if field.name == "n_features" else value
+            value = "(from the data)" if field.name in ("n_features", "n_classes") else value
             print(f"      {field.name}={value}")
     print("\ndata sets (--data)\n  " + ", ".join(names()) + ", a folder of pictures, a .npy or .npz file")
     demos = sorted((pathlib.Path(__file__).parent.parent / "demos").glob("*.py"))
     print("\ndemos (python demos/NAME.py)" + ("" if demos else ": in the repository's demos folder"))
     for path in demos:
         if path.stem != "common":
-            print(f"  {path.stem:<20}{ast.get_docstring(ast.parse(path.read_bytes())).splitlines()[0]}")
+            print(f"  {path.stem:<24}{ast.get_docstring(ast.parse(path.read_bytes())).splitlines()[0]}")
 
 
 def gradcheck(args):
@@ -121,6 +121,7 @@ def train(args):
     from .checkpoint import load_model
     from .data import load
     from .fit import fit
+    from .metrics.samples import sample_metrics
     from .models import find_model
     from .settings import parse_settings
 
@@ -137,7 +138,10 @@ def train(args):
     name = args.data or notes.get("data", "digits")
     seed = notes.get("seed", 0) if args.seed is None else args.seed
     data = load(name, seed)
-    if any(field.name == "n_features" for field in dataclasses.fields(model_class)):
+    names = {field.name for field in dataclasses.fields(model_class)}
+    if "n_classes" in names and data.labels_train is not None:
+        settings = {"n_classes": int(max(data.labels_train.max(), data.labels_test.max())) + 1} | settings
+    if "n_features" in names:
         settings = {"n_features": data.x_train.shape[1]} | settings
         if settings["n_features"] != data.x_train.shape[1]:
             raise UsageError(
@@ -145,9 +149,11 @@ def train(args):
                 f"{settings['n_features']}; use other data, or leave --set n_features out"
             )
     model = model_class(**settings).build(Rng(seed, device=device))
+    measure = sample_metrics(data, device) if model.judged_by_samples else None
     history = fit(
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,
-        labels_test=data.labels_test, seed=seed, out=out, resume=args.resume, notes={"data": data.name}, graph=args.graph,
+        labels_test=data.labels_test, seed=seed, out=out, resume=args.resume, measure=measure,
+        notes={"data": data.name}, graph=args.graph,
     )  # fmt: skip
     if notes.get("epoch", -1) >= args.epochs:
         print(f"{out} has {notes['epoch']} epochs already; --epochs is the total")
@@ -203,12 +209,15 @@ def sample(args):
 
 def evaluate(args):
     from .checkpoint import load_model
+    from .metrics.samples import sample_metrics
     from .model import call
 
     model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
     data = data_of(model, notes)
     given = model.on_device(x=data.x_test, labels=data.labels_test) | {"rng": model.rng((0, 0, 2))}
     found = {name: float(value) for name, value in call(model.evaluate, **given).items()}
+    if model.judged_by_samples and (measure := sample_metrics(data, find_device(args.device))):
+        found |= measure(model, model.rng((0, 0, 3)))
     if args.json:
         print(
             json.dumps(

@@ -9,16 +9,8 @@ import functools
 import math
 
 from .backend import array_module
-from .kernels import (
-    activate,
-    activate_backward,
-    activation_kernels,
-    add_matmul,
-    bias_activate,
-    bias_activate_backward,
-    matmul,
-)
-from .layer import Layer, check_width
+from .kernels import activate, activate_backward, activation_kernels
+from .layer import Layer
 
 SIGMOID = "(T(0.5) + T(0.5) * tanh(x / 2))"
 
@@ -233,36 +225,6 @@ class GELU(Activation):
         du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
         d_du = math.sqrt(2 / math.pi) * 6 * 0.044715 * x
         return (1 - t * t) * (du + 0.5 * x * (d_du - 2 * t * du * du))
-
-
-class LinearActivation:
-    """y = f(h), h = x W + b: a Linear and the Activation after it in one step.      dh = f′(h) dy, then as Linear.
-
-    On a GPU the bias, f and the sum over the batch each cost a launch of their own otherwise. Sequential joins the two.
-    """
-
-    def __init__(self, linear, f):
-        self.linear, self.f = linear, f
-
-    def forward(self, x, rng):  # x (B, n_in)
-        linear = self.linear
-        check_width(linear, x, len(linear.W))
-        h = matmul(x, linear.W)
-        y = bias_activate(self.f, h, linear.b)  # h += b, y = f(h), both (B, n_out)
-
-        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
-            if learn:
-                dh = bias_activate_backward(self.f, dy, h, y, linear.db)  # f′ dy, and db += Σ_batch dh
-                add_matmul(linear.dW, x.T, dh)
-            elif inputs:
-                dh = activate_backward(self.f, dy, h, y)
-            if inputs:
-                return matmul(dh, linear.W.T)  # dx (B, n_in)
-
-        return y, backward
-
-    def joined(self, following):
-        return None
 
 
 ACTIVATIONS = {

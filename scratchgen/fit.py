@@ -60,6 +60,10 @@ def fit(
     model.check_data(x, labels)
     if labels is None and "labels" in inspect.signature(model.train_step).parameters:
         raise UsageError(f"a {type(model).__name__} learns from labels, and this data has none")
+    if x_test is not None and labels_test is None and "labels" in inspect.signature(model.evaluate).parameters:
+        raise UsageError(
+            f"a {type(model).__name__} is tested on labels, and these test data have none: give labels_test"
+        )
     batches(len(x), model.rows, model.rng(seed))  # complains of the sizes now, before anything is written
     captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
     run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))

@@ -8,10 +8,10 @@ maximum(x, -x), a variance as a mean of products.
 
 from itertools import pairwise
 
-from .activations import Activation, LinearActivation, ReLU
+from .activations import Activation, ReLU
 from .backend import array_module
 from .initialisers import he, pytorch, zeros
-from .kernels import add_matmul, add_rows, matmul
+from .kernels import activate_backward, add_matmul, add_rows, bias_activate, bias_activate_backward, matmul
 from .layer import Layer, Sequential, Weight, check_width
 
 
@@ -68,6 +68,36 @@ def as_written(layer, forward):
     return getattr(type(layer), "forward", None) is forward and "forward" not in vars(layer)
 
 
+class LinearActivation:
+    """y = f(h), h = x W + b: a Linear and the Activation after it in one step.      dh = f′(h) dy, then as Linear.
+
+    On a GPU the bias, f and the sum over the batch each cost a launch of their own otherwise. Sequential joins the two.
+    """
+
+    def __init__(self, linear, f):
+        self.linear, self.f = linear, f
+
+    def forward(self, x, rng):  # x (B, n_in)
+        linear = self.linear
+        check_width(linear, x, len(linear.W))
+        h = matmul(x, linear.W)
+        y = bias_activate(self.f, h, linear.b)  # h += b, y = f(h), both (B, n_out)
+
+        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
+            if learn:
+                dh = bias_activate_backward(self.f, dy, h, y, linear.db)  # f′ dy, and db += Σ_batch dh
+                add_matmul(linear.dW, x.T, dh)
+            elif inputs:
+                dh = activate_backward(self.f, dy, h, y)
+            if inputs:
+                return matmul(dh, linear.W.T)  # dx (B, n_in)
+
+        return y, backward
+
+    def joined(self, following):
+        return None
+
+
 class Dropout(Layer):
     """y = x m / (1 - p), m = 0 with probability p, else 1, so that E[y] = x.      dx = dy m / (1 - p), with the same m.
 
@@ -112,83 +142,6 @@ def log_softmax(logits):
     xp = array_module(logits)
     shifted = logits - logits.max(axis=1, keepdims=True)  # the largest becomes 0: exp cannot overflow
     return shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
-
-
-class Embedding(Layer):
-    """y = W[label], written as one_hot(label) W.      dW = one_hotᵀ dy. Labels have no gradient.
-
-    A product with one-hot rows rather than an indexed sum: on a GPU, adding to the same row from many threads gives
-    another rounding at every run.
-    """
-
-    def __init__(self, n_classes, n_dim, init=he):
-        self.W = Weight((n_classes, n_dim), init, fan_in=n_dim)
-
-    def forward(self, labels, rng):  # labels (B,) integers
-        rows = one_hot(labels, len(self.W), self.W.dtype)  # (B, n_classes)
-
-        def backward(dy, learn=True, inputs=True):
-            if learn:
-                add_matmul(self.dW, rows.T, dy)
-
-        return matmul(rows, self.W), backward
-
-    @classmethod
-    def example(cls, rng):
-        return cls(4, 3), rng.integers(4, 6)
-
-
-class TimeEmbedding(Layer):
-    """y = [cos ω t, sin ω t], ω from 1 down towards 1/max_period.      dt = Σ ω (cos(ω t) d_sin - sin(ω t) d_cos)
-
-    Vaswani et al. 2017, section 3.5. t (B,) becomes (B, n_dim): near times look alike, far ones do not.
-    """
-
-    def __init__(self, n_dim, max_period=10_000):
-        if n_dim % 2:
-            raise ValueError(f"TimeEmbedding: n_dim must be even, got {n_dim}")
-
-        def frequencies(rng, shape, fan_in):
-            return rng.array([max_period ** (-k / shape[0]) for k in range(shape[0])])
-
-        self.omega = Weight((n_dim // 2,), frequencies, constant=True)
-
-    def forward(self, t, rng):
-        xp = array_module(t)
-        if t.ndim != 1:
-            raise ValueError(f"TimeEmbedding got times of shape {t.shape}, expected (B,)")
-        angle = t.astype(self.omega.dtype)[:, None] * self.omega  # (B, n_dim / 2); integer times would give float64
-        cos, sin = xp.cos(angle), xp.sin(angle)
-
-        def backward(dy, learn=True, inputs=True):
-            half = dy.shape[1] // 2
-            if inputs:
-                return ((cos * dy[:, half:] - sin * dy[:, :half]) * self.omega).sum(axis=1)
-
-        return xp.concatenate([cos, sin], axis=1), backward
-
-    @classmethod
-    def example(cls, rng):
-        return cls(6), 10 * rng.uniform(4)
-
-
-class Concat(Layer):
-    """(x, c) -> y = [x, c] side by side: how a condition c enters a network.      dx, dc: dy cut at the same place."""
-
-    def forward(self, pair, rng):
-        x, c = pair  # (B, n), (B, m)
-        if x.ndim != 2 or c.ndim != 2 or len(x) != len(c):
-            raise ValueError(f"Concat got shapes {x.shape} and {c.shape}, expected (B, n) and (B, m)")
-        n = x.shape[1]
-
-        def backward(dy, learn=True, inputs=True):
-            return dy[:, :n], dy[:, n:]
-
-        return array_module(x).concatenate([x, c], axis=1), backward
-
-    @classmethod
-    def example(cls, rng):
-        return cls(), (rng.normal((4, 3)), rng.normal((4, 2)))
 
 
 class Residual(Layer):

@@ -56,6 +56,8 @@ class Model:
     # A CUDA graph (graph.py) repeats one train_step on the same memory. False for a model whose steps are not all alike, or
     # that binds new arrays: self.m = 0.9 * self.m + ... where self.m *= 0.9; self.m += ... would do.
     capturable = True
+    # True where the losses do not say how good the samples are: `train` and `evaluate` then measure these too.
+    judged_by_samples = False
     uses_stop = False  # True where a value contains stop(): central differences do not see it
 
     def __post_init__(self):

@@ -33,6 +33,8 @@ from scratchgen.selfcheck import named
 LAUNCHES = {
     ("autoencoder", 0): 32,
     ("autoencoder", 1): 38,
+    ("classifier", 0): 27,
+    ("classifier", 1): 44,
     ("conditional_gan", 0): 115,
     ("conditional_gan", 1): 162,
     ("conditional_gan", 2): 124,

@@ -36,7 +36,7 @@ def train(name, variant, epochs, out=None, **options):
     batches = [model_class.example(Rng((1, k)), **settings)[1] for k in range(STEPS)]
     data = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     model = model_class.example(Rng(0), **settings)[0]
-    data["x_test"] = data["x"][: model.batch]
+    data |= {f"{key}_test": array[: model.batch] for key, array in data.items()}
     return model, fit(model, **data, epochs=epochs, seed=3, out=out, **options)
 
 

@@ -1,6 +1,7 @@
 """What no gradient check sees in an adversarial model: signs, who learns from what, schedules, kinds of pairs."""
 
 import inspect
+import json
 import math
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchgen import Rng, UsageError, losses
+from scratchgen.__main__ import main
 from scratchgen.backend import to_host
+from scratchgen.checkpoint import read_checkpoint
 from scratchgen.fit import fit
 from scratchgen.model import call
 from scratchgen.models import find_model
@@ -339,3 +342,79 @@ def test_pixels_are_wanted_for_a_sigmoid():
     model = GAN(n_features=2, batch=4).build(Rng(0))
     with pytest.raises(UsageError, match=r"output=sigmoid needs pixels in .*--set output=linear"):
         fit(model, 5 * pixels(8, 2), epochs=1, progress=False)
+
+
+# ---- the quality of samples, beside the losses ----
+
+
+def test_a_measure_stands_beside_the_losses_and_resumes_with_them(tmp_path):
+    def run(folder, epochs, **options):
+        model = GAN.example(Rng(0))[0]
+
+        def measure(model, rng):
+            return {"drawn": float(model.sample(3, rng).sum())}
+
+        return fit(model, pixels(12), epochs=epochs, measure=measure, out=tmp_path / folder, progress=False, **options)
+
+    whole = run("whole", 3)
+    run("parts", 1)
+    parts = run("parts", 3, resume=True)
+    assert [row["drawn"] for row in parts] == [row["drawn"] for row in whole]
+    assert len({row["drawn"] for row in whole}) == 3
+    header, *rows = (tmp_path / "parts" / "history.csv").read_text().splitlines()
+    assert "drawn" in header.split(",") and len(rows) == 3
+
+
+def test_a_measure_that_is_not_always_there():
+    calls = []
+
+    def measure(model, rng):
+        calls.append(1)
+        return {"seldom": 1.0} if len(calls) == 2 else {}
+
+    history = fit(GAN.example(Rng(0))[0], pixels(8), epochs=3, measure=measure, progress=False)
+    assert ["seldom" in row for row in history] == [False, True, False]
+
+
+TRAIN = ["--epochs", "2", "--set", "hidden_G=8", "hidden_D=8", "n_latent=2"]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "names"),
+    [
+        ("gan", "digits", ["frechet", "rarest_class"]),
+        ("conditional_gan", "digits", ["frechet", "rarest_class"]),
+        ("wgan", "ring", ["modes", "high_quality", "reverse_kl"]),
+    ],
+)
+def test_the_command_line_measures_samples_after_every_epoch(model, data, names, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = tmp_path / "run"
+    linear = [] if data == "digits" else ["output=linear"]
+    assert main(["train", model, "--data", data, "--out", str(out), *TRAIN, *linear]) == 0
+    header, *rows = (out / "history.csv").read_text().splitlines()
+    assert len(rows) == 2 and set(names) <= set(header.split(","))
+    printed = capsys.readouterr().out
+    assert all(f"{name} " in printed for name in names)
+    assert main(["evaluate", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(names) <= found.keys()
+    label = ["--label", "7"] if model == "conditional_gan" else []
+    assert main(["sample", str(out), "-n", "4", "-o", str(out / "x.npy"), *label]) == 0
+    assert np.load(out / "x.npy").shape == (4, 64 if data == "digits" else 2)
+
+
+def test_labels_of_the_data_decide_the_number_of_classes(tmp_path, monkeypatch, capsys):
+    assert (
+        main(["train", "conditional_gan", "--data", "ring", "--out", str(tmp_path / "run"), *TRAIN, "output=linear"])
+        == 0
+    )
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.npz")[0]["settings"]["n_classes"] == 8
+    assert main(["sample", str(tmp_path / "run"), "-n", "4", "-o", "x.npy", "--label", "8"]) == 2
+    assert "label 8: expected 0 ... 7" in capsys.readouterr().err
+
+
+def test_a_model_tested_on_labels_wants_them():
+    model, batch = find_model("classifier").example(Rng(0))
+    with pytest.raises(UsageError, match="tested on labels, and these test data have none: give labels_test"):
+        fit(model, **batch, x_test=batch["x"], epochs=1, progress=False)

@@ -6,8 +6,9 @@ import pytest
 
 from scratchgen import Layer, Parameters, Rng, Sequential, Weight, check_layer, check_loss, gradcheck, stop
 from scratchgen.activations import ReLU, Tanh
+from scratchgen.embeddings import Concat
 from scratchgen.initialisers import he, ones
-from scratchgen.layers import Concat, Dropout, Linear, mlp
+from scratchgen.layers import Dropout, Linear, mlp
 from scratchgen.losses import bernoulli_nll, squared_error
 from scratchgen.norms import BatchNorm
 from scratchgen.optim import SGD

@@ -20,7 +20,8 @@ import scratchgen
 from scratchgen import Layer, Parameters, Rng, Sequential, check_layer, check_loss, initialisers, losses, selfcheck
 from scratchgen.activations import ELU, GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from scratchgen.distributions import gaussian_head, reparameterize
-from scratchgen.layers import Concat, Dropout, Embedding, Linear, Maxout, Residual, TimeEmbedding, mlp
+from scratchgen.embeddings import Concat, Embedding, TimeEmbedding
+from scratchgen.layers import Dropout, Linear, Maxout, Residual, mlp
 from scratchgen.models import find_model, model_names
 from scratchgen.models.vae import VAE
 from scratchgen.norms import BatchNorm, LayerNorm, RunningMoments

@@ -13,18 +13,9 @@ import scratchgen.norms
 from scratchgen import Layer, Parameters, Rng, Sequential, Weight, losses
 from scratchgen.activations import Activation, ReLU, SiLU, Tanh
 from scratchgen.distributions import gaussian_head, reparameterize
+from scratchgen.embeddings import Concat, Embedding, TimeEmbedding
 from scratchgen.initialisers import ones
-from scratchgen.layers import (
-    Concat,
-    Dropout,
-    Embedding,
-    Linear,
-    Maxout,
-    Residual,
-    TimeEmbedding,
-    mlp,
-    one_hot,
-)
+from scratchgen.layers import Dropout, Linear, Maxout, Residual, mlp, one_hot
 from scratchgen.norms import BatchNorm, LayerNorm, RunningMoments
 from scratchgen.optim import SGD
 

@@ -11,7 +11,8 @@ from scipy.special import erf, expit
 
 from scratchgen import Parameters, Rng, Sequential, Weight, initialisers
 from scratchgen.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
-from scratchgen.layers import Concat, Dropout, Embedding, Linear, Maxout, Residual, TimeEmbedding, mlp
+from scratchgen.embeddings import Concat, Embedding, TimeEmbedding
+from scratchgen.layers import Dropout, Linear, Maxout, Residual, mlp
 from scratchgen.norms import BatchNorm, LayerNorm, RunningMoments
 
 F64 = "float64"

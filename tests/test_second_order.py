@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from scratchgen import Layer, Parameters, Rng, Sequential, Weight, gradcheck
 from scratchgen.activations import ACTIVATIONS, LeakyReLU, ReLU, Tanh
+from scratchgen.embeddings import TimeEmbedding
 from scratchgen.initialisers import he
-from scratchgen.layers import Linear, Maxout, Residual, TimeEmbedding, mlp
+from scratchgen.layers import Linear, Maxout, Residual, mlp
 from scratchgen.norms import BatchNorm, LayerNorm
 from scratchgen.second_order import between, gradient_penalty
 

@@ -9,7 +9,8 @@ import pytest
 from scratchgen import Parameters, Rng, initialisers
 from scratchgen.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from scratchgen.distributions import gaussian_log_prob
-from scratchgen.layers import Concat, Embedding, Linear, Maxout, Residual, mlp
+from scratchgen.embeddings import Concat, Embedding
+from scratchgen.layers import Linear, Maxout, Residual, mlp
 from scratchgen.losses import (
     absolute_error,
     bernoulli_nll,

@@ -45,6 +45,7 @@ class ConditionalGAN(Model):
     rounds: int = 0  # of the whole training: the rates stay for half of them, then fall linearly to 0; 0: they stay
     averaging: float = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
 
+    judged_by_samples = True
     variants = (
         {},
         {"condition": "vector", "loss": "hinge", "r1": 0.0, "dropout": 0.0, "k": 2, "averaging": 0.0},

@@ -56,6 +56,7 @@ class GAN(Model):
     rounds: int = 0  # of the whole training: the rates stay for half of them, then fall linearly to 0; 0: they stay
     averaging: float = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
 
+    judged_by_samples = True
     variants = (
         {},
         {"loss": "minimax", "optimizer": "sgd", "k": 2, "dropout": 0.3, "r1": 0.0},

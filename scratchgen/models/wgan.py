@@ -46,6 +46,7 @@ class WGAN(Model):
     rounds: int = 0  # of the whole training: the rates stay for half of them, then fall linearly to 0; 0: they stay
     averaging: float = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
 
+    judged_by_samples = True
     variants = (
         {},
         {"one_sided": True, "activation_D": "tanh", "k": 2, "lam": 1.0, "output": "linear"},
