@@ -109,7 +109,10 @@ class LeakyReLU(Activation):
         return xp.maximum(x, self.a * x)
 
     def df(self, xp, x, y):
-        return self.a + (1 - self.a) * (x > 0).astype(x.dtype)
+        slope = (x > 0).astype(x.dtype)
+        slope *= 1 - self.a
+        slope += self.a
+        return slope
 
     def ddf(self, xp, x, y):
         return None

@@ -13,7 +13,10 @@ from scratchgen import Rng, UsageError, losses
 from scratchgen.__main__ import main
 from scratchgen.backend import to_host
 from scratchgen.checkpoint import read_checkpoint
+from scratchgen.data import load
 from scratchgen.fit import fit
+from scratchgen.metrics.coverage import coverage
+from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.model import call
 from scratchgen.models import find_model
 from scratchgen.models.conditional_gan import ConditionalGAN
@@ -418,3 +421,50 @@ def test_a_model_tested_on_labels_wants_them():
     model, batch = find_model("classifier").example(Rng(0))
     with pytest.raises(UsageError, match="tested on labels, and these test data have none: give labels_test"):
         fit(model, **batch, x_test=batch["x"], epochs=1, progress=False)
+
+
+# ---- what they reach ----
+
+
+def trained(model, data, rounds):
+    epochs = math.ceil(rounds / (len(data.x_train) // model.rows))
+    model.rounds = epochs * (len(data.x_train) // model.rows)
+    fit(model.build(Rng(0)), data.x_train, labels=data.labels_train, epochs=epochs, progress=False)
+    return model
+
+
+DIGITS = {"n_features": 64, "hidden_G": (128, 256), "hidden_D": (256, 128)}
+
+
+@pytest.mark.slow
+def test_a_gan_makes_digits_nearly_as_near_to_real_ones_as_real_ones_are():
+    data = load("digits")
+    judge, model = FrechetJudge(data), trained(GAN(**DIGITS), data, 7_500)
+    x = model.sample(2_000, model.rng(1))
+    assert judge.distance(x) <= 2 * judge.floor(2_000)
+    assert judge.classes(x).min() >= 0.05
+
+
+@pytest.mark.slow
+def test_a_conditional_gan_makes_the_digit_asked_for():
+    data = load("digits")
+    judge, model = FrechetJudge(data), trained(ConditionalGAN(**DIGITS, r1=0.3), data, 5_000)
+    asked = np.repeat(np.arange(10), 100)
+    assert (judge.classifier.predict(model.generate(asked, model.rng(1))) == asked).mean() >= 0.98
+
+
+@pytest.mark.slow
+def test_a_wasserstein_gan_covers_the_ring():
+    data, scale = load("ring"), math.sqrt(2)
+    sizes = {
+        "n_features": 2,
+        "n_latent": 2,
+        "hidden_G": (128,) * 3,
+        "hidden_D": (128,) * 3,
+        "output": "linear",
+        "batch": 128,
+    }
+    model = WGAN(**sizes, batch=128, lam=0.1, k=1, lr_G=1e-3, lr_D=1e-3, averaging=0.995)
+    toy, data.x_train = data.toy, scale * data.toy.sample(20_000, Rng(1))
+    found = coverage(trained(model, data, 7_000).sample(2_500, Rng(2)) / scale, toy.centres, toy.sigma)
+    assert found["modes"] == 8 and found["high_quality"] >= 0.92 and found["reverse_kl"] <= 0.01

@@ -41,7 +41,7 @@ def direction(g, centre, one_sided):
     """∂ mean (‖g‖ - centre)² / ∂g."""
     norm = np.sqrt((g * g).sum(axis=1, keepdims=True))
     excess = np.maximum(norm - centre, 0) if one_sided else norm - centre
-    return 2 * excess * g / norm / len(g)
+    return 2 * excess * g / np.maximum(norm, 1e-12) / len(g)  # a slope of 0 where every ReLU is off
 
 
 def weight_gradient(D, params, x):
@@ -70,7 +70,7 @@ def test_two_ordinary_passes_say_the_same(name, penalty, seed, weight):
     centre, one_sided = penalty
     g = slopes(D, x)
     value, found = penalty_gradient(D, params, x, weight, centre=centre, one_sided=one_sided)
-    np.testing.assert_allclose(value, value_of(g, centre, one_sided), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(value, value_of(g, centre, one_sided), rtol=1e-10, atol=1e-15)
 
     v = weight * direction(g, centre, one_sided)
     params.cast("complex128")
