@@ -18,10 +18,10 @@ from common import run
 from scratchgen.backend import Rng
 from scratchgen.distributions import diagonal_gaussian_log_prob
 from scratchgen.divergences import gan_value, grid, js, optimal_discriminator
-from scratchgen.layer import Parameters
 from scratchgen.layers import Linear
 from scratchgen.losses import loss_G
 from scratchgen.optim import SGD
+from scratchgen.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 START, MEAN, VARIANCE, RATE = (1.5, -1.0), 2.0, 1.0, 0.02

@@ -19,10 +19,10 @@ from scratchgen.activations import Tanh
 from scratchgen.backend import Rng
 from scratchgen.data.toys import Mixture
 from scratchgen.divergences import gan_value, grid, js, optimal_discriminator
-from scratchgen.layer import Parameters
 from scratchgen.layers import mlp
 from scratchgen.losses import loss_D
 from scratchgen.optim import Adam, cosine
+from scratchgen.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 SHIFTS, SHOWN = (6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0), (5, 1.5, 0)

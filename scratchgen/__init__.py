@@ -2,8 +2,9 @@
 
 from .backend import Rng, UsageError, array_module, stop, to_host
 from .gradcheck import check_layer, check_loss, gradcheck
-from .layer import Layer, Parameters, Sequential, Weight
+from .layer import Layer, Sequential, Weight
 from .model import Model
+from .parameters import Parameters
 
 __version__ = "0.1.0"
 __all__ = [

@@ -16,7 +16,8 @@ import numpy as np
 
 from .backend import Rng
 from .derivative import CENTRAL, COMPLEX, Check, GradReport
-from .layer import Layer, Parameters, Weight
+from .layer import Layer, Weight
+from .parameters import Parameters
 
 # Streams of random numbers, one for each use: were w the same numbers as x, a normalising layer would have gradient 0.
 MOVE, INPUT, OUTPUT = 1001, 1002, 1003

@@ -10,7 +10,7 @@ import math
 from typing import get_args
 
 from .backend import UsageError
-from .layer import Parameters
+from .parameters import Parameters
 from .settings import check_setting
 
 

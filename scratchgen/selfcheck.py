@@ -16,11 +16,12 @@ from .activations import ACTIVATIONS, Activation, Tanh
 from .backend import Rng
 from .derivative import GradReport
 from .gradcheck import check_layer, check_loss, gradcheck
-from .layer import Layer, Parameters, Sequential
+from .layer import Layer, Sequential
 from .layers import Linear, Residual, mlp
 from .model import call
 from .models import find_model, model_names
 from .norms import BatchNorm, LayerNorm
+from .parameters import Parameters
 from .second_order import Gradient, gradient_penalty
 
 

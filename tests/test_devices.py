@@ -21,11 +21,12 @@ from scratchgen.checkpoint import load_model, save_checkpoint
 from scratchgen.data import TOYS
 from scratchgen.fit import Stopped, fit
 from scratchgen.initialisers import INITIALISERS, ones, zeros
-from scratchgen.layer import Layer, Parameters, Sequential
+from scratchgen.layer import Layer, Sequential
 from scratchgen.layers import Dropout, Linear, Maxout, Residual, mlp
 from scratchgen.model import call
 from scratchgen.models import find_model, model_names
 from scratchgen.norms import BatchNorm
+from scratchgen.parameters import Parameters
 from scratchgen.second_order import Gradient, gradient_penalty
 from scratchgen.selfcheck import named
 

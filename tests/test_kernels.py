@@ -21,8 +21,9 @@ from scratchgen.activations import ACTIVATIONS, Activation, ReLU
 from scratchgen.backend import Rng
 from scratchgen.cuda import add_rows_source
 from scratchgen.kernels import Kernel
-from scratchgen.layer import Parameters, Sequential
+from scratchgen.layer import Sequential
 from scratchgen.layers import Linear, mlp
+from scratchgen.parameters import Parameters
 
 FUSED = {name: found for name, found in vars(kernels).items() if isinstance(found, Kernel)}
 FUSED |= {k.name: k for f in ACTIVATIONS.values() for k in kernels.activation_kernels(f()).values()}

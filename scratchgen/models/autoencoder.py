@@ -13,12 +13,13 @@ from typing import Literal
 
 from ..activations import ACTIVATIONS, sigmoid
 from ..initialisers import INITIALISERS
-from ..layer import Parameters, Sequential
+from ..layer import Sequential
 from ..layers import mlp
 from ..losses import bernoulli_nll, squared_error
 from ..model import Model
 from ..norms import RunningMoments
 from ..optim import Adam
+from ..parameters import Parameters
 
 
 @dataclass(eq=False)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from ..activations import ReLU
 from ..backend import array_module
-from ..layer import Parameters, Sequential
+from ..layer import Sequential
 from ..layers import log_softmax, mlp
 from ..losses import softmax_cross_entropy
 from ..model import Model
 from ..optim import Adam, cosine
+from ..parameters import Parameters
 
 
 @dataclass(eq=False)

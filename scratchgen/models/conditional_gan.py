@@ -14,11 +14,12 @@ from typing import Literal
 
 from ..activations import LeakyReLU, Sigmoid
 from ..backend import UsageError, array_module
-from ..layer import Parameters, Sequential
+from ..layer import Sequential
 from ..layers import mlp, one_hot
 from ..losses import ADVERSARIAL, loss_D, loss_G
 from ..model import Model, saturation
 from ..optim import EMA, Adam, linear
+from ..parameters import Parameters
 from ..second_order import gradient_penalty
 
 

@@ -18,11 +18,12 @@ from typing import Literal
 
 from ..activations import LeakyReLU, Sigmoid
 from ..backend import UsageError
-from ..layer import Parameters, Sequential
+from ..layer import Sequential
 from ..layers import mlp
 from ..losses import ADVERSARIAL, loss_D, loss_G
 from ..model import Model, saturation
 from ..optim import EMA, SGD, Adam, Annealed, linear
+from ..parameters import Parameters
 from ..second_order import gradient_penalty
 
 
@@ -39,7 +40,7 @@ class GAN(Model):
     k: int = 1  # steps of D a round, each on a batch of its own
     g_steps: int = 1  # steps of G a round
     pack: int = 1  # how many examples D judges at once
-    r1: float = 0.3  # γ
+    r1: float = 1.0  # γ
     dropout: float = 0.0  # in D
     noise: float = 0.0  # standard deviation of the noise on D's inputs at the start
     spared: float = 0.0  # the fraction of an example's numbers that this noise spares

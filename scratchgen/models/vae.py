@@ -17,11 +17,11 @@ from typing import Literal
 from ..activations import ACTIVATIONS, sigmoid
 from ..distributions import gaussian_head, gaussian_posterior, reparameterize
 from ..initialisers import INITIALISERS
-from ..layer import Parameters
 from ..layers import mlp
 from ..losses import bernoulli_nll, gaussian_nll
 from ..model import Model
 from ..optim import Adam
+from ..parameters import Parameters
 
 
 @dataclass(eq=False)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import ACTIVATIONS, Sigmoid
-from ..layer import Parameters, Sequential
+from ..layer import Sequential
 from ..layers import mlp
 from ..losses import loss_D, loss_G
 from ..model import Model
 from ..optim import EMA, Adam, RMSProp, clip_weights, linear
+from ..parameters import Parameters
 from ..second_order import between, gradient_penalty
 
 

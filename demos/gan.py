@@ -1,0 +1,71 @@
+"""A GAN learns to write digits, and only a measure beside its losses says how well.
+
+Above: what G makes of the same 36 codes after some of its epochs. Below: both losses, which settle early and then say
+nothing; the Fréchet distance to training pictures in the features of a classifier, which goes on falling, with its floor,
+the distance of real test pictures; and how often each digit is made. --data mnist is the real thing, and takes minutes. G
+never saw a picture: its loss takes none. Read scratchgen/models/gan.py, scratchgen/metrics/frechet.py. (Rows G3, G14)
+"""
+
+import numpy as np
+from common import nearest, pictures, run, train
+
+from scratchgen.backend import to_host
+from scratchgen.metrics.frechet import FrechetJudge
+from scratchgen.models.gan import GAN
+from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_curves, show_images
+
+
+def main(args):
+    data = pictures(args)
+    judge = FrechetJudge(data)
+    small = data.x_train.shape[1] <= 100
+    sizes = {"hidden_G": (128, 256), "hidden_D": (256, 128), "r1": 0.3} if small else {}
+    model = GAN(n_features=data.x_train.shape[1], **sizes)
+    snapshots = {}
+
+    def measure(model, rng):
+        epoch = len(snapshots) + 1
+        snapshots[epoch] = to_host(model.sample(36, model.rng((args.seed, 0, 2))))
+        due = epoch % 10 == 0 or epoch < 10 or not small
+        return {"frechet": judge.distance(model.sample(2_000, rng))} if due else {}
+
+    model, history = train(model, data, args, 7_500 if small else 20_000, measure=measure, x_test=None)
+    seconds = sum(row["seconds"] for row in history)
+    n_test = 2_000 if small else 10_000
+    x = to_host(model.sample(n_test, model.rng((args.seed, 0, 3))))
+    distance, floor, classes = judge.distance(x), judge.floor(n_test), judge.classes(x)
+    print(f"{len(history)} epochs in {seconds:.0f} s; the classifier reads {judge.accuracy:.1%} of the test pictures")
+    print(
+        f"Fréchet distance of {n_test} samples {distance:.2f}, of real ones {floor:.2f}; ratio {distance / floor:.2f}"
+    )
+    print(f"the rarest digit is {classes.argmin()}, {classes.min():.1%} of the samples")
+    found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
+    print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
+
+    n_epochs = len(history)
+    shown = sorted({1, *(max(1, round(n_epochs * part)) for part in (0.02, 0.1, 0.3, 1.0))})
+    figure, axes = new_figure(2.3 * 5, 5.2, 2, 1, height_ratios=[1, 0.9])
+    for axis in axes[:, 0]:
+        axis.axis("off")
+    above, below = axes[0, 0].get_subplotspec(), axes[1, 0].get_subplotspec()
+    for place, epoch in zip(above.subgridspec(1, 5), shown):
+        show_images(figure.add_subplot(place), snapshots[epoch], data.shape, 6, f"after epoch {epoch}", pixels=40)
+    left, middle, right = (figure.add_subplot(place) for place in below.subgridspec(1, 3))
+    epochs = [row["epoch"] for row in history]
+    losses = {name: [row[f"{name}_loss"] for row in history] for name in ("discriminator", "generator")}
+    show_curves(left, epochs, losses, "losses", "epoch", "nats")
+    measured = [(row["epoch"], row["frechet"]) for row in history if "frechet" in row]
+    middle.plot(*zip(*measured), color=BLUE)
+    middle.axhline(floor, color=GREY, linestyle="--", label="real test pictures")
+    middle.set(yscale="log", xlabel="epoch")
+    middle.set_title("Fréchet distance (squared)", fontsize=10)
+    middle.legend(fontsize=8, frameon=False)
+    right.bar(np.arange(len(classes)), classes, color=BLUE)
+    right.axhline(1 / len(classes), color=GREY, linestyle="--")
+    right.set(xticks=np.arange(len(classes)), xlabel="digit, as the classifier reads it")
+    right.set_title("share of the samples", fontsize=10)
+    save_figure(figure, args.out / "gan.png")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

@@ -1,0 +1,118 @@
+"""A GAN in one dimension, seen whole: data, p_g, D, and below them where G carries each z, at four moments and animated.
+
+At first p_g lies beside the data and D means little; D alone is trained and comes near p / (p + p_g), which rises to where
+the data are; G, led by that slope, carries its points there; at the end p_g lies on the data and D = ½ over them, having
+nothing left to tell. This is figure 1 of Goodfellow et al. 2014 (1.2 of gan-vae-notes), with true curves for drawn ones:
+p_g comes from 50,000 equally likely z, and its jumps are the kinks of a G of straight pieces. The arrows join z with
+x = G(z); where they crowd, p_g is high. Beyond the data D keeps some old opinion, for nothing is shown to it there any
+more. G is started to the right of the data. Read scratchgen/models/gan.py. (Row G2)
+"""
+
+from statistics import NormalDist
+
+import numpy as np
+from common import run
+
+from scratchgen.backend import Rng
+from scratchgen.data.toys import Mixture
+from scratchgen.divergences import wasserstein_samples
+from scratchgen.fit import blas_threads
+from scratchgen.models.gan import GAN
+from scratchgen.optim import Adam
+from scratchgen.plots import BLUE, GREY, RED, new_figure, save_animation, save_figure
+
+DATA = Mixture("bumps", 0.5, [[-1.0], [1.0]], [0.6, 0.4])
+X = np.linspace(-4, 6, 201, dtype=np.float32)  # where D is drawn; the edges of p_g's bins
+QUANTILES = np.array([[NormalDist().inv_cdf((i + 0.5) / 50_000)] for i in range(50_000)], np.float32)
+ARROWS = 24
+
+
+def state(model):
+    """What is drawn of a moment: D on X, p_g between its points, and G of every z in QUANTILES."""
+    d = 1 / (1 + np.exp(-model.judge(X[:, None])[:, 0]))
+    made = model.generator(QUANTILES)[:, 0]
+    p_g = np.histogram(made, X)[0] / (len(made) * (X[1] - X[0]))
+    return d, p_g, made
+
+
+def draw(above, below, moment, title):
+    d, p_g, made = moment
+    p = np.exp(DATA.log_density(X[:, None]))
+    middles = (X[1:] + X[:-1]) / 2
+    for axis in (above, below):
+        axis.clear()
+    above.fill_between(X, p, color=GREY, alpha=0.3, linewidth=0, label="data, p")
+    above.plot(middles, p_g, color=BLUE, label="generated, p_g")
+    above.plot(X, d, color=RED, label="D")
+    above.axhline(0.5, color=RED, linewidth=0.6, linestyle=":")
+    above.legend(fontsize=8, frameon=False, loc="upper right")
+    above.set(xlim=(X[0], X[-1]), ylim=(0, 1.5), xticklabels=[], yticks=[0, 0.5, 1])
+    above.set_title(title, fontsize=9)
+    some = slice(len(made) // ARROWS // 2, None, len(made) // ARROWS)
+    z, x = QUANTILES[some, 0] + 1, made[some]  # z = 0 stands under the middle of the picture
+    below.quiver(
+        z,
+        0 * z,
+        x - z,
+        1 + 0 * z,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=1.5,
+        units="dots",
+        color=BLUE,
+        headwidth=6,
+    )
+    below.set(xlim=(X[0], X[-1]), ylim=(0, 1), yticks=[0, 1], yticklabels=["z", "x"])
+    below.tick_params(axis="y", length=0)
+
+
+def main(args):
+    args.device = "cpu"  # the curves are plain NumPy
+    ahead, rounds = (40, 400) if args.quick else (500, 8_000)
+    model = GAN(
+        n_features=1, n_latent=1, hidden_G=(32, 32), hidden_D=(32, 32), output="linear", r1=0.05, batch=256,
+        lr_G=5e-4, lr_D=2e-3, k=2, rounds=rounds, averaging=0.0,
+    ).build(Rng(args.seed))  # fmt: skip
+    model.params_G.named()["generator.4.b"][...] = 3.5  # G starts beside the data
+    rng, moments = model.rng((args.seed, 1)), {-ahead: state(model)}
+    alone = Adam(model.params_D, model.lr_D)  # its own: steps of optimizer_D would let D's rate fall to 0 before G's
+    with blas_threads(model):
+        for step in range(1, ahead + 1):
+            model.discriminator_loss(DATA.sample(model.batch, rng), rng)
+            alone.step()
+            if step % (ahead // 4) == 0:
+                moments[step - ahead] = state(model)
+        for step in range(1, rounds + 1):
+            model.train_step(DATA.sample(model.rows, rng), rng)
+            if step % (rounds // 400) == 0:
+                moments[step] = state(model)
+    x = DATA.sample(50_000, rng)
+    figure, axes = new_figure(13, 4.6, 2, 4, height_ratios=[2, 1])
+    first = rounds // 50
+    names = {-ahead: "start", 0: f"after {ahead} steps of D alone", first: f"then {first} rounds of both"}
+    for (above, below), (step, name) in zip(axes.T, (names | {rounds: f"{rounds:,} rounds"}).items()):
+        d, _, made = moments[step]
+        off, far = np.abs(np.interp(x[:, 0], X, d) - 0.5).mean(), wasserstein_samples(x, made)
+        draw(above, below, moments[step], f"{name}\nover the data |D - ½| = {off:.3f};  W₁ = {far:.2f}")
+        print(f"{name}: mean |D - ½| over the data {off:.4f}, Wasserstein distance of p_g to the data {far:.3f}")
+        if step > -ahead:
+            above.get_legend().remove()
+    print(f"two samples of the data, 50,000 points each: {wasserstein_samples(x, DATA.sample(50_000, rng)):.3f}")
+    save_figure(figure, args.out / "gan_1d.png")
+
+    figure, axes = new_figure(6, 4.8, 2, 1, height_ratios=[2, 1])
+    steps = np.array([step for step in moments if step > 0])
+    chosen = steps[
+        np.unique(np.geomspace(1, len(steps), 8 if args.quick else 40).round().astype(int) - 1)
+    ]  # the beginning moves fastest
+
+    def frame(step):
+        name = f"D alone, step {step + ahead}" if step <= 0 else f"round {step:,} of both"
+        draw(axes[0, 0], axes[1, 0], moments[step], name)
+
+    save_animation(figure, frame, [*(step for step in moments if step <= 0), *chosen], args.out / "gan_1d.gif")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
