@@ -60,6 +60,11 @@ def pictures(args):
     return data
 
 
+def picture_path(args, name):
+    """Where the picture goes: NAME.png, or NAME_mnist.png and the like for other data than the bundled digits."""
+    return args.out / (f"{name}.png" if args.data == "digits" else f"{name}_{pathlib.Path(args.data).stem}.png")
+
+
 def train(model, data, args, steps, falling=True, **options):
     """Build the model and train it for about `steps` steps, or for --epochs. Returns (model, history).
 

@@ -6,7 +6,7 @@ same sizes at equal steps. --data mnist takes about two minutes. Read scratchgen
 """
 
 import numpy as np
-from common import pictures, run, train
+from common import picture_path, pictures, run, train
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
@@ -65,7 +65,7 @@ def main(args):
     axis.set(yscale="log", xlabel="epoch")
     axis.set_title("Fréchet distance (squared) of 2,000 samples", fontsize=10)
     axis.legend(fontsize=9, frameon=False)
-    save_figure(figure, args.out / "conditional_gan.png")
+    save_figure(figure, picture_path(args, "conditional_gan"))
 
 
 if __name__ == "__main__":

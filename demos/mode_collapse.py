@@ -3,7 +3,7 @@
 Seven trainings. A WGAN with gradient penalty. A plain GAN whose settings suit it: it does not collapse. A weak one: rates
 that stay, a slower D. One with settings chosen to fail: a D ten times slower than G, and 64 numbers of noise; it hops from
 mode to mode without end. Each of the three also with packing, where D judges two points at once and so sees when they are
-alike: that mends the weak one, does little harm to the good one, and does not save the one chosen to fail. Measured by
+alike: that makes the good one more even and less sharp, mends the weak one, and spreads the failing one over the ring. Measured by
 PacGAN's protocol: of 8 modes how many are hit, how many of 2,500 points lie within 3σ of one, and the reverse KL of the
 modes' shares to uniform. --seeds N repeats all with N seeds. Read scratchgen/models/wgan.py, models/gan.py and
 metrics/coverage.py. (Row G9)
@@ -32,13 +32,13 @@ PLAIN = WIDE | {"r1": 0.0, "beta1": 0.5, "beta2": 0.999}
 WEAK = PLAIN | {"lr_D": 3e-4, "averaging": 0.99}
 FAILING = PLAIN | {"n_latent": 64, "hidden_G": (128, 128), "hidden_D": (128, 128), "lr_D": 1e-4, "averaging": 0.0}
 RUNS = {  # name: model, rounds, whether the rates fall to 0 in the second half
-    "WGAN-GP": (WGAN(**WIDE, lam=0.1, k=1), 7_000, True),
-    "plain GAN": (GAN(**PLAIN), 4_000, True),
-    "plain, packed": (GAN(**PLAIN, pack=2), 4_000, True),
-    "weak": (GAN(**WEAK), 4_000, False),
-    "weak, packed": (GAN(**WEAK, pack=2), 4_000, False),
-    "chosen to fail": (GAN(**FAILING), 4_000, False),
-    "chosen to fail, packed": (GAN(**FAILING, pack=2), 4_000, False),
+    "WGAN-GP": (WGAN(**WIDE, lam=0.1, k=1), 6_500, True),
+    "plain GAN": (GAN(**PLAIN), 3_500, True),
+    "plain, packed": (GAN(**PLAIN, pack=2), 3_500, True),
+    "weak": (GAN(**WEAK), 3_500, False),
+    "weak, packed": (GAN(**WEAK, pack=2), 3_500, False),
+    "chosen to fail": (GAN(**FAILING), 2_000, False),
+    "chosen to fail, packed": (GAN(**FAILING, pack=2), 2_000, False),
 }
 
 
