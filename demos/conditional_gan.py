@@ -28,11 +28,11 @@ def main(args):
     small = data.x_train.shape[1] <= 100
     sizes = {"n_features": data.x_train.shape[1], "n_latent": 64, "hidden_D": (256, 256), "r1": 1.0}
     sizes |= {"hidden_G": (128, 256), "hidden_D": (256, 128), "r1": 0.3} if small else {}
-    histories, counts = {}, {}
+    histories, counts, n = {}, {}, min(2_000, len(data.x_test))
 
     def measure(model, rng):
         counts[type(model)] = count = counts.get(type(model), 0) + 1
-        return {"frechet": judge.distance(model.sample(2_000, rng))} if not small or count % 10 == 1 else {}
+        return {"frechet": judge.distance(model.sample(n, rng))} if not small or count % 10 == 1 else {}
 
     for name, model in (("plain", GAN(**sizes)), ("conditional", ConditionalGAN(**sizes, n_classes=n_classes))):
         steps = 5_000 if small else 7_500
@@ -61,9 +61,9 @@ def main(args):
         axis.plot(
             *zip(*[(row["epoch"], row["frechet"]) for row in history if "frechet" in row]), color=colour, label=name
         )
-    axis.axhline(judge.floor(2_000), color=GREY, linestyle="--", label="real test pictures")
+    axis.axhline(judge.floor(n), color=GREY, linestyle="--", label="real test pictures")
     axis.set(yscale="log", xlabel="epoch")
-    axis.set_title("Fréchet distance (squared) of 2,000 samples", fontsize=10)
+    axis.set_title(f"Fréchet distance (squared) of {n:,} samples", fontsize=10)
     axis.legend(fontsize=9, frameon=False)
     save_figure(figure, picture_path(args, "conditional_gan"))
 

@@ -21,18 +21,18 @@ def main(args):
     small = data.x_train.shape[1] <= 100
     sizes = {"hidden_G": (128, 256), "hidden_D": (256, 128), "r1": 0.3} if small else {}
     model = GAN(n_features=data.x_train.shape[1], **sizes)
-    snapshots = {}
+    snapshots, n_measured = {}, min(2_000, len(data.x_test))  # as many generated as real ones: fewer are farther off
 
     def measure(model, rng):
         epoch = len(snapshots) + 1
         snapshots[epoch] = to_host(model.sample(36, model.rng((args.seed, 0, 2))))
         due = epoch % 10 == 0 or epoch < 10 or not small
-        return {"frechet": judge.distance(model.sample(2_000, rng))} if due else {}
+        return {"frechet": judge.distance(model.sample(n_measured, rng))} if due else {}
 
     model, history = train(model, data, args, 7_500 if small else 15_000, measure=measure, x_test=None)
     seconds = sum(row["seconds"] for row in history)
     x = to_host(model.sample(10_000, model.rng((args.seed, 0, 3))))
-    n = min(len(x), len(data.x_test))  # as many generated as real ones: fewer of either make a larger distance
+    n = min(len(x), len(data.x_test))
     distance, floor, classes = judge.distance(x[:n]), judge.floor(n), judge.classes(x)
     print(f"{len(history)} epochs in {seconds:.0f} s; the classifier reads {judge.accuracy:.1%} of the test pictures")
     print(
@@ -56,9 +56,9 @@ def main(args):
     show_curves(left, epochs, losses, "losses", "epoch", "nats")
     measured = [(row["epoch"], row["frechet"]) for row in history if "frechet" in row]
     middle.plot(*zip(*measured), color=BLUE)
-    middle.axhline(judge.floor(2_000), color=GREY, linestyle="--", label="real test pictures")
+    middle.axhline(judge.floor(n_measured), color=GREY, linestyle="--", label="real test pictures")
     middle.set(yscale="log", xlabel="epoch")
-    middle.set_title("Fréchet distance (squared) of 2,000 samples", fontsize=10)
+    middle.set_title(f"Fréchet distance (squared) of {n_measured:,} samples", fontsize=10)
     middle.legend(fontsize=8, frameon=False)
     right.bar(np.arange(len(classes)), classes, color=BLUE)
     right.axhline(1 / len(classes), color=GREY, linestyle="--")

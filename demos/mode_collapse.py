@@ -3,9 +3,9 @@
 Seven trainings. A WGAN with gradient penalty. A plain GAN whose settings suit it: it does not collapse. A weak one: rates
 that stay, a slower D. One with settings chosen to fail: a D ten times slower than G, and 64 numbers of noise; it hops from
 mode to mode without end. Each of the three also with packing, where D judges two points at once and so sees when they are
-alike: that makes the good one more even and less sharp, mends the weak one, and spreads the failing one over the ring. Measured by
-PacGAN's protocol: of 8 modes how many are hit, how many of 2,500 points lie within 3σ of one, and the reverse KL of the
-modes' shares to uniform. --seeds N repeats all with N seeds. Read scratchgen/models/wgan.py, models/gan.py and
+alike: that makes the good one more even and less sharp, mends the weak one, and spreads the failing one over the ring.
+Measured by PacGAN's protocol: of 8 modes how many are hit, how many of 2,500 points lie within 3σ of one, and the reverse KL
+of the modes' shares to uniform. --seeds N repeats all with N seeds. Read scratchgen/models/wgan.py, models/gan.py and
 metrics/coverage.py. (Row G9)
 """
 

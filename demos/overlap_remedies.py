@@ -33,8 +33,8 @@ REMEDIES = {
     "none": {},
     "input noise, fading": {"noise": 0.5},
     "... on half the numbers": {"noise": 0.5, "spared": 0.5},
-    "label noise, fading": {"flip": 0.2},
-    "smoothed labels": {"smooth": 0.1},
+    "label noise, fading": {"label_noise": 0.2},
+    "smoothed labels": {"label_smoothing": 0.1},
     "fewer steps of D": {"k": 1},
     "slower D": {"lr_D": 1e-4},
     "dropout in D": {"dropout": 0.3},
@@ -98,7 +98,7 @@ def theory(axes, args):
     axes[2].plot(e, np.log((1 - e) / e), color=INK, label="the best D's |logit|, log((1 - ε)/ε)")
     axes[2].plot(e, 2 * entropy(e), color=BLUE, label="the best D's loss, 2 H(ε)")
     for flip in (0.01, 0.05, 0.1, 0.2, 0.3):
-        _, loss, logit = line_D(steps, args.seed, flip=flip)
+        _, loss, logit = line_D(steps, args.seed, label_noise=flip)
         print(
             f"labels flipped with ε = {flip}: trained D's |logit| {logit:.2f}, best {math.log((1 - flip) / flip):.2f}; "
             f"its loss {loss:.3f}, best {2 * entropy(flip):.3f}"

@@ -149,6 +149,7 @@ def train(args):
                 f"{settings['n_features']}; use other data, or leave --set n_features out"
             )
     model = model_class(**settings).build(Rng(seed, device=device))
+    model.check_data(data.x_train, data.labels_train)  # before a classifier is trained for the measures
     measure = sample_metrics(data, device) if model.judged_by_samples else None
     history = fit(
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,

@@ -57,21 +57,20 @@ class Activation(Layer):
 
         return y, backward
 
-    def ddf(self, xp, x, y):
-        raise TypeError(
-            f"{type(self).__name__} must define ddf(self, xp, x, y), its f″, to stand in a gradient penalty"
-        )
-
     def forward_twice(self, x):
+        if not hasattr(self, "ddf"):
+            raise ValueError(
+                f"{type(self).__name__} must define ddf(xp, x, y), its f″, to stand under a gradient penalty"
+            )
         y, back = self.forward(x, None)
 
         def gradient(u):  # g = f′(x) u
 
-            def again(v, learn=True, inputs=True):  # du = f′ v,   dx = f″ u v
+            def double_backward(v, learn=True, inputs=True):  # du = f′ v,   dx = f″ u v
                 ddf = self.ddf(array_module(x), x, y)
                 return back(v), None if ddf is None else ddf * u * v
 
-            return back(u), again
+            return back(u), double_backward
 
         return y, back, gradient
 

@@ -141,58 +141,70 @@ class Sequential(Layer):
         return steps
 
     def forward(self, x, rng):
-        params, version = self.params, self.params and self.params.version
-        backs = []
+        check, backs = self.same_weights(), []
         for step in self.steps():
             x, back = step.forward(x, rng)
             backs.append(back)
         y = x
 
         def backward(dy, learn=True, inputs=True):
-            if params and params.version != version:
-                raise RuntimeError("backward belongs to weights that have changed since: call forward again")
-            if dy.shape != y.shape:
-                raise ValueError(f"backward got dy of shape {dy.shape} for an output of shape {y.shape}")
+            check(y, dy)
             for i in reversed(range(len(backs))):
                 dy = backs[i](dy, learn, inputs or i > 0)
             return dy
 
         return y, backward
 
-    def forward_twice(self, x):
-        backs, gradients = [], []
+    def forward_twice(self, x):  # its four sweeps: see second_order.py
+        check, backs, gradients, x_0 = self.same_weights(), [], [], x
         for layer in self.layers:
-            x, back, gradient = layer.forward_twice(x)
+            x, back, layer_gradient = layer.forward_twice(x)
             backs.append(back)
-            gradients.append(gradient)
+            gradients.append(layer_gradient)
+        y = x
 
         def backward(dy, learn=True, inputs=True):
+            check(y, dy)
             for i in reversed(range(len(backs))):
                 dy = backs[i](dy, learn, inputs or i > 0)
             return dy
 
-        def gradient(u):  # backwards through the layers
+        def gradient(u):  # backwards
+            check(y, u)
             agains = []
-            for gradient in reversed(gradients):
-                u, again = gradient(u)
-                agains.append(again)
+            for layer_gradient in reversed(gradients):
+                u, layer_again = layer_gradient(u)
+                agains.insert(0, layer_again)
 
-            def again(v, learn=True, inputs=True):  # forwards with v, then backwards with what f″ has left on the way
-                bent = []
-                for again in reversed(agains):
-                    v, dx = again(v, learn)
-                    bent.append(dx)
+            def double_backward(v, learn=True, inputs=True):
+                check(x_0, v)
+                curved = []
+                for i, layer_again in enumerate(agains):  # forwards, with v in the place of x
+                    v, dx = layer_again(v, learn, inputs or i > 0)
+                    curved.append(dx)
                 d = None
-                for i in reversed(range(len(backs))):
+                for i in reversed(range(len(backs))):  # backwards once more, for what f″ has left at each layer
                     if d is not None:
                         d = backs[i](d, learn, inputs or i > 0)
-                    if bent[i] is not None:
-                        d = bent[i] if d is None else d + bent[i]
+                    if curved[i] is not None:
+                        d = curved[i] if d is None else d + curved[i]
                 return v, d
 
-            return u, again
+            return u, double_backward
 
-        return x, backward, gradient
+        return y, backward, gradient
+
+    def same_weights(self):
+        """check(y, dy), for a backward to call first: the weights must be those of now, and dy have the shape of y."""
+        params, version = self.params, self.params and self.params.version
+
+        def check(y, dy):
+            if params and params.version != version:
+                raise RuntimeError("backward belongs to weights that have changed since: call forward again")
+            if dy.shape != y.shape:
+                raise ValueError(f"backward got dy of shape {dy.shape} for an output of shape {y.shape}")
+
+        return check
 
     def children(self):
         return [(str(i), layer) for i, layer in enumerate(self.layers)]

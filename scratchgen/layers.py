@@ -41,12 +41,12 @@ class Linear(Layer):
 
         def gradient(u):  # g = u Wᵀ
 
-            def again(v, learn=True, inputs=True):  # du = v W,   dW = vᵀ u,   dx = 0
+            def double_backward(v, learn=True, inputs=True):  # du = v W,   dW = vᵀ u,   dx = 0
                 if learn:
                     add_matmul(self.dW, v.T, u)
                 return matmul(v, self.W), None
 
-            return back(u, learn=False), again
+            return back(u, learn=False), double_backward
 
         return y, back, gradient
 
@@ -168,13 +168,13 @@ class Residual(Layer):
             return dy + back_body(dy, learn)
 
         def gradient(u):  # g = u + the body's
-            g, again_body = gradient_body(u)
+            g, body_twice = gradient_body(u)
 
-            def again(v, learn=True, inputs=True):
-                du, dx = again_body(v, learn)
+            def double_backward(v, learn=True, inputs=True):
+                du, dx = body_twice(v, learn)
                 return v + du, dx
 
-            return u + g, again
+            return u + g, double_backward
 
         return x + f, backward, gradient
 
@@ -209,8 +209,8 @@ class Maxout(Layer):
             return back_pieces(scatter(dy), learn, inputs)
 
         def gradient(u):
-            g, again_pieces = gradient_pieces(scatter(u))
-            return g, lambda v, learn=True, inputs=True: (gather(again_pieces(v, learn)[0]), None)
+            g, pieces_twice = gradient_pieces(scatter(u))
+            return g, lambda v, learn=True, inputs=True: (gather(pieces_twice(v, learn)[0]), None)
 
         return gather(h), backward, gradient
 
@@ -228,10 +228,11 @@ class Maxout(Layer):
         return cls(3, 4, k=3), rng.normal((5, 3))
 
 
-def mlp(sizes, activation=ReLU, init=he, norm=None, dropout=0.0):
+def mlp(sizes, activation=ReLU, init=he, norm=None, dropout=0.0, last=None):
     """Linear layers of these sizes with an activation (a class, or a function that makes one) after each but the last.
 
-    norm: BatchNorm or LayerNorm, put before the activation. dropout: its probability, after the activation.
+    last: an activation after the last one. norm: BatchNorm or LayerNorm, put before the activation. dropout: its
+    probability, after the activation.
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"mlp needs two or more positive sizes, got {tuple(sizes)}")
@@ -242,4 +243,4 @@ def mlp(sizes, activation=ReLU, init=he, norm=None, dropout=0.0):
             layers += [norm(n_out)] if norm else []
             layers.append(activation())
             layers += [Dropout(dropout)] if dropout else []
-    return Sequential(*layers)
+    return Sequential(*layers, *([last()] if last else []))

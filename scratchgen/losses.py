@@ -58,6 +58,11 @@ def bernoulli_nll(logits, x):
     return nll.sum(), d
 
 
+def _check_target(name, logits, target):
+    if not isinstance(target, (int, float)):
+        same_shape(name, logits=logits, target=target)
+
+
 @example(lambda rng: (3 * rng.normal((6, 1)), 0.9))
 def binary_cross_entropy(logits, target):
     """-Σ [y log p + (1 - y) log(1 - p)] of a two-class classifier.      ∂/∂l = p - y.      logits (B, 1) or (B,).
@@ -65,8 +70,7 @@ def binary_cross_entropy(logits, target):
     target: one number for the whole batch (1: all real, 0: all false, between: smoothed) or an array like the logits.
     The formula is bernoulli_nll's.
     """
-    if not isinstance(target, (int, float)):
-        same_shape("binary_cross_entropy", logits=logits, target=target)
+    _check_target("binary_cross_entropy", logits, target)
     nll, d = bernoulli(logits, target, 1 / len(logits))
     return nll.sum(), d
 
@@ -127,13 +131,18 @@ def kl_gaussians(mu_q, log_var_q, mu_p, log_var_p):
 @example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
 def least_squares(logits, target):
     """½ Σ (l - y)².      ∂/∂l = l - y.      Mao et al. 2017, eq 2, with targets 0 and 1 (a = 0, b = c = 1)."""
+    _check_target("least_squares", logits, target)
     batch, difference = len(logits), logits - target
     return (difference * difference).sum() * (0.5 / batch), difference * (1 / batch)
 
 
 @example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
 def hinge(logits, target):
-    """Σ [y max(0, 1 - l) + (1 - y) max(0, 1 + l)].      ∂/∂l = (1 - y) [l > -1] - y [l < 1].      Lim & Ye 2017, eq 5"""
+    """Σ [y max(0, 1 - l) + (1 - y) max(0, 1 + l)].      ∂/∂l = (1 - y) [l > -1] - y [l < 1].
+
+    Miyato et al. 2018, eq 16.
+    """
+    _check_target("hinge", logits, target)
     xp, scale = array_module(logits), 1 / len(logits)
     value = target * xp.maximum(1 - logits, 0) + (1 - target) * xp.maximum(1 + logits, 0)
     inside = [(logits > -1).astype(logits.dtype), (logits < 1).astype(logits.dtype)]
@@ -147,6 +156,7 @@ def wasserstein(logits, target):
     With y = 1 and 0 the sum of both means is E[D(G(z))] - E[D(x)], -W₁ for the best D of slope <= 1. Arjovsky et al. 2017,
     eq 2 and 3; the slope is kept small by wgan.py.
     """
+    _check_target("wasserstein", logits, target)
     weight = (1 - 2 * target) * (1 / len(logits)) + array_module(logits).zeros_like(logits)
     return (weight * logits).sum(), weight
 
@@ -174,8 +184,9 @@ def loss_D(real, fake, kind="non_saturating", y_real=1, y_fake=0):
 
     real (B, 1), fake (B′, 1): D's logits. kind: a name of ADVERSARIAL. y_real, y_fake: their targets. For minimax and
     non_saturating it is -V(D, G) = -E log D(x) - E log(1 - D(G(z))), Goodfellow et al. 2014, eq 1: a classifier's
-    cross-entropy, 2 log 2 where D = ½. (lee-15 §3.2 has "the larger D's loss, the larger the divergence". For the best D,
-    V = -2 log 2 + 2 JSD and the loss is -V, so JSD = log 2 - loss / 2: the *smaller* the loss, the larger.)
+    cross-entropy, 2 log 2 where D = ½. For the best D, V = -2 log 2 + 2 JSD, of which lee-15 §2.3.2 makes "the JSD" itself
+    (divergences.py has the proof); so JSD = log 2 - loss / 2, and the *smaller* D's loss, the larger the divergence (lee-15
+    §3.2 has it reversed).
     """
     f = ADVERSARIAL[kind][0]
     (value, d_real), (other, d_fake) = f(real, y_real), f(fake, y_fake)
@@ -190,6 +201,7 @@ def loss_G(fake, kind="non_saturating"):
     hinge, wasserstein: -E l. lee-15 §3.1 calls the second of "the same effect" as the first: for each sample it wants the
     same, but it descends another divergence, KL(p_g ‖ p_data) - 2 JSD at the best D (Arjovsky & Bottou 2017, theorem 2.5).
     The first is flat in D's logit where D sees through G, not in D, where its slope is -1 at D = 0. (lee-15 §2.4 lacks the
-    log of log(1 - D(G(z))), and lets G ascend; G descends.)
+    log of log(1 - D(G(z))), writes θ_G + λ∇V for G, which descends, and calls D's θ_D + λ∇V descent: D ascends V. Its and
+    week10's sums mix up indices and laws: x̃ⁱ = G(zⁱ), and E over x ~ p_g of log(1 - D(x)), without a subscript inside.)
     """
     return ADVERSARIAL[kind][1](fake)

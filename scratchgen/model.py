@@ -24,14 +24,14 @@ def call(function, **given):
     return function(**accepted(function, given))
 
 
-def saturation(kind, value):
+def saturation(kind, value, remedies):
     """One line to say where D's loss has fallen below a hundredth of what ignorance costs it, or "". See losses.loss_D."""
     ignorance = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
     if value > 0.01 * ignorance.get(kind, -math.inf):
         return ""
     return (
         f"discriminator_loss fell to {value:.2g}: D tells real from generated nearly without fail, and its slope, G's only "
-        "guide, fades; try a larger r1, noise=0.1, dropout, fewer steps of D (k) or a smaller lr_D"
+        f"guide, fades; try {remedies}"
     )
 
 
@@ -107,6 +107,10 @@ class Model:
                 raise UsageError(
                     f"{field.name}={value} needs pixels in [0, 1]; use --set {field.name}={other} for other numbers"
                 )
+        if self.rows > max(len(x), self.batch):
+            most = len(x) * self.batch // self.rows
+            remedy = f"--set batch={most}" if most else f"--set k=1 batch={len(x)}"
+            raise UsageError(f"a round takes {self.rows} examples, k batches, and there are {len(x)}: use {remedy}")
         n_classes = getattr(self, "n_classes", None)
         if n_classes and labels is not None and labels.ndim == 1 and not 0 <= labels.min() <= labels.max() < n_classes:
             raise UsageError(

@@ -172,17 +172,21 @@ class EMA(Stepper):
 
 
 class Annealed(Stepper):
-    """A number that a model uses at every step and that changes as training goes on: value = schedule(steps done so far)."""
+    """A number that a model uses in every step and that changes from step to step: value, schedule(t - 1) in step t."""
 
     def __init__(self, params, schedule):
         super().__init__(params)
-        self.schedule, self.value = schedule, float(schedule(0))
+        self.schedule, self.cell = schedule, None
+
+    @property
+    def value(self):
+        return self.numbers(max(1, int(self.t[0])))[0] if self.cell is None else self.cell
 
     def numbers(self, t):
         return (float(self.schedule(t - 1)),)
 
     def update(self, value):
-        self.value = value
+        self.cell = None if isinstance(value, float) else value  # where a recorded step finds it
 
 
 def clip_weights(params, c):
@@ -207,6 +211,11 @@ def cosine(lr, n_steps, last=0.0):
 def linear(lr, start, stop, last=0.0):
     """lr for `start` steps, then on a straight line down to last, reached after `stop` steps."""
     return lambda step: lr + (last - lr) * min(max(step - start, 0) / (stop - start), 1)
+
+
+def falling(lr, n_steps):
+    """lr for the first half of n_steps, then on a straight line down to 0. n_steps = 0: lr, always."""
+    return linear(lr, n_steps / 2, n_steps) if n_steps else constant(lr)
 
 
 def steps(lr, every, factor=0.1):

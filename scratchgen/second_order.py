@@ -3,18 +3,25 @@
     g(x) = ∇ₓ D(x)           the penalty is the mean of (‖g‖ - centre)², and its gradient needs ∂g/∂W, a second derivative
 
 g itself comes out of D's backward pass, which is a program like any other: layer by layer g = u Wᵀ, g = f′(x) u. So we write
-the backward pass of the backward pass. A layer's forward_twice(x) returns y, its ordinary backward, and
+the backward pass of the backward pass, double backward for short. A layer's forward_twice(x) returns y, its ordinary
+backward, and
 
-    gradient(u) -> g, again                  dx for dy = u, learning nothing: u is D's slope above this layer, g below it
-    again(v, learn, inputs) -> du, dx        v = ∂penalty/∂g. Adds ∂penalty/∂W to dW
+    gradient(u) -> g, double_backward            g = Jᵀ u, the dx for dy = u, learning nothing. J = ∂y/∂x of this layer
+    double_backward(v, learn, inputs) -> du, dx  for v = ∂penalty/∂g: du = J v, and dx = ∂(v·g)/∂x, which is None for 0;
+                                                 adds ∂(v·g)/∂W to dW. inputs=False: dx is not wanted, du always is
 
     Linear:       g = u Wᵀ        du = v W       dW = vᵀ u      dx = 0
     activation:   g = f′(x) u     du = f′ v                     dx = f″ u v
 
-Four sweeps in all: forwards for y, backwards for g, forwards again with v, and once more backwards for what f″ has left in
-dx, by way of the ordinary backward; with ReLU and LeakyReLU f″ = 0 and the last sweep falls away. (Code that always leaves
-it out is right for ReLU and wrong by its own size for tanh.) Neither g nor u is computed twice, so a penalty costs four
-matrix products a layer, where a forward pass over dual numbers and its backward take six.
+As du = J v, v runs through the layers forwards, like x. For D(x) = tanh(x W₁ + b₁) W₂ + b₂, with h = x W₁ + b₁, y = tanh h:
+
+    forwards        h, y, D                      backwards         u₂ = 1 W₂ᵀ,   u₁ = f′(h) u₂,   g = u₁ W₁ᵀ
+    forwards        v₁ = v W₁,   v₂ = f′(h) v₁   dW₁ += vᵀ u₁,   dW₂ += v₂ᵀ 1,   dh = f″(h) u₂ v₁
+    backwards       dW₁ += xᵀ dh,   db₁ += Σ dh  the ordinary backward
+
+With ReLU and LeakyReLU f″ = 0 and the last sweep falls away; code that always leaves it out is right for these and wrong
+by its own size for tanh. Neither y nor u is computed twice, so a penalty costs four matrix products a layer, or six with the
+last sweep, where a forward pass over dual numbers and its backward take six or eight.
 """
 
 from .backend import array_module
@@ -35,7 +42,9 @@ def gradient_penalty(D, x, centre=1.0, one_sided=False, columns=None):
     y, _, gradient = D.forward_twice(x)
     if y.shape != (batch, 1):
         raise ValueError(f"gradient_penalty: D made {y.shape} of {x.shape}; it must give one number an example, (B, 1)")
-    g, again = gradient(xp.ones_like(y))  # Σ over the batch: one example's score does not depend on the others
+    g, double_backward = gradient(
+        xp.ones_like(y)
+    )  # Σ over the batch: one example's score does not depend on the others
     if columns is not None:
         inside = xp.zeros_like(g)
         inside[:, columns] = g[:, columns]
@@ -47,7 +56,7 @@ def gradient_penalty(D, x, centre=1.0, one_sided=False, columns=None):
 
     def backward(weight=1.0):
         v = g * (excess / norm * (2 * weight / batch))
-        again(v, inputs=False)
+        double_backward(v, inputs=False)
 
     return (excess * excess).sum() * (1 / batch), backward
 
@@ -64,7 +73,7 @@ def between(real, fake, rng):
 
 
 class Gradient(Layer):
-    """(x, u) -> g = Jᵀ u: the backward pass of a layer as a layer of its own, whose backward is `again`. For checks."""
+    """(x, u) -> g = Jᵀ u: the backward pass of a layer as a layer of its own, so that its own backward can be checked."""
 
     def __init__(self, body):
         self.body = body
@@ -72,10 +81,10 @@ class Gradient(Layer):
     def forward(self, pair, rng):
         x, u = pair
         _, _, gradient = self.body.forward_twice(x)
-        g, again = gradient(u)
+        g, double_backward = gradient(u)
 
         def backward(v, learn=True, inputs=True):
-            du, dx = again(v, learn, inputs)
+            du, dx = double_backward(v, learn, inputs)
             return array_module(x).zeros_like(x) if dx is None else dx, du
 
         return g, backward

@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 from .backend import UsageError
 
 POSITIVE = ("batch", "c", "k", "g_steps", "pack")
-FRACTIONS = ("mask", "dropout", "spared", "flip", "smooth", "momentum", "beta1", "beta2", "averaging")
+FRACTIONS = ("mask", "dropout", "spared", "label_noise", "label_smoothing", "momentum", "beta1", "beta2", "averaging")
 
 
 def check_setting(model, field, value):

@@ -344,15 +344,15 @@ class Sampler:
 def test_labelled_pictures_are_measured_by_distance_and_rarest_class(cache, judge, digits):
     model, measure = Sampler(digits.x_train), sample_metrics(digits)
     found = measure(model, Rng(1))
-    assert model.asked == [2000]
-    assert list(found) == ["frechet", "rarest_class"]
+    assert model.asked == [397]  # as many as there are test pictures
+    assert list(found) == ["frechet", "frechet_floor", "classifier_accuracy", "rarest_class"]
     assert all(type(value) is float for value in found.values())
-    assert 0 < found["frechet"] < 1
-    assert 0.07 < found["rarest_class"] <= 0.1
+    assert 0 < found["frechet"] < 2
+    assert (found["frechet_floor"], found["classifier_accuracy"]) == (judge.floor(397), judge.accuracy)
+    assert 0.04 < found["rarest_class"] <= 0.1
     assert measure(model, Rng(1)) == found
     no_threes = Sampler(digits.x_train[digits.labels_train != 3])
-    worse = sample_metrics(digits, n=500)(no_threes, Rng(1))
-    assert no_threes.asked == [500]
+    worse = measure(no_threes, Rng(1))
     assert worse["frechet"] > 2
     assert worse["rarest_class"] < 0.01
 

@@ -1,5 +1,6 @@
 """What no gradient check sees in an adversarial model: signs, who learns from what, schedules, kinds of pairs."""
 
+import dataclasses
 import inspect
 import json
 import math
@@ -102,6 +103,12 @@ def test_a_target_between_weighs_the_two_losses(kind):
     np.testing.assert_allclose(f(l, y)[1], (y * each[0] + (1 - y) * each[1]) / 6, atol=1e-15)
 
 
+@pytest.mark.parametrize("kind", losses.ADVERSARIAL)
+def test_targets_of_another_shape_are_refused(kind):
+    with pytest.raises(ValueError, match=r"\(6, 1\).*\(6,\)"):
+        losses.loss_D(logits(1), logits(2), kind, y_real=np.ones(6))
+
+
 # ---- who learns from what ----
 
 
@@ -153,11 +160,89 @@ def test_every_loss_moves_G_towards_the_data(kind):
     assert after < 0.5 < 2 < before
 
 
-@pytest.mark.parametrize("settings", [{}, {"penalty": "clip", "c": 0.1, "optimizer": "rmsprop"}])
+@pytest.mark.parametrize("settings", [{}, {"constraint": "clip", "c": 0.1, "optimizer": "rmsprop"}])
 def test_both_wasserstein_gans_move_G_towards_the_data(settings):
     model = WGAN(**SMALL | {"hidden_D": (16, 16)}, k=3, lam=1.0, **settings).build(Rng(0))
     before, after = toward_data(model, lambda n, rng: 3 + 0.5 * rng.normal((n, 1)), 400)
     assert after < 0.6 < 2 < before
+
+
+# ---- no setting is dead ----
+
+RATES = {
+    "lr_G": 1e-3,
+    "lr_D": 1e-3,
+    "beta1": 0.5,
+    "beta2": 0.8,
+    "rounds": 3,
+    "averaging": 0.3,
+    "batch": 8,
+    "n_latent": 4,
+}
+OTHER = {  # another value for each setting that says how a step is made
+    "gan": RATES | {
+        "loss": "hinge", "k": 2, "g_steps": 2, "pack": 2, "r1": 0.7, "dropout": 0.4, "noise": 0.3, "spared": 0.5,
+        "label_noise": 0.3, "noise_rounds": 4, "label_smoothing": 0.2, "optimizer": "sgd", "momentum": 0.9,
+    },
+    "wgan": RATES | {
+        "constraint": "clip", "c": 0.3, "lam": 3.0, "one_sided": True, "k": 2, "optimizer": "rmsprop", "activation_D": "tanh",
+    },
+    "conditional_gan": RATES | {"loss": "hinge", "k": 2, "dropout": 0.4, "r1": 0.7},
+}  # fmt: skip
+BESIDE = {"spared": {"noise": 0.3}, "noise_rounds": {"noise": 0.3}, "momentum": {"optimizer": "sgd"}}
+BESIDE |= {"c": {"constraint": "clip"}}
+NETWORKS = {"n_features", "n_classes", "condition", "hidden_G", "hidden_D", "output"}
+
+
+def after_four_rounds(name, settings):
+    model, batch = find_model(name).example(Rng(0, "float64"), **settings)
+    for step in range(4):
+        call(model.train_step, rng=model.rng(step), **batch)
+    return model.params_D.theta, model.sample(3, model.rng(9))
+
+
+@pytest.mark.parametrize(("name", "setting"), [(name, setting) for name, other in OTHER.items() for setting in other])
+def test_no_setting_is_dead(name, setting):
+    beside = BESIDE.get(setting, {})
+    (D, x), (other_D, other_x) = (after_four_rounds(name, beside | s) for s in ({}, {setting: OTHER[name][setting]}))
+    assert not np.array_equal(x, other_x)
+    assert setting == "averaging" or not np.array_equal(D, other_D)
+
+
+def test_every_setting_is_tried_above():
+    for name, other in OTHER.items():
+        settings = {field.name for field in dataclasses.fields(find_model(name))}
+        assert settings - NETWORKS == other.keys()
+
+
+@pytest.mark.parametrize("name", ["gan", "wgan", "conditional_gan"])
+def test_each_step_of_D_has_a_batch_of_its_own(name):
+    model, batch = find_model(name).example(Rng(0), k=3)
+    objective, judged = next(iter(model.objectives)), []
+    judge = getattr(model, objective)
+    setattr(model, objective, lambda x, *rest: judged.append(x) or judge(x, *rest))
+    call(model.train_step, rng=model.rng(1), **batch)
+    np.testing.assert_array_equal(np.concatenate(judged), batch["x"])
+
+
+@pytest.mark.parametrize("name", ["gan", "wgan", "conditional_gan"])
+def test_samples_come_from_the_averaged_weights(name):
+    model, _ = find_model(name).example(Rng(0))
+    model.average.average[...] = 0
+    assert (model.sample(4, model.rng(1)) == 0.5).all()  # the sigmoid of 0
+    assert model.params_G.theta.any()
+
+
+@pytest.mark.parametrize("name", ["gan", "wgan", "conditional_gan"])
+def test_the_rates_stay_for_half_of_the_rounds_and_then_fall_to_nothing(name):
+    model, batch = find_model(name).example(Rng(0), k=2, rounds=10, lr_G=1e-3, lr_D=2e-3)
+    rates = []
+    for step in range(12):
+        call(model.train_step, rng=model.rng(step), **batch)
+        rates.append([o.rate(int(o.t[0])) for o in (model.optimizer_G, model.optimizer_D)])
+    np.testing.assert_allclose(rates[:5], [[1e-3, 2e-3]] * 5)
+    assert 0 < rates[8][0] < 5e-4 and 0 < rates[8][1] < 1e-3
+    np.testing.assert_allclose(rates[10:], 0, atol=1e-20)
 
 
 # ---- GAN: what D is shown, and told ----
@@ -167,8 +252,8 @@ def shown(settings, x, rounds=0, seed=7):
     model = GAN(n_features=x.shape[1], **settings).build(Rng(0, "float64"))
     for _ in range(rounds):
         model.noise_level.step()
-        model.flip_rate.step()
-    return model, model.seen(x, Rng(seed, "float64"))
+        model.label_noise_level.step()
+    return model, model.shown(x, Rng(seed, "float64"))
 
 
 @pytest.mark.parametrize(("rounds", "sigma"), [(1, 0.4), (6, 0.2), (11, 0.0), (30, 0.0)])
@@ -187,14 +272,43 @@ def test_noise_spares_a_fraction_of_the_numbers():
 
 
 def test_labels_are_flipped_at_the_rate_asked_for_and_smoothed():
-    model, _ = shown({"flip": 0.2, "smooth": 0.1, "noise_rounds": 10}, np.zeros((4, 2)), rounds=1)
+    model, _ = shown({"label_noise": 0.2, "label_smoothing": 0.1, "noise_rounds": 10}, np.zeros((4, 2)), rounds=1)
     y_real, y_fake = model.targets(20_000, Rng(1, "float64"))
     assert set(np.unique(y_real)) == set(np.unique(y_fake)) == {0.0, 0.9}
     assert abs((y_real == 0).mean() - 0.2) < 0.015 and abs((y_fake > 0).mean() - 0.2) < 0.015
     assert abs(np.mean((y_real == 0) & (y_fake > 0)) - 0.04) < 0.01  # independently
-    later, _ = shown({"flip": 0.2, "noise_rounds": 10}, np.zeros((4, 2)), rounds=20)
+    later, _ = shown({"label_noise": 0.2, "noise_rounds": 10}, np.zeros((4, 2)), rounds=20)
     y_real, y_fake = later.targets(1000, Rng(1, "float64"))
     assert (y_real == 1).all() and (y_fake == 0).all()
+
+
+def test_noise_without_an_end_stays():
+    model, _ = shown({"noise": 0.3, "label_noise": 0.1}, np.zeros((4, 2)), rounds=7)
+    assert (model.noise_level.value, model.label_noise_level.value) == (0.3, 0.1)
+
+
+def test_noise_levels_come_back_with_the_state():
+    settings = {"noise": 0.4, "label_noise": 0.2, "noise_rounds": 10}
+    model, _ = shown(settings, np.zeros((4, 2)), rounds=6)
+    again, _ = shown(settings, np.zeros((4, 2)))
+    again.load_state(model.state())
+    assert again.noise_level.value == model.noise_level.value == pytest.approx(0.2)
+    assert again.label_noise_level.value == pytest.approx(0.1)
+
+
+def test_a_step_takes_the_level_of_its_round():
+    model, batch = GAN.example(Rng(0), noise=0.4, noise_rounds=4)
+    levels = []
+    for _ in range(5):
+        model.train_step(**batch, rng=model.rng(1))
+        levels.append(model.noise_level.value)
+    np.testing.assert_allclose(levels, [0.4, 0.3, 0.2, 0.1, 0.0], atol=1e-12)
+
+
+def test_G_is_judged_through_the_same_noise():
+    quiet, noisy = (GAN.example(Rng(0), noise=noise)[0] for noise in (0.0, 0.5))
+    a, b = (model.generator_loss(model.rng(1))["generator_loss"] for model in (quiet, noisy))
+    assert a != b
 
 
 def test_packing_lays_examples_side_by_side():
@@ -204,6 +318,9 @@ def test_packing_lays_examples_side_by_side():
     assert model.judge(x).shape == (2, 1)
     with pytest.raises(UsageError, match=r"batch=10 must be a multiple of pack=4"):
         GAN(pack=4, batch=10)
+    with pytest.raises(ValueError, match=r"\(7, 3\), expected \(N, n_features\), N a multiple of 4"):
+        model.judge(x[:7])
+    assert model.evaluate(x[:3], Rng(0)) == {}
 
 
 def test_r1_is_half_gamma_times_the_squared_slope_at_real_examples():
@@ -250,6 +367,24 @@ def test_the_three_kinds_of_pairs():
     assert found == pytest.approx(expected)
 
 
+def test_G_is_judged_with_the_condition_it_was_given():
+    model, _ = ConditionalGAN.example(Rng(0, "float64"), dropout=0.0)
+    labels = np.array([2, 0, 1, 1])
+    c, z = np.eye(3)[labels], Rng(5, "float64").normal((4, model.n_latent))
+    x_hat = model.generator(np.hstack([z, c]))
+    expected = -np.log(sigmoid(model.discriminator(np.hstack([x_hat, c])))).mean()
+    assert model.generator_loss(labels, Rng(5, "float64"))["generator_loss"] == pytest.approx(expected)
+
+
+def test_r1_of_a_conditional_gan_is_the_slope_in_the_pixels_alone():
+    model, batch = ConditionalGAN.example(Rng(0, "float64"), dropout=0.0)
+    found = model.discriminator_loss(**batch, rng=Rng(5, "float64"))["penalty"]
+    pairs = np.hstack([batch["x"], np.eye(3)[batch["labels"]]])
+    y, back = model.discriminator.forward(pairs, None)
+    slope = back(np.ones_like(y), learn=False)[:, :6]
+    assert found == pytest.approx((slope**2).sum(axis=1).mean())
+
+
 def test_dropout_stays_on_when_sampling():
     model, _ = ConditionalGAN.example(Rng(0), dropout=0.5, hidden_G=(30,))
 
@@ -283,13 +418,27 @@ def test_labels_the_model_has_no_class_for_are_refused():
         fit(model, batch["x"], labels=np.array([0, 1, 2, 3]), epochs=1, progress=False)
     with pytest.raises(UsageError, match="n_classes"):
         ConditionalGAN(n_classes=1)
+    with pytest.raises(UsageError, match="no neighbour"):
+        ConditionalGAN(condition="vector", batch=1)
+    vectors, _ = ConditionalGAN.example(Rng(0), condition="vector")
+    with pytest.raises(UsageError, match=r"condition=vector needs labels of shape \(4, 3\), but these are \(4,\)"):
+        fit(vectors, batch["x"], labels=np.array([0, 1, 2, 0]), epochs=1, progress=False)
+
+
+@pytest.mark.parametrize(("settings", "remedy"), [({"k": 3}, "batch=3"), ({"k": 30}, "k=1 batch=11")])
+def test_a_round_larger_than_the_data_is_refused_with_a_remedy_that_works(settings, remedy):
+    settings = {"n_features": 6, "hidden_G": (4,), "hidden_D": (4,)} | settings
+    with pytest.raises(UsageError, match=f"and there are 11: use --set {remedy}"):
+        fit(GAN(**settings, batch=4).build(Rng(0)), pixels(11), epochs=1, progress=False)
+    settings |= {name: int(value) for name, value in (item.split("=") for item in remedy.split())}
+    fit(GAN(**settings).build(Rng(0)), pixels(11), epochs=1, progress=False)
 
 
 # ---- WGAN ----
 
 
 def test_clipping_keeps_every_weight_within_c():
-    model, batch = WGAN.example(Rng(0), penalty="clip", c=0.02, lr_D=0.1)
+    model, batch = WGAN.example(Rng(0), constraint="clip", c=0.02, lr_D=0.1)
     for seed in range(5):
         model.train_step(**batch, rng=model.rng(seed))
         assert np.abs(model.params_D.theta).max() == np.float32(0.02)
@@ -336,7 +485,7 @@ def test_a_healthy_D_is_not_named(kind, capsys):
 @pytest.mark.parametrize(("name", "loss"), [("gan", "discriminator_loss"), ("wgan", "critic_loss")])
 def test_a_loss_that_stops_being_finite_is_named(name, loss):
     model, batch = find_model(name).example(Rng(0), lr_D=1e30)
-    said = rf"(slope|wasserstein|{loss}|generator_loss) became .* in epoch 1, step \d+; .*lr_D"
+    said = rf"(penalty|wasserstein|{loss}|generator_loss) became .* in epoch 1, step \d+; .*lr_D"
     with pytest.raises(UsageError, match=said):
         fit(model, np.tile(batch["x"], (8, 1)), epochs=1, progress=False)
 
@@ -385,8 +534,8 @@ TRAIN = ["--epochs", "2", "--set", "hidden_G=8", "hidden_D=8", "n_latent=2"]
 @pytest.mark.parametrize(
     ("model", "data", "names"),
     [
-        ("gan", "digits", ["frechet", "rarest_class"]),
-        ("conditional_gan", "digits", ["frechet", "rarest_class"]),
+        ("gan", "digits", ["frechet", "frechet_floor", "classifier_accuracy", "rarest_class"]),
+        ("conditional_gan", "digits", ["frechet", "frechet_floor", "classifier_accuracy", "rarest_class"]),
         ("wgan", "ring", ["modes", "high_quality", "reverse_kl"]),
     ],
 )
@@ -440,9 +589,9 @@ DIGITS = {"n_features": 64, "hidden_G": (128, 256), "hidden_D": (256, 128)}
 def test_a_gan_makes_digits_nearly_as_near_to_real_ones_as_real_ones_are():
     data = load("digits")
     judge, model = FrechetJudge(data), trained(GAN(**DIGITS, r1=0.3), data, 7_500)
-    x = model.sample(2_000, model.rng(1))
-    assert judge.distance(x) <= 2 * judge.floor(2_000)
-    assert judge.classes(x).min() >= 0.05
+    n = len(data.x_test)  # as many of both
+    assert judge.distance(model.sample(n, model.rng(1))) <= 2 * judge.floor(n)
+    assert judge.classes(model.sample(5_000, model.rng(2))).min() >= 0.05
 
 
 @pytest.mark.slow

@@ -465,7 +465,7 @@ class Flipped(WGAN):
 
 def test_flipped_signs_are_their_own_derivative_but_measure_no_distance():
     """A critic is trained between two heaps one apart; it must score the real heap higher."""
-    settings = {"n_features": 1, "hidden_D": (16,), "output": "linear", "penalty": "clip", "c": 0.3, "lr_D": 0.01}
+    settings = {"n_features": 1, "hidden_D": (16,), "output": "linear", "constraint": "clip", "c": 0.3, "lr_D": 0.01}
 
     def measured(model_class):
         model = model_class.example(Rng(0, F64), **settings)[0]
@@ -477,7 +477,7 @@ def test_flipped_signs_are_their_own_derivative_but_measure_no_distance():
         return model.evaluate(np.ones((32, 1)), Rng(0, F64))["wasserstein"]
 
     for model_class in (WGAN, Flipped):
-        assert objective_report(model_class, "critic_loss", penalty="clip")
+        assert objective_report(model_class, "critic_loss", constraint="clip")
     assert measured(WGAN) > 0.1
     assert measured(Flipped) < -0.1
 
@@ -502,7 +502,7 @@ class AtRealPoints(WGAN):
     def critic_loss(self, x, rng):
         losses = super().critic_loss(x, rng)
         penalty, _ = gradient_penalty(self.critic, x)
-        return losses | {"slope": penalty}
+        return losses | {"penalty": penalty}
 
 
 def test_the_penalty_of_a_wgan_is_taken_between_real_and_generated():
@@ -510,6 +510,6 @@ def test_the_penalty_of_a_wgan_is_taken_between_real_and_generated():
     replay, x = Rng(2, F64), batch["x"]
     x_hat = model.generator(replay.normal((len(x), model.n_latent)))
     expected = gradient_penalty(model.critic, between(x, x_hat, replay))[0]
-    assert model.critic_loss(x, Rng(2, F64))["slope"] == expected
+    assert model.critic_loss(x, Rng(2, F64))["penalty"] == expected
     wrong, _ = AtRealPoints.example(Rng(1, F64))
-    assert wrong.critic_loss(x, Rng(2, F64))["slope"] != expected
+    assert wrong.critic_loss(x, Rng(2, F64))["penalty"] != expected

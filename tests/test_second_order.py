@@ -185,6 +185,21 @@ def test_a_penalty_adds_to_the_gradient_that_is_there():
     np.testing.assert_allclose(params.grad, 5 + 2 * alone)
 
 
+def test_weights_that_have_changed_since_are_refused():
+    rng = Rng(0, "float64")
+    D = Sequential(mlp([3, 4, 4], Tanh), Linear(4, 1))
+    params = Parameters(rng, D=D)
+    _, backward = gradient_penalty(D, rng.normal((5, 3)))
+    params.theta += 0.1
+    params.changed()
+    with pytest.raises(RuntimeError, match="call forward again"):
+        backward()
+    _, ordinary, gradient = D.forward_twice(rng.normal((5, 3)))
+    for refuses in (ordinary, gradient):
+        with pytest.raises(ValueError, match=r"\(5, 2\).*\(5, 1\)"):
+            refuses(np.ones((5, 2)))
+
+
 class Swish(Layer):
     """A layer of one's own that knows nothing of second order."""
 
@@ -224,8 +239,8 @@ def test_an_activation_without_a_second_derivative_is_refused():
     rng = Rng(0)
     D = mlp([3, 4, 1], Cube)
     Parameters(rng, D=D)
-    with pytest.raises(TypeError, match="Cube must define ddf"):
-        gradient_penalty(D, rng.normal((5, 3)))[1]()
+    with pytest.raises(ValueError, match="Cube must define ddf"):
+        gradient_penalty(D, rng.normal((5, 3)))
 
 
 def test_points_between_lie_on_straight_lines_one_alpha_each():

@@ -1,5 +1,7 @@
 """Which measure suits the samples of a model depends on the data: it is chosen here, for fit's history and `evaluate`."""
 
+import numpy as np
+
 from ..backend import UsageError
 from .coverage import coverage
 from .frechet import FrechetJudge
@@ -7,19 +9,26 @@ from .frechet import FrechetJudge
 POINTS, PICTURES = 2_500, 2_000  # PacGAN's number of points; as many pictures as take a moment after each epoch
 
 
-def sample_metrics(data, device="cpu", n=None):
-    """measure(model, rng) -> {name: number} for models of a Data, or None if nothing suits. n: how many samples to draw.
+def sample_metrics(data, device="cpu"):
+    """measure(model, rng) -> {name: number} for models of a Data, or None if nothing suits.
 
     Mixtures in the plane: how many modes, how well and how evenly (coverage.py). Labelled pictures: frechet, the squared
-    distance to training pictures (frechet.py), and rarest_class, the smallest share that a class has, 0 if one is lost; the
+    distance of samples to training pictures; frechet_floor, that of as many test pictures, at most 2,000 of each; its
+    classifier's accuracy; and rarest_class, the smallest share of a class of the data, 0 if one is lost (frechet.py). The
     classifier is trained now, on the device, if it was not before. A model that cannot sample gets {}.
     """
     if data.toy is not None and data.toy.centres is not None and data.toy.n_dim == 2:
-        return drawn(n or POINTS, lambda x: coverage(x, data.toy.centres, data.toy.sigma))
+        return drawn(POINTS, lambda x: coverage(x, data.toy.centres, data.toy.sigma))
     if data.labels_train is None or data.shape is None:
         return None
-    judge = FrechetJudge(data, device)
-    return drawn(n or PICTURES, lambda x: {"frechet": judge.distance(x), "rarest_class": float(judge.classes(x).min())})
+    judge, n = FrechetJudge(data, device), min(PICTURES, len(data.x_test))
+    classes = np.unique(data.labels_train)
+    fixed = {"frechet_floor": judge.floor(n), "classifier_accuracy": judge.accuracy}
+
+    def measured(x):
+        return {"frechet": judge.distance(x)} | fixed | {"rarest_class": float(judge.classes(x)[classes].min())}
+
+    return drawn(n, measured)
 
 
 def drawn(n, measured):

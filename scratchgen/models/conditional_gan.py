@@ -1,12 +1,15 @@
 """The conditional GAN: G is told what to make, and D judges whether an example is real and is what was asked for.
 
-    V(D, G) = E[log D(x|c)] + E[log(1 - D(G(z|c)|c))]           D raises V, G lowers it
+    V(D, G) = E[log D(x|c)] + ½ E[log(1 - D(G(z|c)|c))] + ½ E[log(1 - D(x|c′))]           D raises V, G lowers it
 
-Mirza & Osindero 2014, eq 2. D sees the condition c in both terms, and G takes c and z (the slides print D(G(z|y)), lee-15 §5
-G(ĉ)). Real examples with their own condition are positives; negatives are of two kinds, G's examples with the condition
-they were made for, and real ones with a wrong condition (lee-15 §5; Reed et al. 2016, algorithm 1), without which D could
-pass any real-looking example. A condition is a class label, entered as a one-hot row, or any vector. Where c alone nearly
-decides x, G may learn to overlook z: dropout in G, kept on when sampling, is another source of variety (Isola et al. 2017).
+Mirza & Osindero 2014, eq 2, with the third term of lee-15 §5 and Reed et al. 2016, algorithm 1. Real examples with their own
+condition c are positives; negatives are G's examples with the condition they were made for, and real ones with a wrong
+condition c′, without which D could pass any real-looking example. D sees the condition in every term, and G takes c and z
+(the slides print D(G(z|y)), lee-15 §5 G(ĉ)). The third term has its price: D's negatives are ½ p_g + ½ p_wrong, so the best
+p_g is 2 p - p_wrong where that is positive; an x that fits several conditions is made more seldom than it occurs.
+
+A condition is a class label, entered as a one-hot row, or any vector. Where c alone nearly decides x, G may learn to
+overlook z: dropout in G, kept on when sampling, is another source of variety (Isola et al. 2017).
 """
 
 from dataclasses import dataclass
@@ -14,11 +17,10 @@ from typing import Literal
 
 from ..activations import LeakyReLU, Sigmoid
 from ..backend import UsageError, array_module
-from ..layer import Sequential
 from ..layers import mlp, one_hot
 from ..losses import ADVERSARIAL, loss_D, loss_G
 from ..model import Model, saturation
-from ..optim import EMA, Adam, linear
+from ..optim import EMA, Adam, falling
 from ..parameters import Parameters
 from ..second_order import gradient_penalty
 
@@ -57,28 +59,41 @@ class ConditionalGAN(Model):
         super().__post_init__()
         if self.n_classes < 2 and self.condition == "label":
             raise UsageError("ConditionalGAN setting n_classes: expected 2 or more labels, or there is no wrong one")
+        if self.batch < 2 and self.condition == "vector":
+            raise UsageError(
+                "ConditionalGAN setting batch: expected 2 or more, or a vector has no neighbour to be wrong"
+            )
 
     def build(self, rng):
-        generator = mlp([self.n_latent + self.n_classes, *self.hidden_G, self.n_features], dropout=self.dropout)
-        self.generator = Sequential(generator, Sigmoid()) if self.output == "sigmoid" else generator
+        last = Sigmoid if self.output == "sigmoid" else None
+        sizes = [self.n_latent + self.n_classes, *self.hidden_G, self.n_features]
+        self.generator = mlp(sizes, dropout=self.dropout, last=last)
         self.discriminator = mlp([self.n_features + self.n_classes, *self.hidden_D, 1], LeakyReLU)
         self.params_G = Parameters(rng, generator=self.generator)
         self.params_D = Parameters(rng, discriminator=self.discriminator)
-        rates = [
-            linear(lr, n * self.rounds / 2, n * self.rounds) if self.rounds else lr
-            for lr, n in ((self.lr_G, 1), (self.lr_D, self.k))
-        ]
-        self.adam_G = Adam(self.params_G, rates[0], self.beta1, self.beta2)
-        self.adam_D = Adam(self.params_D, rates[1], self.beta1, self.beta2)
+        self.optimizer_G = Adam(self.params_G, falling(self.lr_G, self.rounds), self.beta1, self.beta2)
+        self.optimizer_D = Adam(self.params_D, falling(self.lr_D, self.k * self.rounds), self.beta1, self.beta2)
         self.average = EMA(self.params_G, self.averaging)
         return self
+
+    def check_data(self, x, labels=None):
+        super().check_data(x, labels)
+        wanted = {"label": (len(x),), "vector": (len(x), self.n_classes)}[self.condition]
+        if labels is not None and labels.shape != wanted:
+            raise UsageError(
+                f"condition={self.condition} needs labels of shape {wanted}, but these are {labels.shape}; "
+                "use --set condition=label for classes, condition=vector for rows of n_classes numbers"
+            )
 
     def rows_of(self, labels):
         """Conditions c (B, n_classes) as the networks take them."""
         return labels if self.condition == "vector" else one_hot(labels, self.n_classes, self.params_G.theta.real.dtype)
 
     def wrong(self, labels, rng):
-        """For each label another one, all others being as likely; for each vector that of its neighbour in the batch."""
+        """For each label another one, all others being as likely; for each vector that of its neighbour in the batch.
+
+        Vectors are taken to differ from example to example: where neighbours share one, D is told right and wrong of it.
+        """
         if self.condition == "vector":
             return array_module(labels).roll(labels, 1, axis=0)
         return (labels + 1 + rng.integers(self.n_classes - 1, len(labels))) % self.n_classes
@@ -103,7 +118,7 @@ class ConditionalGAN(Model):
         pixels = slice(0, self.n_features)  # the slope in x alone
         penalty, back_penalty = gradient_penalty(self.discriminator, positives, centre=0.0, columns=pixels)
         back_penalty(0.5 * self.r1)
-        return {"discriminator_loss": loss + 0.5 * self.r1 * penalty, "slope": penalty}
+        return {"discriminator_loss": loss + 0.5 * self.r1 * penalty, "penalty": penalty}
 
     def generator_loss(self, labels, rng):
         """G's loss on examples made for these conditions. Trains G alone, through D, which stands still."""
@@ -121,13 +136,13 @@ class ConditionalGAN(Model):
     objectives = {"discriminator_loss": "params_D", "generator_loss": "params_G"}
 
     def train_step(self, x, labels, rng):
-        """A round, from x (k batch, n_features) and as many labels."""
+        """A round, from x (k batch, n_features) and as many labels. Returns the losses of its last steps of D and of G."""
         x, labels = (array.reshape(self.k, -1, *array.shape[1:]) for array in (x, labels))
         for part, labels_part in zip(x, labels):
             losses = self.discriminator_loss(part, labels_part, rng)
-            self.adam_D.step()
+            self.optimizer_D.step()
         losses |= self.generator_loss(labels[-1], rng)
-        self.adam_G.step()
+        self.optimizer_G.step()
         self.average.step()
         return losses
 
@@ -135,8 +150,12 @@ class ConditionalGAN(Model):
     def rows(self):
         return self.k * self.batch
 
+    remedies = "a larger r1, fewer steps of D (k) or a smaller lr_D"
+
     def complaint(self, losses):
-        return saturation(self.loss, losses["discriminator_loss"] - 0.5 * self.r1 * losses.get("slope", 0))
+        return saturation(
+            self.loss, losses["discriminator_loss"] - 0.5 * self.r1 * losses.get("penalty", 0), self.remedies
+        )
 
     def generate(self, labels, rng):
         """An example for each condition, labels (n,) or vectors (n, n_classes), by the averaged weights: (n, n_features)."""

@@ -4,13 +4,14 @@
 
 Goodfellow et al. 2014, eq 1 and algorithm 1: a round is k steps of D, then g_steps of G. D is a binary classifier, real (1)
 against generated (0), no class labels (week10 has "labelled pictures of each class"): its loss is -V. G never meets a real
-example, only D's slope at what it made, and D stands still meanwhile. p_z is the law of the noise, p_g that of G(z) (both
-gan-vae-notes and the slides misprint p_z in the pseudo-code). Either loss of G is a choice of loss: losses.py has them all.
+example, only D's slope at what it made, and D stands still meanwhile. p_z is the law of the noise (gan-vae-notes and the
+slides misprint it in the pseudo-code), p_g that of G(z): p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which nobody can compute (lee-15
+§2.2 prints an integral over x of an indicator, which is 0). Which loss G lowers is a setting: losses.py has them all.
 
-What keeps D from running ahead of G: R1, ½ γ E‖∇ₓD(x)‖² at real x (Mescheder et al. 2018, eq 9); noise on its inputs and
-on its labels, which fade as training goes on (lee-15 §3.3 calls noise in part of a picture "label noise": that is input
-noise, label noise flips labels); smoothed labels; dropout; packing, where D judges several examples at once and so sees
-when all are alike (PacGAN, Lin et al. 2018). Neither loss says how good the samples are: see metrics/.
+What keeps D from running ahead of G: R1, ½ γ E‖∇ₓD(x)‖² at real x as D is shown them (Mescheder et al. 2018, eq 9); noise on
+its inputs and on its labels, which fade as training goes on (lee-15 §3.3 calls noise in part of a picture "label noise":
+that is input noise, label noise flips labels); smoothed labels; dropout; packing, where D judges several examples at once
+and so sees when all are alike (PacGAN, Lin et al. 2018). Neither loss says how good the samples are: see metrics/.
 """
 
 from dataclasses import dataclass
@@ -18,11 +19,10 @@ from typing import Literal
 
 from ..activations import LeakyReLU, Sigmoid
 from ..backend import UsageError
-from ..layer import Sequential
 from ..layers import mlp
 from ..losses import ADVERSARIAL, loss_D, loss_G
 from ..model import Model, saturation
-from ..optim import EMA, SGD, Adam, Annealed, linear
+from ..optim import EMA, SGD, Adam, Annealed, constant, falling, linear
 from ..parameters import Parameters
 from ..second_order import gradient_penalty
 
@@ -44,9 +44,9 @@ class GAN(Model):
     dropout: float = 0.0  # in D
     noise: float = 0.0  # standard deviation of the noise on D's inputs at the start
     spared: float = 0.0  # the fraction of an example's numbers that this noise spares
-    flip: float = 0.0  # the probability that D is told the wrong label, at the start
+    label_noise: float = 0.0  # the probability that D is told the wrong label, at the start
     noise_rounds: int = 0  # both fall linearly to 0 in so many rounds; 0: they stay
-    smooth: float = 0.0  # D's target for real examples is 1 - smooth
+    label_smoothing: float = 0.0  # D's target for real examples is 1 - label_smoothing
     optimizer: Literal["adam", "sgd"] = "adam"
     batch: int = 64
     lr_G: float = 5e-4
@@ -67,8 +67,8 @@ class GAN(Model):
             "pack": 2,
             "noise": 0.2,
             "spared": 0.5,
-            "flip": 0.2,
-            "smooth": 0.1,
+            "label_noise": 0.3,
+            "label_smoothing": 0.1,
         },
         {"loss": "hinge", "g_steps": 2, "rounds": 3, "noise": 0.1, "noise_rounds": 5},
         {"loss": "wasserstein", "averaging": 0.0},
@@ -80,25 +80,26 @@ class GAN(Model):
             raise UsageError(f"GAN setting pack: batch={self.batch} must be a multiple of pack={self.pack}")
 
     def build(self, rng):
-        generator = mlp([self.n_latent, *self.hidden_G, self.n_features])
-        self.generator = Sequential(generator, Sigmoid()) if self.output == "sigmoid" else generator
+        last = Sigmoid if self.output == "sigmoid" else None
+        self.generator = mlp([self.n_latent, *self.hidden_G, self.n_features], last=last)
         self.discriminator = mlp([self.pack * self.n_features, *self.hidden_D, 1], LeakyReLU, dropout=self.dropout)
         self.params_G = Parameters(rng, generator=self.generator)
         self.params_D = Parameters(rng, discriminator=self.discriminator)
         self.optimizer_G = self.make_optimizer(self.params_G, self.lr_G, self.g_steps)
         self.optimizer_D = self.make_optimizer(self.params_D, self.lr_D, self.k)
         self.average = EMA(self.params_G, self.averaging)
-        self.noise_level, self.flip_rate = (
-            Annealed(self.params_D, linear(value, 0, self.noise_rounds) if self.noise_rounds else lambda step: value)
-            for value in (self.noise, self.flip)
+        self.noise_level, self.label_noise_level = (
+            Annealed(self.params_D, linear(level, 0, self.noise_rounds) if self.noise_rounds else constant(level))
+            for level in (self.noise, self.label_noise)
         )
         return self
 
     def make_optimizer(self, params, lr, steps):
-        schedule = linear(lr, steps * self.rounds / 2, steps * self.rounds) if self.rounds else lr
+        """steps: how many it makes a round, by which its rate falls."""
+        rate = falling(lr, steps * self.rounds)
         if self.optimizer == "adam":
-            return Adam(params, schedule, self.beta1, self.beta2)
-        return SGD(params, schedule, self.momentum)
+            return Adam(params, rate, self.beta1, self.beta2)
+        return SGD(params, rate, self.momentum)
 
     # What training does.
 
@@ -106,7 +107,7 @@ class GAN(Model):
         """D's loss on real x (B, n_features) against as many generated ones, R1 included. Trains D alone."""
         self.params_D.zero_grad()
         z = rng.normal((len(x), self.n_latent))
-        real, fake = self.seen(x, rng), self.seen(self.generator(z, rng), rng)  # both (B / pack, pack n_features)
+        real, fake = self.shown(x, rng), self.shown(self.generator(z, rng), rng)  # both (B / pack, pack n_features)
         logits_real, back_real = self.discriminator.forward(real, rng)
         logits_fake, back_fake = self.discriminator.forward(fake, rng)
         loss, d_real, d_fake = loss_D(logits_real, logits_fake, self.loss, *self.targets(len(real), rng))
@@ -117,14 +118,14 @@ class GAN(Model):
             return {"discriminator_loss": loss}
         penalty, back_penalty = gradient_penalty(self.discriminator, real, centre=0.0)
         back_penalty(0.5 * self.r1)
-        return {"discriminator_loss": loss + 0.5 * self.r1 * penalty, "slope": penalty}
+        return {"discriminator_loss": loss + 0.5 * self.r1 * penalty, "penalty": penalty}
 
     def generator_loss(self, rng):
         """G's loss on a batch of its own making. Trains G alone, through D, which stands still."""
         self.params_G.zero_grad()
         z = rng.normal((self.batch, self.n_latent))
         x_hat, back_generator = self.generator.forward(z, rng)  # (batch, n_features)
-        logits, back_discriminator = self.discriminator.forward(self.seen(x_hat, rng), rng)
+        logits, back_discriminator = self.discriminator.forward(self.shown(x_hat, rng), rng)
         loss, d_logits = loss_G(logits, self.loss)
 
         dx_hat = back_discriminator(d_logits, learn=False)
@@ -134,9 +135,9 @@ class GAN(Model):
     objectives = {"discriminator_loss": "params_D", "generator_loss": "params_G"}
 
     def train_step(self, x, rng):
-        """A round, from x (k batch, n_features)."""
+        """A round, from x (k batch, n_features). Returns the losses of its last steps of D and of G."""
         self.noise_level.step()
-        self.flip_rate.step()
+        self.label_noise_level.step()
         for part in x.reshape(self.k, -1, self.n_features):
             losses = self.discriminator_loss(part, rng)
             self.optimizer_D.step()
@@ -150,23 +151,35 @@ class GAN(Model):
     def rows(self):
         return self.k * self.batch
 
-    def seen(self, x, rng):
+    def shown(self, x, rng):
         """What D is shown of examples (B, n_features): with noise on them, and packed. -> (B / pack, pack n_features)"""
         if self.noise:
             noise = self.noise_level.value * rng.normal(x.shape)
             x = x + (noise * (rng.uniform(x.shape) >= self.spared) if self.spared else noise)
+        return self.packed(x)
+
+    def packed(self, x):
+        """(N, n_features) -> (N / pack, pack n_features). Raises ValueError if N is no multiple of pack."""
+        if len(x) % self.pack:
+            raise ValueError(
+                f"GAN got examples of shape {x.shape}, expected (N, n_features), N a multiple of {self.pack}"
+            )
         return x.reshape(-1, self.pack * self.n_features)
 
     def targets(self, n, rng):
         """y for D's n real and n generated logits: numbers, or (n, 1) where some labels are flipped."""
-        y_real, y_fake = 1.0 - self.smooth, 0.0
-        if not self.flip:
+        y_real, y_fake = 1.0 - self.label_smoothing, 0.0
+        if not self.label_noise:
             return y_real, y_fake
-        flipped = (rng.uniform((2, n, 1)) < self.flip_rate.value).astype(rng.real)
+        flipped = (rng.uniform((2, n, 1)) < self.label_noise_level.value).astype(rng.real)
         return y_real * (1 - flipped[0]), y_real * flipped[1]
 
+    remedies = "a larger r1, noise=0.1, dropout, fewer steps of D (k) or a smaller lr_D"
+
     def complaint(self, losses):
-        return saturation(self.loss, losses["discriminator_loss"] - 0.5 * self.r1 * losses.get("slope", 0))
+        return saturation(
+            self.loss, losses["discriminator_loss"] - 0.5 * self.r1 * losses.get("penalty", 0), self.remedies
+        )
 
     # What it is good for.
 
@@ -177,11 +190,13 @@ class GAN(Model):
 
     def judge(self, x):
         """D's logits (N / pack, 1) of examples x (N, n_features). Cross-entropies and hinge: > 0 where it says real."""
-        return self.discriminator(x.reshape(-1, self.pack * self.n_features))
+        return self.discriminator(self.packed(x))
 
     def evaluate(self, x, rng):
         """{name: number}: D's mean logit on test data x (N, n_features) and on as many generated examples."""
         x = x[: len(x) // self.pack * self.pack]
+        if not len(x):  # less than one pack
+            return {}
         return {"logit_real": self.judge(x).mean(), "logit_fake": self.judge(self.sample(len(x), rng)).mean()}
 
     @classmethod

@@ -4,9 +4,9 @@
 
 Arjovsky et al. 2017, eq 2. Where real and generated examples do not overlap, the JSD says log 2 however near they are, and
 its slope is 0; this distance shrinks with every step nearer. So the critic should be trained well (k steps for one of G),
-and its loss, the negated estimate, tells how far training has come. Two ways to keep the slope small: penalty="clip" cuts
-each weight to [-c, c] after every step (algorithm 1, with RMSProp: steps with momentum did badly there); penalty="gradient"
-adds λ (‖∇D‖ - 1)² at points between real and generated ones (Gulrajani et al. 2017, eq 3); second_order.py has its exact
+and its loss, the negated estimate, tells how far training has come. Two ways to keep the slope small: constraint="clip" cuts
+each weight to [-c, c] after every step (algorithm 1, with RMSProp: steps with momentum did badly there), and "gradient" adds
+λ (‖∇D‖ - 1)² at points between real and generated ones (Gulrajani et al. 2017, eq 3); second_order.py has its exact
 gradient. Against the common slips: D raises its score on real examples, G that on its own; α is one number for an example.
 """
 
@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import ACTIVATIONS, Sigmoid
-from ..layer import Sequential
 from ..layers import mlp
 from ..losses import loss_D, loss_G
 from ..model import Model
-from ..optim import EMA, Adam, RMSProp, clip_weights, linear
+from ..optim import EMA, Adam, RMSProp, clip_weights, falling
 from ..parameters import Parameters
 from ..second_order import between, gradient_penalty
 
@@ -33,7 +32,7 @@ class WGAN(Model):
     hidden_D: tuple[int, ...] = (512, 256)
     activation_D: Literal[tuple(ACTIVATIONS)] = "leaky_relu"
     output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: pixels in [0, 1], or any numbers
-    penalty: Literal["gradient", "clip"] = "gradient"
+    constraint: Literal["gradient", "clip"] = "gradient"
     lam: float = 10.0  # λ, the weight of the gradient penalty
     one_sided: bool = False  # whether slopes below 1 are free
     c: float = 0.01  # where "clip" cuts the critic's weights
@@ -51,13 +50,13 @@ class WGAN(Model):
     variants = (
         {},
         {"one_sided": True, "activation_D": "tanh", "k": 2, "lam": 1.0, "output": "linear"},
-        {"penalty": "clip", "optimizer": "rmsprop", "k": 2, "c": 0.1, "rounds": 3},
+        {"constraint": "clip", "optimizer": "rmsprop", "k": 2, "c": 0.1, "rounds": 3},
         {"activation_D": "softplus", "k": 1, "averaging": 0.0},
     )
 
     def build(self, rng):
-        generator = mlp([self.n_latent, *self.hidden_G, self.n_features])
-        self.generator = Sequential(generator, Sigmoid()) if self.output == "sigmoid" else generator
+        last = Sigmoid if self.output == "sigmoid" else None
+        self.generator = mlp([self.n_latent, *self.hidden_G, self.n_features], last=last)
         self.critic = mlp([self.n_features, *self.hidden_D, 1], ACTIVATIONS[self.activation_D])
         self.params_G, self.params_D = Parameters(rng, generator=self.generator), Parameters(rng, critic=self.critic)
         self.optimizer_G = self.make_optimizer(self.params_G, self.lr_G, 1)
@@ -66,8 +65,9 @@ class WGAN(Model):
         return self
 
     def make_optimizer(self, params, lr, steps):
-        schedule = linear(lr, steps * self.rounds / 2, steps * self.rounds) if self.rounds else lr
-        return Adam(params, schedule, self.beta1, self.beta2) if self.optimizer == "adam" else RMSProp(params, schedule)
+        """steps: how many it makes a round, by which its rate falls."""
+        rate = falling(lr, steps * self.rounds)
+        return Adam(params, rate, self.beta1, self.beta2) if self.optimizer == "adam" else RMSProp(params, rate)
 
     def critic_loss(self, x, rng):
         """E[D(G(z))] - E[D(x)] for real x (B, n_features), plus the penalty. Trains the critic alone."""
@@ -79,11 +79,11 @@ class WGAN(Model):
 
         back_real(d_real, inputs=False)
         back_fake(d_fake, inputs=False)
-        if self.penalty == "clip":
+        if self.constraint == "clip":
             return {"critic_loss": loss, "wasserstein": -loss}
         penalty, back_penalty = gradient_penalty(self.critic, between(x, x_hat, rng), one_sided=self.one_sided)
         back_penalty(self.lam)
-        return {"critic_loss": loss + self.lam * penalty, "wasserstein": -loss, "slope": penalty}
+        return {"critic_loss": loss + self.lam * penalty, "wasserstein": -loss, "penalty": penalty}
 
     def generator_loss(self, rng):
         """-E[D(G(z))]. Trains G alone, through the critic, which stands still."""
@@ -100,11 +100,11 @@ class WGAN(Model):
     objectives = {"critic_loss": "params_D", "generator_loss": "params_G"}
 
     def train_step(self, x, rng):
-        """A round, from x (k batch, n_features)."""
+        """A round, from x (k batch, n_features). Returns the losses of its last step of the critic and of G's."""
         for part in x.reshape(self.k, -1, self.n_features):
             losses = self.critic_loss(part, rng)
             self.optimizer_D.step()
-            if self.penalty == "clip":
+            if self.constraint == "clip":
                 clip_weights(self.params_D, self.c)
         losses |= self.generator_loss(rng)
         self.optimizer_G.step()
