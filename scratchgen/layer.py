@@ -145,15 +145,7 @@ class Sequential(Layer):
         for step in self.steps():
             x, back = step.forward(x, rng)
             backs.append(back)
-        y = x
-
-        def backward(dy, learn=True, inputs=True):
-            check(y, dy)
-            for i in reversed(range(len(backs))):
-                dy = backs[i](dy, learn, inputs or i > 0)
-            return dy
-
-        return y, backward
+        return x, chained(backs, x, check)
 
     def forward_twice(self, x):  # its four sweeps: see second_order.py
         check, backs, gradients, x_0 = self.same_weights(), [], [], x
@@ -163,24 +155,18 @@ class Sequential(Layer):
             gradients.append(layer_gradient)
         y = x
 
-        def backward(dy, learn=True, inputs=True):
-            check(y, dy)
-            for i in reversed(range(len(backs))):
-                dy = backs[i](dy, learn, inputs or i > 0)
-            return dy
-
         def gradient(u):  # backwards
             check(y, u)
-            agains = []
+            doubles = []
             for layer_gradient in reversed(gradients):
-                u, layer_again = layer_gradient(u)
-                agains.insert(0, layer_again)
+                u, double = layer_gradient(u)
+                doubles.insert(0, double)
 
             def double_backward(v, learn=True, inputs=True):
                 check(x_0, v)
                 curved = []
-                for i, layer_again in enumerate(agains):  # forwards, with v in the place of x
-                    v, dx = layer_again(v, learn, inputs or i > 0)
+                for i, double in enumerate(doubles):  # forwards, with v in the place of x
+                    v, dx = double(v, learn, inputs or i > 0)
                     curved.append(dx)
                 d = None
                 for i in reversed(range(len(backs))):  # backwards once more, for what f″ has left at each layer
@@ -192,7 +178,7 @@ class Sequential(Layer):
 
             return u, double_backward
 
-        return y, backward, gradient
+        return y, chained(backs, y, check), gradient
 
     def same_weights(self):
         """check(y, dy), for a backward to call first: the weights must be those of now, and dy have the shape of y."""
@@ -208,3 +194,15 @@ class Sequential(Layer):
 
     def children(self):
         return [(str(i), layer) for i, layer in enumerate(self.layers)]
+
+
+def chained(backs, y, check):
+    """The backward of layers one after the other, from the backward of each."""
+
+    def backward(dy, learn=True, inputs=True):
+        check(y, dy)
+        for i in reversed(range(len(backs))):
+            dy = backs[i](dy, learn, inputs or i > 0)
+        return dy
+
+    return backward

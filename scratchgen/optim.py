@@ -176,17 +176,19 @@ class Annealed(Stepper):
 
     def __init__(self, params, schedule):
         super().__init__(params)
-        self.schedule, self.cell = schedule, None
+        self.schedule = schedule
+        self.update(*self.numbers(1))
 
     @property
     def value(self):
-        return self.numbers(max(1, int(self.t[0])))[0] if self.cell is None else self.cell
+        fresh = self.known_at == int(self.t[0]) or not isinstance(self.known, float)  # an array: see graph.py
+        return self.known if fresh else self.numbers(max(1, int(self.t[0])))[0]  # t is another after load_state
 
     def numbers(self, t):
         return (float(self.schedule(t - 1)),)
 
     def update(self, value):
-        self.cell = None if isinstance(value, float) else value  # where a recorded step finds it
+        self.known, self.known_at = value, int(self.t[0])
 
 
 def clip_weights(params, c):

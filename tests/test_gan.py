@@ -185,7 +185,8 @@ OTHER = {  # another value for each setting that says how a step is made
         "label_noise": 0.3, "noise_rounds": 4, "label_smoothing": 0.2, "optimizer": "sgd", "momentum": 0.9,
     },
     "wgan": RATES | {
-        "constraint": "clip", "c": 0.3, "lam": 3.0, "one_sided": True, "k": 2, "optimizer": "rmsprop", "activation_D": "tanh",
+        "constraint": "clip", "c": 0.3, "lam": 3.0, "one_sided": True, "k": 2, "optimizer": "rmsprop",
+        "activation_D": "tanh",
     },
     "conditional_gan": RATES | {"loss": "hinge", "k": 2, "dropout": 0.4, "r1": 0.7},
 }  # fmt: skip
