@@ -32,13 +32,13 @@ PLAIN = WIDE | {"r1": 0.0, "beta1": 0.5, "beta2": 0.999}
 WEAK = PLAIN | {"lr_D": 3e-4, "averaging": 0.99}
 FAILING = PLAIN | {"n_latent": 64, "hidden_G": (128, 128), "hidden_D": (128, 128), "lr_D": 1e-4, "averaging": 0.0}
 RUNS = {  # name: model, rounds, whether the rates fall to 0 in the second half
-    "WGAN-GP": (WGAN(**WIDE, lam=0.1, k=1), 6_500, True),
-    "plain GAN": (GAN(**PLAIN), 3_500, True),
-    "plain, packed": (GAN(**PLAIN, pack=2), 3_500, True),
-    "weak": (GAN(**WEAK), 3_500, False),
-    "weak, packed": (GAN(**WEAK, pack=2), 3_500, False),
-    "chosen to fail": (GAN(**FAILING), 2_000, False),
-    "chosen to fail, packed": (GAN(**FAILING, pack=2), 2_000, False),
+    "WGAN-GP": (WGAN(**WIDE, lam=0.1, k=1), 7_000, True),
+    "plain GAN": (GAN(**PLAIN), 4_000, True),
+    "plain, packed": (GAN(**PLAIN, pack=2), 4_000, True),
+    "weak": (GAN(**WEAK), 4_000, False),
+    "weak, packed": (GAN(**WEAK, pack=2), 4_000, False),
+    "chosen to fail": (GAN(**FAILING), 4_000, False),
+    "chosen to fail, packed": (GAN(**FAILING, pack=2), 4_000, False),
 }
 
 

@@ -105,7 +105,8 @@ class LeakyReLU(Activation):
         self.a = a
 
     def f(self, xp, x):
-        return xp.maximum(x, self.a * x)
+        y = self.a * x
+        return xp.maximum(x, y, out=y)
 
     def df(self, xp, x, y):
         slope = (x > 0).astype(x.dtype)

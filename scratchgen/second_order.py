@@ -42,9 +42,8 @@ def gradient_penalty(D, x, centre=1.0, one_sided=False, columns=None):
     y, _, gradient = D.forward_twice(x)
     if y.shape != (batch, 1):
         raise ValueError(f"gradient_penalty: D made {y.shape} of {x.shape}; it must give one number an example, (B, 1)")
-    g, double_backward = gradient(
-        xp.ones_like(y)
-    )  # Σ over the batch: one example's score does not depend on the others
+    # The gradient of the sum over the batch: one example's score does not depend on the others.
+    g, double_backward = gradient(xp.ones_like(y))
     if columns is not None:
         inside = xp.zeros_like(g)
         inside[:, columns] = g[:, columns]
