@@ -589,7 +589,7 @@ DIGITS = {"n_features": 64, "hidden_G": (128, 256), "hidden_D": (256, 128)}
 @pytest.mark.slow
 def test_a_gan_makes_digits_nearly_as_near_to_real_ones_as_real_ones_are():
     data = load("digits")
-    judge, model = FrechetJudge(data), trained(GAN(**DIGITS, r1=0.3), data, 7_500)
+    judge, model = FrechetJudge(data), trained(GAN(**DIGITS, r1=0.3), data, 4_000)
     n = len(data.x_test)  # as many of both
     assert judge.distance(model.sample(n, model.rng(1))) <= 2 * judge.floor(n)
     assert judge.classes(model.sample(5_000, model.rng(2))).min() >= 0.05
@@ -598,7 +598,7 @@ def test_a_gan_makes_digits_nearly_as_near_to_real_ones_as_real_ones_are():
 @pytest.mark.slow
 def test_a_conditional_gan_makes_the_digit_asked_for():
     data = load("digits")
-    judge, model = FrechetJudge(data), trained(ConditionalGAN(**DIGITS, r1=0.3), data, 5_000)
+    judge, model = FrechetJudge(data), trained(ConditionalGAN(**DIGITS, r1=0.3), data, 3_000)
     asked = np.repeat(np.arange(10), 100)
     assert (judge.classifier.predict(model.generate(asked, model.rng(1))) == asked).mean() >= 0.98
 
@@ -606,14 +606,7 @@ def test_a_conditional_gan_makes_the_digit_asked_for():
 @pytest.mark.slow
 def test_a_wasserstein_gan_covers_the_ring():
     data, scale = load("ring"), math.sqrt(2)
-    sizes = {
-        "n_features": 2,
-        "n_latent": 2,
-        "hidden_G": (128,) * 3,
-        "hidden_D": (128,) * 3,
-        "output": "linear",
-        "batch": 128,
-    }
+    sizes = {"n_features": 2, "n_latent": 2, "output": "linear", "hidden_G": 3 * (128,), "hidden_D": 3 * (128,)}
     model = WGAN(**sizes, batch=128, lam=0.1, k=1, lr_G=1e-3, lr_D=1e-3, averaging=0.995)
     toy, data.x_train = data.toy, scale * data.toy.sample(20_000, Rng(1))
     found = coverage(trained(model, data, 7_000).sample(2_500, Rng(2)) / scale, toy.centres, toy.sigma)
