@@ -1,9 +1,10 @@
 """A GAN learns to write digits, and only a measure beside its losses says how well.
 
 Above: what G makes of the same 36 codes after some of its epochs. Below: both losses, which settle early and then say
-nothing; the Fréchet distance to training pictures in the features of a classifier, which goes on falling, with its floor,
-the distance of real test pictures; and how often each digit is made. --data mnist is the real thing, and takes minutes. G
-never saw a picture: its loss takes none. Read scratchgen/models/gan.py, scratchgen/metrics/frechet.py. (Rows G3, G14)
+nothing; the Fréchet distance to training pictures in the features of a classifier, which falls to that of as many real test
+pictures and then wanders about it (397 of the small digits are few); and how often each digit is made. --data mnist is the
+real thing, and takes minutes. G never saw a picture: its loss takes none. Read scratchgen/models/gan.py,
+scratchgen/metrics/frechet.py. (Rows G3, G14)
 """
 
 import numpy as np

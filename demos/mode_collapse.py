@@ -65,7 +65,7 @@ def draw_ring(axis, x, row, name):
     axis.scatter(*load("ring").toy.centres.T, s=60, facecolors="none", edgecolors=GREY, linewidths=0.6)
     axis.scatter(*x.T, s=2, color=BLUE, linewidths=0)
     axis.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[], yticks=[])
-    axis.set_title(f"{name}\n{row['modes']:.0f} modes, {row['high_quality']:.0%}", fontsize=9)
+    axis.set_title(f"{name}\n{row['modes']:.0f} modes, {row['high_quality']:.0%} within 3σ", fontsize=9)
 
 
 def picture(found, path):
@@ -103,6 +103,11 @@ def animation(found, path):
     save_animation(figure, draw, np.linspace(0, 1, 30), path)
 
 
+def spread(values, form):
+    """The number, or the least and the greatest of several."""
+    return " to ".join(f"{value:{form}}" for value in sorted({min(values), max(values)}))
+
+
 def main(args):
     seeds = range(args.seed, args.seed + args.seeds)
     jobs = [(name, args, seed) for seed in seeds for name in RUNS]
@@ -111,17 +116,19 @@ def main(args):
             name_seed: done for name_seed, done in zip([(j[0], j[2]) for j in jobs], pool.map(one_run, *zip(*jobs)))
         }
     print(f"real points: 8 modes, {expected_quality(2):.1%} within 3σ, reverse KL about 0.001")
+    if args.quick:
+        print("(a twentieth of the training: too little for any of these to work)")
     for name in RUNS:
         last = [found[name, seed][0][-1] for seed in seeds]
         modes, quality, kl = ([row[key] for row in last] for key in ("modes", "high_quality", "reverse_kl"))
         seconds = sum(row["seconds"] for row in found[name, args.seed][0])
         print(
-            f"{name:<24} modes {min(modes)} to {max(modes)}, within 3σ {min(quality):.1%} to {max(quality):.1%}, "
-            f"reverse KL {min(kl):.3f} to {max(kl):.3f}; {seconds:.0f} s a seed"
+            f"{name:<24}modes {spread(modes, 'd')}, within 3σ {spread(quality, '.1%')}, reverse KL {spread(kl, '.3f')}; "
+            f"{seconds:.0f} s a seed"
         )
         if args.seeds > 1:
             good = sum(row["modes"] == 8 and row["high_quality"] >= 0.92 and row["reverse_kl"] <= 0.01 for row in last)
-            print(f"{'':<24} 8 modes, 92 % and 0.01 nats in {good} of {args.seeds} seeds")
+            print(f"{'':<24}8 modes, 92 % and 0.01 nats in {good} of {args.seeds} seeds")
     first = {name: found[name, args.seed] for name in RUNS}
     picture(first, args.out / "mode_collapse.png")
     animation(first, args.out / "mode_collapse.gif")

@@ -78,12 +78,14 @@ def _report(check, method, mode, cross_check):
 def check_layer(layer, x, *, seed=0, name=None, **options):
     """Check a layer's gradients for weights and input, learning and using, and that its backward keeps the contract.
 
-    x: an array, a tuple of arrays (for layers like Concat), or a shape such as (4, 5), filled with N(0, 1). Integer
-    arrays are held fixed. The layer must not be in a Parameters yet; copies of it are checked. options: see gradcheck.
-    Returns the worse GradReport of the two modes.
+    x: an array, a tuple of arrays (for layers like Concat), or shapes in their place, such as (4, 5), filled with N(0, 1).
+    Integer arrays are held fixed. The layer must not be in a Parameters yet; copies of it are checked. options: see
+    gradcheck. Returns the worse GradReport of the two modes.
     """
     if isinstance(x, tuple) and all(isinstance(n, int) for n in x):
         x = Rng((seed, INPUT), "float64").normal(x)
+    elif isinstance(x, tuple) and all(isinstance(part, tuple) for part in x):
+        x = tuple(Rng((seed, INPUT, i), "float64").normal(shape) for i, shape in enumerate(x))
     name = name or type(layer).__name__
     if layer.params is not None:
         raise ValueError(f"{name} already belongs to a Parameters: check one fresh from its class")

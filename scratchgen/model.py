@@ -25,9 +25,9 @@ def call(function, **given):
 
 
 def saturation(kind, value, remedies):
-    """One line to say where D's loss has fallen below a hundredth of what ignorance costs it, or "". See losses.loss_D."""
+    """One line to say where D's loss has fallen below a tenth of what ignorance costs it, or "". See losses.loss_D."""
     ignorance = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
-    if value > 0.01 * ignorance.get(kind, -math.inf):
+    if value > 0.1 * ignorance.get(kind, -math.inf):
         return ""
     return (
         f"discriminator_loss fell to {value:.2g}: D tells real from generated nearly without fail, and its slope, G's only "

@@ -24,7 +24,9 @@ by its own size for tanh. Neither y nor u is computed twice, so a penalty costs 
 last sweep, where a forward pass over dual numbers and its backward take six or eight.
 """
 
-from .backend import array_module
+import numpy as np
+
+from .backend import array_module, to_host
 from .layer import Layer
 
 
@@ -72,15 +74,26 @@ def between(real, fake, rng):
 
 
 class Gradient(Layer):
-    """(x, u) -> g = Jᵀ u: the backward pass of a layer as a layer of its own, so that its own backward can be checked."""
+    """(x, u) -> g = Jᵀ u: the backward pass of a layer as a layer of its own, so that its own backward can be checked.
+
+    Raises ValueError where forward_twice is not the same layer as forward: another y, another g or another backward.
+    """
 
     def __init__(self, body):
         self.body = body
 
     def forward(self, pair, rng):
         x, u = pair
-        _, _, gradient = self.body.forward_twice(x)
+        y, back, gradient = self.body.forward_twice(x)
         g, double_backward = gradient(u)
+        right_y, right_back = self.body.forward(x, None)
+        right_g = right_back(u, learn=False)
+        pairs = {"y": (y, right_y), "g": (g, right_g), "backward": (back(u, learn=False), right_g)}
+        for name, (found, right) in pairs.items():
+            if found.shape != right.shape or not np.allclose(to_host(found), to_host(right), rtol=1e-9, atol=1e-12):
+                raise ValueError(
+                    f"{type(self.body).__name__}.forward_twice has another {name} than forward and its backward"
+                )
 
         def backward(v, learn=True, inputs=True):
             du, dx = double_backward(v, learn, inputs)

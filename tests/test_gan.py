@@ -476,6 +476,12 @@ def test_a_saturated_D_is_named_once(name, capsys):
     assert all(word in said for word in ("epoch", "step", "discriminator_loss", "r1"))
 
 
+def test_a_critic_the_wrong_way_round_is_named():
+    model = WGAN.example(Rng(0))[0]
+    assert model.complaint({"wasserstein": 0.3}) == model.complaint({"wasserstein": -0.01}) == ""
+    assert "smaller lam" in model.complaint({"wasserstein": -0.3})
+
+
 @pytest.mark.parametrize("kind", losses.ADVERSARIAL)
 def test_a_healthy_D_is_not_named(kind, capsys):
     model = GAN(n_features=6, n_latent=2, hidden_G=(4,), hidden_D=(4,), batch=8, loss=kind).build(Rng(0))

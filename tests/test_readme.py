@@ -30,6 +30,11 @@ def test_the_layer_of_your_own_prints_what_the_readme_shows():
     assert printed(SQUAREPLUS) in SHOWN
 
 
+def test_its_double_backward_prints_what_the_readme_shows():
+    twice = next(code for code in PYTHON if "forward_twice" in code)
+    assert printed(SQUAREPLUS + twice).removeprefix(printed(SQUAREPLUS)) in SHOWN
+
+
 def test_the_mistake_in_it_is_reported_as_the_readme_shows():
     wrong = SQUAREPLUS.replace("(4 * r)", "(2 * r)")
     assert wrong != SQUAREPLUS

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scratchgen import Layer, Parameters, Rng, Sequential, Weight, gradcheck
+from scratchgen import Layer, Parameters, Rng, Sequential, Weight, check_layer, gradcheck
 from scratchgen.activations import ACTIVATIONS, LeakyReLU, ReLU, Tanh
 from scratchgen.embeddings import TimeEmbedding
 from scratchgen.initialisers import he
 from scratchgen.layers import Linear, Maxout, Residual, mlp
 from scratchgen.norms import BatchNorm, LayerNorm
-from scratchgen.second_order import between, gradient_penalty
+from scratchgen.second_order import Gradient, between, gradient_penalty
 
 PENALTIES = st.sampled_from([(1.0, False), (1.0, True), (0.0, False), (0.3, True)])
 
@@ -198,6 +198,38 @@ def test_weights_that_have_changed_since_are_refused():
     for refuses in (ordinary, gradient):
         with pytest.raises(ValueError, match=r"\(5, 2\).*\(5, 1\)"):
             refuses(np.ones((5, 2)))
+
+
+class Liar(Linear):
+    """forward_twice of another layer than forward's: y, g or the backward is tripled, and everything beside it fits."""
+
+    lie = "y"
+
+    def forward_twice(self, x):
+        y, back, gradient = super().forward_twice(x)
+        factor = {name: 3 if name == self.lie else 1 for name in ("y", "g", "backward")}
+
+        def tripled(u):
+            g, double_backward = gradient(factor["g"] * u)
+
+            def double(v, learn=True, inputs=True):
+                du, dx = double_backward(v, learn, inputs)
+                return factor["g"] * du, dx
+
+            return g, double
+
+        return factor["y"] * y, lambda dy, *flags, **named: factor["backward"] * back(dy, *flags, **named), tripled
+
+
+@pytest.mark.parametrize("lie", ["y", "g", "backward"])
+def test_forward_twice_must_be_the_same_layer_as_forward(lie):
+    layer = Liar(3, 4)
+    layer.lie = lie
+    with pytest.raises(ValueError, match=f"Liar.forward_twice has another {lie} than forward and its backward"):
+        check_layer(Gradient(layer), ((5, 3), (5, 4)))
+    layer = Liar(3, 4)
+    layer.lie = "none"
+    assert check_layer(Gradient(layer), ((5, 3), (5, 4)))
 
 
 class Swish(Layer):

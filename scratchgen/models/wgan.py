@@ -4,10 +4,12 @@
 
 Arjovsky et al. 2017, eq 2. Where real and generated examples do not overlap, the JSD says log 2 however near they are, and
 its slope is 0; this distance shrinks with every step nearer. So the critic should be trained well (k steps for one of G),
-and its loss, the negated estimate, tells how far training has come. Two ways to keep the slope small: constraint="clip" cuts
-each weight to [-c, c] after every step (algorithm 1, with RMSProp: steps with momentum did badly there), and "gradient" adds
-λ (‖∇D‖ - 1)² at points between real and generated ones (Gulrajani et al. 2017, eq 3); second_order.py has its exact
-gradient. Against the common slips: D raises its score on real examples, G that on its own; α is one number for an example.
+and its estimate, the column `wasserstein`, tells how far training has come. Two ways to keep the slope small:
+constraint="clip" cuts each weight to [-c, c] after every step (algorithm 1; with optimizer="rmsprop", as steps with momentum
+did badly there), and "gradient" adds λ (‖∇D‖ - 1)² at points between real and generated ones (Gulrajani et al. 2017, eq 3;
+second_order.py has its exact gradient). λ weighs against distances in the data: 10 suits pictures, 0.1 points of unit
+variance, where with 10 a critic that starts the wrong way round cannot turn, and its estimate is negative. Against the
+common slips: D raises its score on real examples, G that on its own; α is one number for an example.
 """
 
 from dataclasses import dataclass
@@ -114,6 +116,14 @@ class WGAN(Model):
     @property
     def rows(self):
         return self.k * self.batch
+
+    def complaint(self, losses):
+        if losses["wasserstein"] > -0.05:
+            return ""
+        return (
+            f"wasserstein fell to {losses['wasserstein']:.2g}: the critic scores generated examples above real ones, and "
+            "its penalty keeps it from turning round; try a smaller lam (0.1 for points in the plane) or one_sided=true"
+        )
 
     def sample(self, n, rng):
         """G(z) for n codes z ~ N(0, I), by the averaged weights: (n, n_features), pixels in [0, 1] if output is sigmoid."""
