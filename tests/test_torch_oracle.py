@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from scratchgen import Parameters, Rng, initialisers
-from scratchgen.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
+from scratchgen import Parameters, Rng, Sequential, initialisers
+from scratchgen.activations import ACTIVATIONS, ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from scratchgen.distributions import gaussian_log_prob
 from scratchgen.embeddings import Concat, Embedding
 from scratchgen.layers import Linear, Maxout, Residual, mlp
@@ -24,6 +24,7 @@ from scratchgen.losses import (
 from scratchgen.models.vae import VAE
 from scratchgen.norms import BatchNorm, LayerNorm
 from scratchgen.optim import SGD, Adam, AdamW, RMSProp, clip_by_norm
+from scratchgen.second_order import gradient_penalty
 
 torch = pytest.importorskip("torch", reason="the oracle needs PyTorch, which is no dependency: pip install torch")
 nn, F = torch.nn, torch.nn.functional
@@ -304,3 +305,37 @@ def test_vae_training_steps(settings):
         oracle.step()
     for view, weight in zip(model.params.named().values(), weights):
         close(view, weight)
+
+
+# ---- the gradient of a gradient ----
+
+SHAPES = {
+    "relu": F.relu, "leaky_relu": lambda x: F.leaky_relu(x, 0.2), "elu": F.elu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
+    "softplus": F.softplus, "silu": F.silu, "gelu": lambda x: F.gelu(x, approximate="tanh"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize(("centre", "one_sided"), [(1.0, False), (1.0, True), (0.0, False)])
+def test_gradient_penalty(name, centre, one_sided):
+    """An mlp, a residual block and a Maxout, through autograd's double backward."""
+    f = SHAPES[name]
+    body = Sequential(Linear(5, 5), ACTIVATIONS[name](), Linear(5, 5))
+    D = Sequential(mlp([3, 6, 5], ACTIVATIONS[name]), Residual(body), Maxout(5, 4, 3), Linear(4, 1))
+    params = Parameters(Rng(1, "float64"), D=D)
+    x, weights = normal(B, 3), [tensor(view) for view in params.named().values()]
+    value, backward = gradient_penalty(D, x, centre=centre, one_sided=one_sided)
+    backward(0.7)
+
+    W1, b1, W2, b2, V1, c1, V2, c2, M, m, W3, b3 = weights
+    their_x = tensor(x)
+    h = f(their_x @ W1 + b1) @ W2 + b2
+    h = h + f(h @ V1 + c1) @ V2 + c2
+    score = (h @ M + m).reshape(B, 4, 3).amax(dim=2) @ W3 + b3
+    (g,) = torch.autograd.grad(score.sum(), their_x, create_graph=True)
+    excess = g.norm(dim=1) - centre
+    theirs = (excess.clamp(min=0) if one_sided else excess).square().mean()
+    (0.7 * theirs).backward()
+    close(value, theirs)
+    for where, weight in zip(params.slices().values(), weights):
+        close(params.grad[where], 0 if weight.grad is None else weight.grad.ravel())
