@@ -11,7 +11,7 @@ import numpy as np
 from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError, find_device
 from scratchgen.data import load
-from scratchgen.fit import Stopped, fit
+from scratchgen.fit import Stopped, blas_threads, fit
 
 
 def run(main, doc, data="digits", options=None):
@@ -78,6 +78,42 @@ def train(model, data, args, steps, falling=True, **options):
     model.build(Rng(args.seed, device=args.device))
     options = {"x_test": data.x_test, "labels": data.labels_train, "seed": args.seed} | options
     return model, fit(model, data.x_train, epochs=epochs, **options)
+
+
+def train_D(model, draw, steps, seed):
+    """Train the D of a built GAN or WGAN alone, on batches draw(n, rng) of real examples, against a G that stands still.
+
+    model.generator may be any function (z, rng) -> examples. Returns D's losses, and the rng to go on with.
+    """
+    objective = next(iter(model.objectives))
+    rng, losses = model.rng((seed, 1)), []
+    with blas_threads(model):
+        for _ in range(steps):
+            losses.append(getattr(model, objective)(draw(model.batch, rng), rng)[objective])
+            model.optimizer_D.step()
+    return losses, rng
+
+
+def accuracy(model, real, made):
+    """The fraction of real and of generated examples, as many of each, that D tells by the sign of its logit."""
+    return float((model.judge(real) > 0).mean() + (model.judge(made) < 0).mean()) / 2
+
+
+def line(n, x, rng):
+    """n points of the line from (x, -1) to (x, 1) in the plane."""
+    y = 2 * rng.uniform((n, 1)) - 1
+    return np.concatenate([x + 0 * y, y], axis=1)
+
+
+def sizes_for(data):
+    """n_features, and for small pictures networks of half the default width."""
+    small = {"hidden_G": (128, 256), "hidden_D": (256, 128)} if is_small(data) else {}
+    return {"n_features": data.x_train.shape[1]} | small
+
+
+def is_small(data):
+    """Whether pictures are so small, like the bundled digits, that an epoch takes a moment."""
+    return data.x_train.shape[1] <= 100
 
 
 def nearest(x, others):

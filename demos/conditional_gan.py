@@ -6,7 +6,7 @@ same sizes at equal steps. --data mnist takes about two minutes. Read scratchgen
 """
 
 import numpy as np
-from common import picture_path, pictures, run, train
+from common import is_small, picture_path, pictures, run, sizes_for, train
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
@@ -24,15 +24,13 @@ def spread(x):
 
 def main(args):
     data = pictures(args)
-    judge, n_classes = FrechetJudge(data), int(data.labels_train.max()) + 1
-    small = data.x_train.shape[1] <= 100
-    sizes = {"n_features": data.x_train.shape[1], "n_latent": 64, "hidden_D": (256, 256), "r1": 1.0}
-    sizes |= {"hidden_G": (128, 256), "hidden_D": (256, 128), "r1": 0.3} if small else {}
-    histories, counts, n = {}, {}, min(2_000, len(data.x_test))
+    judge, n_classes = FrechetJudge(data), data.n_classes
+    small = is_small(data)
+    sizes = {"n_latent": 64, "hidden_D": (256, 256), "r1": 0.3 if small else 1.0} | sizes_for(data)
+    histories, n = {}, min(2_000, len(data.x_test))
 
-    def measure(model, rng):
-        counts[type(model)] = count = counts.get(type(model), 0) + 1
-        return {"frechet": judge.distance(model.sample(n, rng))} if not small or count % 10 == 1 else {}
+    def measure(model, rng, epoch):
+        return {"frechet": judge.distance(model.sample(n, rng))} if not small or epoch % 10 == 1 else {}
 
     for name, model in (("plain", GAN(**sizes)), ("conditional", ConditionalGAN(**sizes, n_classes=n_classes))):
         steps = 5_000 if small else 7_500

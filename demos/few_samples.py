@@ -11,11 +11,12 @@ So what lee-15 §3.2 shows is a matter of few samples. Read loss_D in scratchgen
 import math
 
 import numpy as np
-from common import run
+from common import accuracy, run, train_D
 
+from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng
+from scratchgen.distributions import gaussian_log_prob
 from scratchgen.divergences import grid, js
-from scratchgen.fit import blas_threads
 from scratchgen.losses import loss_D
 from scratchgen.models.gan import GAN
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
@@ -32,10 +33,9 @@ def points(n, which, rng):
 
 
 def log_density(x, which):
-    """log N(x; centre, AᵀA), A = SHAPE: by ε = (x - centre) A⁻¹."""
+    """log N(x; centre, AᵀA), A = SHAPE."""
     A = SHAPE * [1, LEANS[which]]
-    e = (x - np.array(CENTRES[which])) @ np.linalg.inv(A)
-    return -0.5 * (e * e).sum(axis=1) - math.log(2 * math.pi * abs(np.linalg.det(A)))
+    return gaussian_log_prob(x, np.array(CENTRES[which]), A.T @ A)
 
 
 def learn(real, made, size, steps, seed):
@@ -43,11 +43,7 @@ def learn(real, made, size, steps, seed):
     settings = {"hidden_D": (size, size, size), "r1": 0.0, "batch": 64, "lr_D": 3e-3, "beta1": 0.9, "beta2": 0.999}
     model = GAN(n_features=2, rounds=steps, **settings).build(Rng(seed))
     model.generator = lambda z, rng: made[rng.integers(len(made), len(z))]  # a "G" that draws from a fixed set
-    rng = model.rng((seed, 1))
-    with blas_threads(model):
-        for _ in range(steps):
-            model.discriminator_loss(real[rng.integers(len(real), model.batch)], rng)
-            model.optimizer_D.step()
+    train_D(model, lambda n, rng: real[rng.integers(len(real), n)], steps, seed)
     return model
 
 
@@ -79,10 +75,10 @@ def main(args):
     picture, _ = grid(-3, 3, 200, 2)
     logits = strong.judge(picture.astype(np.float32)).reshape(200, 200).T  # rows are y
     edges = np.linspace(-3, 3, 200)
-    left.contourf(edges, edges, 1 / (1 + np.exp(-np.clip(logits, -30, 30))), levels=20, cmap="RdBu", alpha=0.5)
+    left.contourf(edges, edges, sigmoid(logits), levels=20, cmap="RdBu", alpha=0.5)
     best = (log_density(picture, 0) - log_density(picture, 1)).reshape(200, 200).T
     left.contour(edges, edges, best, levels=[0], colors=INK, linestyles="--")
-    right_ones = ((strong.judge(real) > 0).mean() + (strong.judge(made) < 0).mean()) / 2
+    right_ones = accuracy(strong, real, made)
     for points_, colour, name in ((real, "navy", "data"), (made, "darkred", "generated")):
         left.plot(*points_.T, "o", color=colour, markersize=4, label=name)
     left.plot([], [], "--", color=INK, label="where the best D says ½")

@@ -8,7 +8,7 @@ scratchgen/metrics/frechet.py. (Rows G3, G14)
 """
 
 import numpy as np
-from common import nearest, picture_path, pictures, run, train
+from common import is_small, nearest, picture_path, pictures, run, sizes_for, train
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
@@ -19,13 +19,11 @@ from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_curves, s
 def main(args):
     data = pictures(args)
     judge = FrechetJudge(data)
-    small = data.x_train.shape[1] <= 100
-    sizes = {"hidden_G": (128, 256), "hidden_D": (256, 128), "r1": 0.3} if small else {}
-    model = GAN(n_features=data.x_train.shape[1], **sizes)
+    small = is_small(data)
+    model = GAN(**sizes_for(data), r1=0.3 if small else 1.0)
     snapshots, n_measured = {}, min(2_000, len(data.x_test))  # as many generated as real ones: fewer are farther off
 
-    def measure(model, rng):
-        epoch = len(snapshots) + 1
+    def measure(model, rng, epoch):
         snapshots[epoch] = to_host(model.sample(36, model.rng((args.seed, 0, 2))))
         due = epoch % 10 == 0 or epoch < 10 or not small
         return {"frechet": judge.distance(model.sample(n_measured, rng))} if due else {}

@@ -13,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from common import run
 
+from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng
 from scratchgen.data.toys import Mixture
 from scratchgen.divergences import wasserstein_samples
@@ -29,7 +30,7 @@ ARROWS = 24
 
 def state(model):
     """What is drawn of a moment: D on X, p_g between its points, and G of every z in QUANTILES."""
-    d = 1 / (1 + np.exp(-model.judge(X[:, None])[:, 0]))
+    d = sigmoid(model.judge(X[:, None])[:, 0])
     made = model.generator(QUANTILES)[:, 0]
     p_g = np.histogram(made, X)[0] / (len(made) * (X[1] - X[0]))
     return d, p_g, made

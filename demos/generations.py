@@ -6,7 +6,7 @@ generation thinks of all three Gs: an old D takes the new G's pictures for real,
 scratchgen/models/gan.py. (Row G4)
 """
 
-from common import pictures, run, train
+from common import is_small, pictures, run, sizes_for, train
 
 from scratchgen.activations import sigmoid
 from scratchgen.backend import to_host
@@ -16,14 +16,12 @@ from scratchgen.plots import new_figure, save_figure, show_images
 
 def main(args):
     data = pictures(args)
-    small = data.x_train.shape[1] <= 100
-    sizes = {"hidden_G": (128, 256), "hidden_D": (256, 128)} if small else {}
-    model, kept = GAN(n_features=data.x_train.shape[1], averaging=0.0, r1=0.03, **sizes), []
+    model, kept = GAN(**sizes_for(data), averaging=0.0, r1=0.03), []
 
     def keep(model, row):
         kept.append((model.params_G.theta.copy(), model.params_D.theta.copy()))
 
-    model, _ = train(model, data, args, 6_000 if small else 9_000, on_epoch=keep, x_test=None)
+    model, _ = train(model, data, args, 6_000 if is_small(data) else 9_000, on_epoch=keep, x_test=None)
     moments = [max(0, round(part * len(kept)) - 1) for part in (0.01, 0.1, 1)]
 
     samples = []

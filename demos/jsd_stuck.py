@@ -13,32 +13,15 @@ JSD = log 2 - loss / 2, so the smaller its loss. Read loss_D in scratchgen/losse
 import math
 
 import numpy as np
-from common import nearest, pictures, run, train
+from common import accuracy, line, nearest, pictures, run, train, train_D
 
 from scratchgen.backend import Rng, to_host
-from scratchgen.fit import blas_threads
 from scratchgen.losses import loss_D
 from scratchgen.models.gan import GAN
 from scratchgen.models.wgan import WGAN
 from scratchgen.plots import BLUE, INK, RED, new_figure, save_figure, show_images
 
 DISTANCES, EPOCHS, LOG_2 = (1.0, 0.5, 0.25, 0.1, 0.05, 0.0), (1, 10, 25), math.log(2)
-
-
-def line(n, x, rng):
-    """n points of the line from (x, -1) to (x, 1)."""
-    y = 2 * rng.uniform((n, 1)) - 1
-    return np.concatenate([x + 0 * y, y], axis=1)
-
-
-def train_D(model, draw, objective, steps, seed):
-    """Train D alone, for `steps` steps on batches draw(n, rng) of real examples, against a G that stands still."""
-    rng = model.rng((seed, 1))
-    with blas_threads(model):
-        for _ in range(steps):
-            objective(draw(model.batch, rng), rng)
-            model.optimizer_D.step()
-    return rng
 
 
 def two_lines(steps, seed):
@@ -48,9 +31,9 @@ def two_lines(steps, seed):
     for d in DISTANCES:
         D = GAN(**settings, r1=0.0, beta1=0.9, beta2=0.999).build(Rng(seed))
         C = WGAN(**settings, k=1, beta1=0.5).build(Rng(seed))
-        for model, objective in ((D, D.discriminator_loss), (C, C.critic_loss)):
+        for model in (D, C):
             model.generator = lambda z, rng, d=d: line(len(z), d, rng)  # G is a line that stands still
-            rng = train_D(model, lambda n, rng: line(n, 0, rng), objective, steps, seed)
+            _, rng = train_D(model, lambda n, rng: line(n, 0, rng), steps, seed)
         data, made = line(10_000, 0, rng), line(10_000, d, rng)
         jsd = LOG_2 - float(loss_D(D.judge(data), D.judge(made))[0]) / 2
         found.append((jsd, float(C.critic(data).mean() - C.critic(made).mean())))
@@ -112,14 +95,13 @@ def digits(axes, data, args):
         model.params_G.theta[...] = weights
         model.params_G.changed()
         x, x_test = (model.rng(0).array(part) for part in (data.x_train, data.x_test))
-        rng = train_D(model, lambda n, rng: x[rng.integers(len(x), n)], model.discriminator_loss, steps, args.seed)
+        _, rng = train_D(model, lambda n, rng: x[rng.integers(len(x), n)], steps, args.seed)
         made = model.generator(rng.normal((len(x), model.n_latent)))
         far = nearest(to_host(made), data.x_train).mean()
         (loss, right), (loss_test, right_test) = (
-            (float(loss_D(model.judge(real), model.judge(made))[0]),
-             float((model.judge(real) > 0).mean() + (model.judge(made) < 0).mean()) / 2)
+            (float(loss_D(model.judge(real), model.judge(made))[0]), accuracy(model, real, made))
             for real in (x, x_test)
-        )  # fmt: skip
+        )
         show_images(
             axis, to_host(made[:40]), data.shape, 10,
             f"G of epoch {epoch}: {far:.2f} from a real picture\n"

@@ -19,7 +19,7 @@ import numpy as np
 from common import run, train
 
 from scratchgen.backend import Rng, to_host
-from scratchgen.data import load
+from scratchgen.data import TOYS, load
 from scratchgen.metrics.coverage import coverage, expected_quality
 from scratchgen.models.gan import GAN
 from scratchgen.models.wgan import WGAN
@@ -62,7 +62,7 @@ def one_run(name, args, seed):
 
 def draw_ring(axis, x, row, name):
     axis.clear()
-    axis.scatter(*load("ring").toy.centres.T, s=60, facecolors="none", edgecolors=GREY, linewidths=0.6)
+    axis.scatter(*TOYS["ring"].centres.T, s=60, facecolors="none", edgecolors=GREY, linewidths=0.6)
     axis.scatter(*x.T, s=2, color=BLUE, linewidths=0)
     axis.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[], yticks=[])
     axis.set_title(f"{name}\n{row['modes']:.0f} modes, {row['high_quality']:.0%} within 3σ", fontsize=9)
@@ -112,9 +112,7 @@ def main(args):
     seeds = range(args.seed, args.seed + args.seeds)
     jobs = [(name, args, seed) for seed in seeds for name in RUNS]
     with ProcessPoolExecutor(min(len(jobs), os.cpu_count()), get_context("spawn")) as pool:
-        found = {
-            name_seed: done for name_seed, done in zip([(j[0], j[2]) for j in jobs], pool.map(one_run, *zip(*jobs)))
-        }
+        found = dict(zip(((name, seed) for name, _, seed in jobs), pool.map(one_run, *zip(*jobs))))
     print(f"real points: 8 modes, {expected_quality(2):.1%} within 3σ, reverse KL about 0.001")
     if args.quick:
         print("(a twentieth of the training: too little for any of these to work)")

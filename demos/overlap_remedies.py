@@ -13,7 +13,7 @@ that is input noise, label noise flips labels. Read scratchgen/models/gan.py. (R
 import math
 
 import numpy as np
-from common import run
+from common import line, run, train_D
 
 from scratchgen.backend import Rng
 from scratchgen.data import TOYS
@@ -53,23 +53,19 @@ def blurred_js(d, sigma, spared=0.0):
     return spared * (LOG_2 if d else 0) + (1 - spared) * noisy
 
 
-def line(n, x, rng):
-    return np.concatenate([np.full((n, 1), x, np.float32), 2 * rng.uniform((n, 1)) - 1], axis=1)
-
-
 def line_D(steps, seed, **settings):
     """D trained on two lines. Returns its loss with true labels, its loss as trained, and its mean |logit|."""
     model = GAN(n_features=2, hidden_D=(64, 64), r1=0.0, lr_D=3e-3, beta1=0.9, rounds=steps, **settings).build(
         Rng(seed)
     )
     model.generator = lambda z, rng: line(len(z), DISTANCE, rng)
-    rng, losses = model.rng((seed, 1)), []
-    with blas_threads(model):
-        for _ in range(steps):
-            losses.append(float(model.discriminator_loss(line(model.batch, 0, rng), rng)["discriminator_loss"]))
-            model.optimizer_D.step()
+    losses, rng = train_D(model, lambda n, rng: line(n, 0, rng), steps, seed)
     real, made = model.judge(line(5_000, 0, rng)), model.judge(line(5_000, DISTANCE, rng))
-    return float(loss_D(real, made)[0]), np.mean(losses[-steps // 4 :]), float(np.abs([real, made]).mean())
+    return (
+        float(loss_D(real, made)[0]),
+        np.mean(losses[-steps // 4 :], dtype=np.float64),
+        float(np.abs([real, made]).mean()),
+    )
 
 
 def entropy(e):

@@ -7,7 +7,7 @@ scratchgen/models/wgan.py, scratchgen/second_order.py. (Row G13)
 """
 
 import numpy as np
-from common import pictures, run, train
+from common import is_small, pictures, run, sizes_for, train
 
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.gan import GAN
@@ -20,9 +20,7 @@ EVERY = 5  # epochs between two measurements
 def main(args):
     data = pictures(args)
     judge = FrechetJudge(data)
-    small = data.x_train.shape[1] <= 100
-    sizes = {"n_features": data.x_train.shape[1]}
-    sizes |= {"hidden_G": (128, 256), "hidden_D": (256, 128)} if small else {}
+    small, sizes = is_small(data), sizes_for(data)
     models = {
         "plain GAN": (GAN(**sizes, r1=0.0), "discriminator_loss"),
         "WGAN, clipping": (
@@ -30,14 +28,12 @@ def main(args):
         ),
         "WGAN, gradient penalty": (WGAN(**sizes, lr_G=5e-4, lr_D=5e-4, k=3, lam=1.0, beta2=0.99), "test_wasserstein"),
     }  # fmt: skip
+
+    def measure(model, rng, epoch):
+        return {"frechet": judge.distance(model.sample(2_000, rng))} if not small or epoch % EVERY == 1 else {}
+
     figure, axes = new_figure(11, 5.6, 2, len(models), height_ratios=[1, 1])
     for (above, below), (name, (model, loss)) in zip(axes.T, models.items()):
-        count = []
-
-        def measure(model, rng):
-            count.append(1)
-            return {"frechet": judge.distance(model.sample(2_000, rng))} if not small or len(count) % EVERY == 1 else {}
-
         model, history = train(model, data, args, 4_000 if small else 8_000, measure=measure)
         history = [row for row in history if "frechet" in row]
         epochs, quality, followed = ([row[key] for row in history] for key in ("epoch", "frechet", loss))

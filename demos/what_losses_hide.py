@@ -12,12 +12,12 @@ Read scratchgen/models/gan.py and metrics/coverage.py. (Row G11)
 import math
 
 import numpy as np
-from common import run, train
+from common import accuracy, run, train, train_D
 
+from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng
 from scratchgen.data import load
 from scratchgen.divergences import sliced_wasserstein
-from scratchgen.fit import blas_threads
 from scratchgen.losses import loss_D, loss_G
 from scratchgen.metrics.coverage import coverage
 from scratchgen.models.gan import GAN
@@ -33,10 +33,6 @@ RUNS = {  # name: model, whether the rates fall to 0
             beta2=0.999, averaging=0.0), False,
     ),
 }  # fmt: skip
-
-
-def accuracy(model, real, made):
-    return float((model.judge(real) > 0).mean() + (model.judge(made) < 0).mean()) / 2
 
 
 def trained(name, data, args):
@@ -57,11 +53,7 @@ def against(made, data, hidden, steps, seed):
     """A D with these hidden layers trained against a G that stands still: it draws from the points `made`."""
     model = GAN(**POINTS | {"lr_D": 2e-3}, hidden_D=hidden, r1=0.0, rounds=steps, beta1=0.9).build(Rng(seed))
     model.generator = lambda z, rng: made[rng.integers(len(made), len(z))]
-    rng = model.rng((seed, 1))
-    with blas_threads(model):
-        for _ in range(steps):
-            model.discriminator_loss(data.x_train[rng.integers(len(data.x_train), model.batch)], rng)
-            model.optimizer_D.step()
+    train_D(model, lambda n, rng: data.x_train[rng.integers(len(data.x_train), n)], steps, seed)
     return model
 
 
@@ -70,9 +62,7 @@ def picture(axis, model, data, made, name):
     edges = np.linspace(-3, 3, 120, dtype=np.float32)
     x, y = np.meshgrid(edges, edges)
     logits = model.judge(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(120, 120)
-    axis.contourf(
-        edges, edges, 1 / (1 + np.exp(-np.clip(logits, -30, 30))), levels=np.linspace(0, 1, 11), cmap="PRGn", alpha=0.6
-    )
+    axis.contourf(edges, edges, sigmoid(logits), levels=np.linspace(0, 1, 11), cmap="PRGn", alpha=0.6)
     axis.plot(*made[:400].T, ".", color=BLUE, markersize=3)
     axis.plot(*(SCALE * data.toy.centres.T), "o", color=INK, fillstyle="none", markersize=8)
     axis.set(aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])

@@ -139,8 +139,8 @@ def train(args):
     seed = notes.get("seed", 0) if args.seed is None else args.seed
     data = load(name, seed)
     names = {field.name for field in dataclasses.fields(model_class)}
-    if "n_classes" in names and data.labels_train is not None:
-        settings = {"n_classes": int(max(data.labels_train.max(), data.labels_test.max())) + 1} | settings
+    if "n_classes" in names and data.n_classes:
+        settings = {"n_classes": data.n_classes} | settings
     if "n_features" in names:
         settings = {"n_features": data.x_train.shape[1]} | settings
         if settings["n_features"] != data.x_train.shape[1]:

@@ -47,10 +47,10 @@ def fit(
 
     x, labels (N,), x_test, labels_test: NumPy arrays, moved to the model's device once. out: a folder for checkpoint.npz
     and history.csv. resume: go on from out's checkpoint; the settings must be the same. on_epoch(model, row): called after
-    each epoch. measure(model, rng): {name: number} to stand beside the losses, called after each epoch too. notes: JSON
-    values to keep in the checkpoint. graph: record the training step as a CUDA graph (graph.py): faster for small models on
-    a GPU, and the same numbers. Returns the history, a list of {column: number}: means
-    of the losses over the epoch in nats per example, seconds, and model.evaluate(x_test) under test_ names.
+    each epoch. measure(model, rng), or with epoch too: {name: number} to stand beside the losses, called after each epoch.
+    notes: JSON values to keep in the checkpoint. graph: record the training step as a CUDA graph (graph.py): faster for
+    small models on a GPU, and the same numbers. Returns the history, a list of {column: number}: means of the losses over
+    the epoch in nats per example, seconds, and model.evaluate(x_test) under test_ names.
 
     Raises UsageError for epochs < 0, a batch larger than the data, data the model cannot take, a folder that holds
     another run or cannot be written, and a loss that stops being finite; Stopped on Ctrl-C.
@@ -80,7 +80,7 @@ def fit(
                 if x_test is not None:
                     row |= _test(model, tested, seed, epoch, run)
                 if measure:
-                    row |= measure(model, model.rng((seed, epoch, 3)))
+                    row |= call(measure, model=model, rng=model.rng((seed, epoch, 3)), epoch=epoch)
                 run.add(row)
                 run.save(model, epoch)
                 bar.epoch(row)

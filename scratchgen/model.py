@@ -24,14 +24,15 @@ def call(function, **given):
     return function(**accepted(function, given))
 
 
-def saturation(kind, value, remedies):
-    """One line to say where D's loss has fallen below a tenth of what ignorance costs it, or "". See losses.loss_D."""
+def saturation(model, losses):
+    """One line to say where D's loss, R1 aside, is below a tenth of what ignorance costs it, or "". See losses.loss_D."""
     ignorance = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
-    if value > 0.1 * ignorance.get(kind, -math.inf):
+    value = losses["discriminator_loss"] - 0.5 * model.r1 * losses.get("penalty", 0)
+    if value > 0.1 * ignorance.get(model.loss, -math.inf):
         return ""
     return (
         f"discriminator_loss fell to {value:.2g}: D tells real from generated nearly without fail, and its slope, G's only "
-        f"guide, fades; try {remedies}"
+        f"guide, fades; try {model.remedies}"
     )
 
 

@@ -43,6 +43,11 @@ class Data:
     shape: tuple | None = None
     toy: Toy | None = None
 
+    @property
+    def n_classes(self):
+        """One more than the largest label, 0 where there are no labels."""
+        return 0 if self.labels_train is None else int(max(self.labels_train.max(), self.labels_test.max())) + 1
+
 
 def names():
     """The built-in names that load() takes, besides folders and files."""

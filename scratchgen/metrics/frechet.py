@@ -144,7 +144,7 @@ def plan(data):
     epochs = max(EPOCHS, STEPS // (n // batch))
     return {
         "n_features": n_features,
-        "n_classes": int(max(data.labels_train.max(), data.labels_test.max())) + 1,
+        "n_classes": data.n_classes,
         "hidden": (128, 32) if n_features <= 256 else (256, 64),
         "batch": batch,
         "steps": epochs * (n // batch),

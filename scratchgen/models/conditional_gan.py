@@ -153,9 +153,7 @@ class ConditionalGAN(Model):
     remedies = "a larger r1, fewer steps of D (k) or a smaller lr_D"
 
     def complaint(self, losses):
-        return saturation(
-            self.loss, losses["discriminator_loss"] - 0.5 * self.r1 * losses.get("penalty", 0), self.remedies
-        )
+        return saturation(self, losses)
 
     def generate(self, labels, rng):
         """An example for each condition, labels (n,) or vectors (n, n_classes), by the averaged weights: (n, n_features)."""

@@ -177,9 +177,7 @@ class GAN(Model):
     remedies = "a larger r1, noise=0.1, dropout, fewer steps of D (k) or a smaller lr_D"
 
     def complaint(self, losses):
-        return saturation(
-            self.loss, losses["discriminator_loss"] - 0.5 * self.r1 * losses.get("penalty", 0), self.remedies
-        )
+        return saturation(self, losses)
 
     # What it is good for.
 
