@@ -5,7 +5,6 @@ an epoch that was killed half-way is simply run again from the last checkpoint, 
 """
 
 import contextlib
-import inspect
 import math
 import time
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 from .backend import UsageError, array_module, to_host
 from .data import batches
 from .graph import CapturedStep
-from .model import accepted, call
+from .model import accepted, call, needs
 from .progress import Progress
 from .run import Run
 
@@ -58,17 +57,19 @@ def fit(
     if epochs < 0:
         raise UsageError(f"epochs must be >= 0, got {epochs}")
     model.check_data(x, labels)
-    if labels is None and "labels" in inspect.signature(model.train_step).parameters:
+    if labels is None and needs(model.train_step, "labels"):
         raise UsageError(f"a {type(model).__name__} learns from labels, and this data has none")
-    if x_test is not None and labels_test is None and "labels" in inspect.signature(model.evaluate).parameters:
+    if x_test is not None and labels_test is None and needs(model.evaluate, "labels"):
         raise UsageError(
             f"a {type(model).__name__} is tested on labels, and these test data have none: give labels_test"
         )
     batches(len(x), model.rows, model.rng(seed))  # complains of the sizes now, before anything is written
     captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
     run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
-    run.save(model, run.epoch)
     given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
+    if not resume:
+        call(model.prepare, rng=model.rng((seed, 0, 4)), **given)
+    run.save(model, run.epoch)
     bar = Progress((epochs - run.epoch) * (len(x) // model.rows), epochs, progress)
     # NumPy's warnings are silenced because the losses are looked at here, which says more.
     with bar, blas_threads(model), np.errstate(all="ignore"):

@@ -24,6 +24,12 @@ def call(function, **given):
     return function(**accepted(function, given))
 
 
+def needs(function, name):
+    """Whether the function's signature names this argument and has no default for it."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters and parameters[name].default is inspect.Parameter.empty
+
+
 def saturation(model, losses):
     """One line to say where D's loss, R1 aside, is below a tenth of what ignorance costs it, or "". See losses.loss_D."""
     ignorance = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
@@ -34,6 +40,10 @@ def saturation(model, losses):
         f"discriminator_loss fell to {value:.2g}: D tells real from generated nearly without fail, and its slope, G's only "
         f"guide, fades; try {model.remedies}"
     )
+
+
+def keeps_state(part):
+    return hasattr(part, "state") and not isinstance(part, Model)
 
 
 class Model:
@@ -49,7 +59,8 @@ class Model:
         and leaves all other gradients alone, steps no optimizer, and returns a dict of 0-d arrays, of which the one of
         its own name is the value differentiated. Given equal rngs it is a pure function, running statistics aside.
     variants: settings with which the gradient check tries the model, beside the defaults of example.
-    What training changes must be an attribute with a state(): a Parameters, an optimizer, an EMA, a Model.
+    What training changes must be an attribute with a state(): a Parameters, an optimizer, an EMA. A model that stands still
+    inside another is a field of it, whose type is the model's class: see models/latent_diffusion.py.
     """
 
     objectives = {"loss": "params"}
@@ -68,6 +79,12 @@ class Model:
     def build(self, rng):
         """Make networks, Parameters and optimizers with weights from rng. Returns the model."""
         raise TypeError(f"{type(self).__name__} must define build(self, rng)")
+
+    def prepare(self, x, rng):
+        """Take from the training data x (N, n_features) what it must know before the first step: a mean, a range, codes.
+
+        fit calls it once, before a run's first epoch. What it finds belongs in buffers: a checkpoint holds it.
+        """
 
     def train_step(self, x, rng):
         """One update from a batch x (B, n_features). Returns {name: loss}, 0-d arrays on the device."""
@@ -119,11 +136,17 @@ class Model:
             )
 
     def settings(self):
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """{name: value}; of a model inside this one its own settings."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value.settings() if isinstance(value, Model) else value for name, value in values.items()}
 
     def parameters(self):
-        """{name: Parameters} of this model."""
-        return {name: part for name, part in vars(self).items() if isinstance(part, Parameters)}
+        """{name: Parameters} of this model and of those inside it."""
+        found = {name: part for name, part in vars(self).items() if isinstance(part, Parameters)}
+        for name, part in vars(self).items():
+            if isinstance(part, Model):
+                found |= {f"{name}.{key}": params for key, params in part.parameters().items()}
+        return found
 
     def rng(self, seed):
         """A random stream with this model's precision, on its device."""
@@ -135,8 +158,11 @@ class Model:
         return {name: rng.array(array) for name, array in arrays.items() if array is not None}
 
     def state(self):
-        """{name: live array} of all that training changes: weights, buffers, optimizers, averages, nested models."""
-        parts = {name: part.state() for name, part in vars(self).items() if hasattr(part, "state")}
+        """{name: live array} of all that training changes: weights, buffers, optimizers, averages.
+
+        Of a model inside this one, which stands still, the weights and buffers alone.
+        """
+        parts = {name: part.state() for name, part in (vars(self) | self.parameters()).items() if keeps_state(part)}
         return {f"{name}.{key}": array for name, arrays in parts.items() for key, array in arrays.items()}
 
     def load_state(self, arrays):

@@ -1,16 +1,23 @@
 """A model's settings: checked whether they come from Python, from --set on the command line or from a checkpoint.
 
-The types of the dataclass fields are the schema: int, float, bool, tuple[int, ...] and Literal[choices].
+The types of the dataclass fields are the schema: int, float, bool, tuple[int, ...], Literal[choices], and the class of a
+model, whose value is a model, its settings, or on the command line the folder of its run.
 """
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from .backend import UsageError
 
 POSITIVE = ("batch", "c", "k", "g_steps", "pack")
 FRACTIONS = ("mask", "dropout", "spared", "label_noise", "label_smoothing", "momentum", "beta1", "beta2", "averaging")
+
+
+def is_model(kind):
+    """Whether a field of this type holds a model inside another."""
+    return hasattr(kind, "objectives")
 
 
 def check_setting(model, field, value):
@@ -28,6 +35,11 @@ def check_setting(model, field, value):
         if not isinstance(value, (tuple, list)) or not all(type(n) is int and n > 0 for n in value):
             raise UsageError(f"{name}: expected positive whole numbers such as (400, 200), got {value!r}")
         return tuple(value)
+    if is_model(kind):
+        value = kind(**value) if isinstance(value, dict) else value
+        if not isinstance(value, kind):
+            raise UsageError(f"{name}: expected a {kind.__name__} or its settings, got {value!r}")
+        return value
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
@@ -46,6 +58,8 @@ def parse_settings(model, assignments):
 
     Raises UsageError for an unknown name, a missing = or a value of the wrong type.
     """
+    from .checkpoint import load_model  # imports the models, which stand above this file
+
     fields = {field.name: field for field in dataclasses.fields(model)}
     settings = {}
     for assignment in assignments:
@@ -60,8 +74,12 @@ def parse_settings(model, assignments):
                 value = tuple(int(part) for part in text.split(",") if part.strip())
             elif kind is bool:
                 value = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            elif is_model(kind):
+                value = load_model(Path(text) / "checkpoint.npz")[0]
             else:
                 value = text if get_origin(kind) is Literal else kind(text)
+        except UsageError:
+            raise
         except (ValueError, KeyError):
             words = {int: "a whole number", float: "a number", bool: "true or false"}
             raise UsageError(
