@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from .backend import Rng, UsageError, find_device, to_host
-from .models import find_model
+from .models import find_model, kind_of
 
 VERSION = 1
 
@@ -38,9 +38,8 @@ def written_whole(path, mode="wb"):
 
 def describe(model):
     """What a checkpoint says of a model beside its arrays, as it is read back (JSON has lists for tuples)."""
-    kind = type(model).__module__.rpartition(".")[2]
     dtype = next(iter(model.parameters().values())).theta.dtype.name
-    return json.loads(json.dumps({"model": kind, "settings": model.settings(), "dtype": dtype}))
+    return json.loads(json.dumps({"model": kind_of(type(model)), "settings": model.settings(), "dtype": dtype}))
 
 
 def save_checkpoint(path, model, **notes):

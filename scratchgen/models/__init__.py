@@ -22,3 +22,8 @@ def find_model(name):
         for c in vars(module).values()
         if isinstance(c, type) and issubclass(c, Model) and c.__module__ == module.__name__
     )
+
+
+def kind_of(model):
+    """The name of a model's class: that of its file."""
+    return model.__module__.rpartition(".")[2]

@@ -1,0 +1,232 @@
+"""The diffusion model: a network learns to see through noise, and noise is then taken away step by step.
+
+    x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε,   t uniform on 1 ... T,   ε ~ N(0, I);      minimise E‖target - f(x_t, t)‖²
+
+Ho et al. 2020 (DDPM), eq 14, where the target is ε. diffusion.py has the schedules ᾱ and the samplers, which want x̂_0, the
+network's idea of the data; `predict` says what f gives, and how x̂_0 follows from it:
+
+    eps     f = ε̂             x̂_0 = (x_t - √(1 - ᾱ) f) / √ᾱ      an error in f grows by 1/√ᾱ, without bound at t = T
+    v       f = v̂             x̂_0 = √ᾱ x_t - √(1 - ᾱ) f          v = √ᾱ ε - √(1 - ᾱ) x_0 (Salimans & Ho 2022, appendix D)
+    x0      f = x̂_0
+    logits  σ(f) = pixels     x̂_0 = 2 σ(f) - 1                    by Bernoulli cross-entropy, whose best σ(f) is E[x | x_t]
+
+A narrow network cannot pass a whole picture's noise through itself, as eps and v ask, but can make a picture: so logits for
+pixels, and v for points. Given labels it learns p(x | label), and now and then without the label p(x): guidance
+(Ho & Salimans 2022, eq 6) then goes from the second prediction through the first and beyond.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..activations import sigmoid
+from ..backend import UsageError, array_module
+from ..denoiser import Denoiser, Scaling
+from ..diffusion import SCHEDULES, VARIANCES, alpha_bars, ancestral, ddim
+from ..losses import bernoulli_nll, squared_error
+from ..model import Model
+from ..optim import EMA, Adam, cosine
+from ..parameters import Parameters
+
+SAMPLING = {"sampler", "n_steps", "eta", "variance", "guidance", "clip"}  # settings of the samplers alone
+
+
+@dataclass(eq=False)
+class DDPM(Model):
+    """The settings, then the model. Shapes: x, x_0, x_t (B, n_features), t and labels (B,)."""
+
+    n_features: int = 784
+    n_classes: int = 10
+    conditional: bool = False  # whether it is told labels, and makes what it is asked for
+    n_times: int = 200  # T
+    schedule: Literal[SCHEDULES] = "cosine"
+    predict: Literal["eps", "v", "x0", "logits"] = "logits"
+    scaling: Literal["pixels", "standard"] = "pixels"  # [0, 1] -> [-1, 1], or mean 0 and variance 1 in each column
+    width: int = 512
+    n_blocks: int = 2
+    n_waves: int = 64  # how many numbers tell the time
+    label_dropout: float = 0.1  # how often a label is withheld
+    batch: int = 64
+    lr: float = 1e-3
+    rounds: int = 0  # of the whole training: the rate falls to 0 along half a cosine; 0: it stays
+    averaging: float = 0.999  # decay of the averaged weights that samplers use; 0: the last ones
+    sampler: Literal["ddim", "ancestral"] = "ddim"
+    n_steps: int = 50  # of ddim; ancestral takes all T
+    eta: float = 0.0  # η of ddim, 0 to 1
+    variance: Literal[VARIANCES] = "beta_tilde"  # of ancestral
+    guidance: float = 0.0  # w: x̂_0 = (1 + w) x̂_0(label) - w x̂_0(any)
+    clip: bool = True  # keep x̂_0 within the range of the data
+
+    judged_by_samples = True
+    variants = (
+        {},
+        {"predict": "v", "scaling": "standard", "schedule": "linear", "sampler": "ancestral", "rounds": 3},
+        {"predict": "eps", "scaling": "standard", "sampler": "ancestral", "variance": "beta", "clip": False},
+        {"predict": "x0", "conditional": True, "guidance": 1.5, "eta": 0.5, "n_steps": 3, "averaging": 0.0},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_steps > self.n_times:
+            raise UsageError(f"DDPM setting n_steps: expected at most n_times={self.n_times} steps, got {self.n_steps}")
+        if self.eta > 1:
+            raise UsageError(f"DDPM setting eta: expected a number in [0, 1], got {self.eta}")
+        if self.predict == "logits" and self.scaling != "pixels":
+            raise UsageError("DDPM setting predict: logits are of pixels; with scaling=standard use predict=v")
+        if self.guidance and not self.conditional:
+            raise UsageError("DDPM setting guidance: only a conditional model can be guided; use conditional=true too")
+
+    def build(self, rng):
+        n, n_classes = self.n_diffused, self.n_classes if self.conditional else 0
+        self.denoiser, self.scaler = Denoiser(n, self.width, self.n_blocks, self.n_waves, n_classes), Scaling(n)
+        self.params = Parameters(rng, denoiser=self.denoiser, scaler=self.scaler)
+        self.adam = Adam(self.params, cosine(self.lr, self.rounds) if self.rounds else self.lr)
+        self.average = EMA(self.params, self.averaging)
+        self.alpha_bar = alpha_bars(self.schedule, self.n_times)  # (T + 1,) on the host, for the samplers
+        self.signal, self.noise = (
+            rng.array(np.sqrt(a)).real for a in (self.alpha_bar, 1 - self.alpha_bar)
+        )  # √ᾱ, √(1 - ᾱ)
+        return self
+
+    # What is diffused: the examples themselves. LatentDiffusion says otherwise.
+
+    @property
+    def n_diffused(self):
+        return self.n_features
+
+    def encode(self, x):
+        """Examples x (N, n_features) -> what is diffused (N, n_diffused), before scaling."""
+        return x
+
+    def decode(self, features):
+        """The way back."""
+        return features
+
+    def check_data(self, x, labels=None):
+        super().check_data(x, labels)
+        if self.scaling == "pixels" and (x.min() < 0 or x.max() > 1):
+            raise UsageError(
+                "scaling=pixels needs pixels in [0, 1]; use --set scaling=standard predict=v for other numbers"
+            )
+        if self.conditional and labels is None:
+            raise UsageError("conditional=true needs labels, and this data has none")
+
+    def prepare(self, x, rng):
+        if self.scaling == "standard":
+            self.scaler.measure(self.encode(x))
+
+    # What training does.
+
+    def q_sample(self, x_0, t, eps):
+        """x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, for times t (B,) integers from 0 to T, one for each row of x_0 and eps (B, n)."""
+        return self.signal[t][:, None] * x_0 + self.noise[t][:, None] * eps
+
+    def predicted(self, x, labels, rng):
+        """The loss at a random time for each row of x, its gradient in the network's output, and the network's backward."""
+        x_0 = self.scaler(self.encode(x))  # (B, n_diffused)
+        t = 1 + rng.integers(self.n_times, len(x))
+        eps = rng.normal(x_0.shape)
+        x_t = self.q_sample(x_0, t, eps)
+        f, back_denoiser = self.denoiser.forward((x_t, t, *self.shown(labels, rng)), rng)
+        if self.predict == "logits":
+            return *bernoulli_nll(f, x), back_denoiser
+        v = self.signal[t][:, None] * eps - self.noise[t][:, None] * x_0
+        return *squared_error(f, {"eps": eps, "v": v, "x0": x_0}[self.predict]), back_denoiser
+
+    def shown(self, labels, rng):
+        """(labels,) with some withheld, for a conditional model; () for others."""
+        if not self.conditional:
+            return ()
+        withheld = rng.uniform(len(labels)) < self.label_dropout
+        return (array_module(labels).where(withheld, self.n_classes, labels),)
+
+    def loss(self, x, rng, labels=None):
+        """E‖target - f(x_t, t)‖², or for logits nats per example, of x (B, n_features), each row at a time of its own."""
+        self.params.zero_grad()
+        loss, df, back_denoiser = self.predicted(x, labels, rng)
+        back_denoiser(df, inputs=False)
+        return {"loss": loss}
+
+    def train_step(self, x, rng, labels=None):
+        losses = self.loss(x, rng, labels)
+        self.adam.step()
+        self.average.step()
+        return losses
+
+    def evaluate(self, x, rng, labels=None):
+        """{"loss": as in training} on x (N, n_features), by the averaged weights."""
+        with self.average.swapped():
+            return {"loss": self.predicted(x, labels, rng)[0]}
+
+    # What it is good for.
+
+    def denoise(self, x_t, t, labels=None, guidance=0.0, clip=True):
+        """x̂_0 (n, n_diffused) from x_t at the time t, an int, by the averaged weights; with labels (n,) the guided one."""
+        xp = array_module(x_t)
+        now = xp.full(len(x_t), t)
+        given = [labels] if labels is not None else []
+        unknown = [xp.full(len(x_t), self.n_classes)] if self.conditional else []
+        with self.average.swapped():
+            x_0 = self.x_0(self.denoiser((x_t, now, *(given or unknown))), x_t, t)
+            if given and guidance:
+                x_0 = (1 + guidance) * x_0 - guidance * self.x_0(self.denoiser((x_t, now, *unknown)), x_t, t)
+        return self.scaler.clip(x_0) if clip else x_0
+
+    def x_0(self, f, x_t, t):
+        """x̂_0 from the network's output f at the time t: see above."""
+        signal, noise = math.sqrt(self.alpha_bar[t]), math.sqrt(1 - self.alpha_bar[t])
+        if self.predict == "eps":
+            return (x_t - noise * f) * (1 / signal)
+        if self.predict == "v":
+            return signal * x_t - noise * f
+        return f if self.predict == "x0" else 2 * sigmoid(f) - 1
+
+    def path(self, x_T, rng, labels=None, **options):
+        """Yield (t, x_t) from T down to 0, x_t (n, n_diffused) in the units of x_0, from noise x_T and with labels (n,).
+
+        options: sampler, n_steps, eta, variance, guidance, clip, instead of the settings of these names.
+        """
+        if unknown := options.keys() - SAMPLING:
+            raise ValueError(
+                f"path: unknown option {', '.join(sorted(unknown))}; it takes {', '.join(sorted(SAMPLING))}"
+            )
+        chosen = {name: options.get(name, getattr(self, name)) for name in SAMPLING}
+
+        def denoise(x_t, t):
+            return self.denoise(x_t, t, labels, chosen["guidance"], chosen["clip"])
+
+        if chosen["sampler"] == "ancestral":
+            return ancestral(denoise, x_T, self.alpha_bar, rng, chosen["variance"])
+        return ddim(denoise, x_T, self.alpha_bar, rng, chosen["n_steps"], chosen["eta"])
+
+    def generate(self, n, rng, labels=None, **options):
+        """n examples (n, n_features), with labels (n,) as asked for. options: see path."""
+        *_, (_, x_0) = self.path(rng.normal((n, self.n_diffused)), rng, labels, **options)
+        return self.decode(self.scaler.undo(x_0))
+
+    def sample(self, n, rng, label=None):
+        """n examples (n, n_features) by the settings' sampler; of one class or, conditional, of classes drawn at random.
+
+        Raises UsageError for a label that is none, and for a model that was trained without labels.
+        """
+        if not self.conditional:
+            if label is not None:
+                raise UsageError(
+                    "this model was trained without labels: leave --label out, or train with conditional=true"
+                )
+            return self.generate(n, rng)
+        if label is None:
+            return self.generate(n, rng, rng.integers(self.n_classes, n))
+        if not 0 <= label < self.n_classes:
+            raise UsageError(f"label {label}: expected 0 ... {self.n_classes - 1}")
+        return self.generate(n, rng, rng.integers(1, n) + label)
+
+    @classmethod
+    def example(cls, rng, **settings):
+        tiny = {"n_features": 6, "n_classes": 3, "n_times": 8, "width": 5, "n_blocks": 2, "n_waves": 4, "batch": 4}
+        model = cls(**tiny | {"n_steps": 4} | settings).build(rng)
+        batch = {"x": rng.uniform((4, 6)), "labels": rng.integers(3, 4)}
+        model.prepare(batch["x"], rng)
+        return model, batch
