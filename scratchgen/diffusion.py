@@ -72,6 +72,8 @@ def ddim(denoise, x, alpha_bar, rng, n_steps, eta=0.0):
 
     for a jump from t to any s < t, as only the marginals q(x_t | x_0) enter. η = 0: no noise but x_T, so that near x_T give
     near samples; η = 1 with all T steps is `ancestral` with β̃. ε̂ is put back with a plus: what is left of the old noise.
+    The last jump ends in x̂_0, a mean, so few steps draw fine structure finer than it is: 100 steps with the exact x̂_0 leave
+    the toy ring's modes half their width.
     """
     if not 0 <= eta <= 1:
         raise UsageError(f"eta must lie in [0, 1], got {eta}")

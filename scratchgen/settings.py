@@ -12,7 +12,10 @@ from typing import Literal, get_args, get_origin
 from .backend import UsageError
 
 POSITIVE = ("batch", "c", "k", "g_steps", "pack")
-FRACTIONS = ("mask", "dropout", "spared", "label_noise", "label_smoothing", "momentum", "beta1", "beta2", "averaging")
+FRACTIONS = (
+    "mask", "dropout", "spared", "label_noise", "label_smoothing", "label_dropout", "momentum", "beta1", "beta2", "averaging",
+    "decay",
+)  # fmt: skip
 
 
 def is_model(kind):
@@ -38,7 +41,8 @@ def check_setting(model, field, value):
     if is_model(kind):
         value = kind(**value) if isinstance(value, dict) else value
         if not isinstance(value, kind):
-            raise UsageError(f"{name}: expected a {kind.__name__} or its settings, got {value!r}")
+            got = f"a {type(value).__name__}" if is_model(value) else repr(value)
+            raise UsageError(f"{name}: expected a {kind.__name__} or its settings, got {got}")
         return value
     if kind is float and type(value) is int:
         value = float(value)

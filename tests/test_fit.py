@@ -116,6 +116,17 @@ def test_killed_and_resumed_through_the_command_line(name, settings, tmp_path):
     assert_same_run(unbroken, killed)
 
 
+def test_a_model_is_prepared_once_from_the_training_data(tmp_path, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(VAE, "prepare", lambda self, x, rng: prepared.append((x, rng.normal(3))))
+    x = pixels(20)
+    fit(tiny(), x, epochs=1, progress=False, out=tmp_path / "a")
+    fit(tiny(), x, epochs=2, progress=False, out=tmp_path / "a", resume=True)
+    assert len(prepared) == 1 and (prepared[0][0] == x).all()
+    fit(tiny(), x, epochs=1, progress=False, x_test=pixels(5))
+    assert (prepared[1][0] == x).all() and (prepared[1][1] == prepared[0][1]).all()
+
+
 def test_resume_in_several_pieces(tmp_path):
     train("vae", 0, 4, tmp_path / "whole")
     for epochs in (1, 3, 4):

@@ -75,6 +75,10 @@ class DDPM(Model):
             raise UsageError(f"DDPM setting eta: expected a number in [0, 1], got {self.eta}")
         if self.predict == "logits" and self.scaling != "pixels":
             raise UsageError("DDPM setting predict: logits are of pixels; with scaling=standard use predict=v")
+        if self.n_waves % 2:
+            raise UsageError(
+                f"DDPM setting n_waves: expected an even number, a sine and a cosine of each wave, got {self.n_waves}"
+            )
         if self.guidance and not self.conditional:
             raise UsageError("DDPM setting guidance: only a conditional model can be guided; use conditional=true too")
 
@@ -85,9 +89,8 @@ class DDPM(Model):
         self.adam = Adam(self.params, cosine(self.lr, self.rounds) if self.rounds else self.lr)
         self.average = EMA(self.params, self.averaging)
         self.alpha_bar = alpha_bars(self.schedule, self.n_times)  # (T + 1,) on the host, for the samplers
-        self.signal, self.noise = (
-            rng.array(np.sqrt(a)).real for a in (self.alpha_bar, 1 - self.alpha_bar)
-        )  # √ᾱ, √(1 - ᾱ)
+        tables = np.sqrt(self.alpha_bar), np.sqrt(1 - self.alpha_bar)
+        self.signal, self.noise = (rng.array(table).real for table in tables)  # √ᾱ, √(1 - ᾱ) where x_t is made
         return self
 
     # What is diffused: the examples themselves. LatentDiffusion says otherwise.
