@@ -11,6 +11,7 @@ import numpy as np
 from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError, find_device
 from scratchgen.data import load
+from scratchgen.divergences import sliced_wasserstein
 from scratchgen.fit import Stopped, blas_threads, fit
 
 
@@ -111,6 +112,16 @@ def sizes_for(data):
     return {"n_features": data.x_train.shape[1]} | small
 
 
+def codes_for(data):
+    """Settings of a VQ-VAE: 16 codes of 8 bits a picture, for small pictures 4."""
+    small = {"hidden": (128, 64), "n_codes": 4, "batch": 50} if is_small(data) else {}
+    return {"n_features": data.x_train.shape[1]} | small
+
+
+# Settings of the diffusion in its features, for small pictures and for others.
+LATENT_DIFFUSION = {True: {"width": 256, "n_blocks": 2}, False: {}}
+
+
 def is_small(data):
     """Whether pictures are so small, like the bundled digits, that an epoch takes a moment."""
     return data.x_train.shape[1] <= 100
@@ -120,3 +131,33 @@ def nearest(x, others):
     """The distance of each picture of x (N, D) to the nearest of others (M, D), (N,): how far from real it is."""
     squares = (x**2).sum(1)[:, None] - 2 * x @ others.T + (others**2).sum(1)
     return np.sqrt(np.maximum(squares.min(axis=1), 0))
+
+
+def spread(x):
+    """The mean distance between two different pictures of x (N, D)."""
+    squares = (x**2).sum(axis=1)
+    squares = squares[:, None] + squares - 2 * x @ x.T
+    return np.sqrt(np.maximum(squares, 0)).sum() / (len(x) * (len(x) - 1))
+
+
+class PlaneJudge:
+    """Measures samples against a toy density: by the sliced Wasserstein distance, over what real points score.
+
+    data: a Data with a toy. Points are divided by the training points' standard deviation; n of them against n fresh ones,
+    50 directions. floor: the mean distance between two sets of n fresh points, over 40 pairs, as one alone is 30 % off.
+    """
+
+    def __init__(self, data, seed, n):
+        self.toy, self.std, self.seed = data.toy, data.x_train.std(axis=0), seed
+        self.floor = np.mean([self.distance(self.real(n, i, 0), self.real(n, i, 1)) for i in range(40)])
+
+    def real(self, n, *which):
+        return self.toy.sample(n, Rng((self.seed, 0, 5, *which)))
+
+    def distance(self, a, b):
+        return sliced_wasserstein(a / self.std, b / self.std, Rng(self.seed), n_directions=50)
+
+    def over_floor(self, samples):
+        """The mean distance of samples [(n, 2), ...], each to fresh points of its own, divided by the floor."""
+        found = [self.distance(x, self.real(len(x), i, 2)) for i, x in enumerate(samples)]
+        return float(np.mean(found) / self.floor)

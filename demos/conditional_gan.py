@@ -6,20 +6,13 @@ same sizes at equal steps. --data mnist takes about two minutes. Read scratchgen
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, sizes_for, train
+from common import is_small, picture_path, pictures, run, sizes_for, spread, train
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.gan import GAN
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
-
-
-def spread(x):
-    """The mean distance between two different pictures of x (N, D)."""
-    squares = (x**2).sum(axis=1)
-    squares = squares[:, None] + squares - 2 * x @ x.T
-    return np.sqrt(np.maximum(squares, 0)).sum() / (len(x) * (len(x) - 1))
 
 
 def main(args):

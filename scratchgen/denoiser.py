@@ -1,13 +1,14 @@
 """The network of a diffusion model: it is shown a noisy example and told how noisy, and says what it sees.
 
 Residual blocks on one wide vector, after He et al. 2016 with the normalisation first; the time enters each block as waves
-(Vaswani et al. 2017, section 3.5), as in Ho et al. 2020, appendix B, and a label, where there is one, beside it.
+(Vaswani et al. 2017, section 3.5), as in Ho et al. 2020, appendix B, and a label, where there is one, beside it. Weights
+start small, as PyTorch's do: with He's, six times their variance, latent diffusion takes nearly four times as many steps.
 """
 
 from .activations import SiLU
 from .backend import array_module
 from .embeddings import Embedding, TimeEmbedding
-from .initialisers import ones
+from .initialisers import ones, pytorch
 from .layer import Layer, Sequential, Weight
 from .layers import Linear
 from .norms import LayerNorm
@@ -20,9 +21,9 @@ class Block(Layer):
     """
 
     def __init__(self, width, n_time):
-        self.before = Sequential(LayerNorm(width), Linear(width, width))
-        self.condition = Linear(n_time, width)
-        self.after = Sequential(SiLU(), Linear(width, width))
+        self.before = Sequential(LayerNorm(width), Linear(width, width, pytorch))
+        self.condition = Linear(n_time, width, pytorch)
+        self.after = Sequential(SiLU(), Linear(width, width, pytorch))
 
     def forward(self, pair, rng):
         h, e = pair  # (B, width), (B, n_time)
@@ -49,12 +50,12 @@ class Denoiser(Layer):
     """
 
     def __init__(self, n, width, n_blocks, n_time, n_classes=0):
-        self.time = Sequential(TimeEmbedding(n_time), Linear(n_time, n_time))
+        self.time = Sequential(TimeEmbedding(n_time), Linear(n_time, n_time, pytorch))
         self.table = Embedding(n_classes + 1, n_time) if n_classes else None
         self.activation = SiLU()
-        self.enter = Linear(n, width)
+        self.enter = Linear(n, width, pytorch)
         self.blocks = [Block(width, n_time) for _ in range(n_blocks)]
-        self.leave = Sequential(LayerNorm(width), Linear(width, n))
+        self.leave = Sequential(LayerNorm(width), Linear(width, n, pytorch))
 
     def forward(self, inputs, rng):
         x, t, *labels = inputs  # (B, n), (B,) and, with a table, (B,)

@@ -13,8 +13,8 @@ from .backend import UsageError
 
 POSITIVE = ("batch", "c", "k", "g_steps", "pack")
 FRACTIONS = (
-    "mask", "dropout", "spared", "label_noise", "label_smoothing", "label_dropout", "momentum", "beta1", "beta2", "averaging",
-    "decay",
+    "mask", "dropout", "spared", "label_noise", "label_smoothing", "label_dropout", "momentum", "beta1", "beta2",
+    "averaging", "decay",
 )  # fmt: skip
 
 

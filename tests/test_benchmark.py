@@ -89,6 +89,34 @@ def test_pytorch_computes_the_same_losses_and_gradients(demo):
             np.testing.assert_allclose(model.params.grad[where], theirs.grad.numpy().T.ravel(), rtol=1e-3, atol=1e-5)
 
 
+def test_pytorch_denoises_the_same(demo):
+    torch = pytest.importorskip("torch", reason="needs PyTorch, which is no dependency: pip install torch")
+    cases = [case for case in demo("peers.cases").CASES if case.peer == "ddpm"]
+    assert {case.model.predict for case in cases} == {"logits", "v"}
+    for case in cases:
+        model = dataclasses.replace(case.model, batch=16).build(Rng(0))
+        network = demo("peers.pytorch").DDPM(model)
+        names = [name.removeprefix("denoiser.").replace("time.1.", "time.") for name in model.params.named()]
+        theirs = dict(network.named_parameters())
+        renamed = {".W": ".weight", ".b": ".bias", ".gamma": ".weight", ".beta": ".bias"}
+        pairs = [
+            theirs[name[: -len(end)] + new] for name in names for end, new in renamed.items() if name.endswith(end)
+        ]
+        assert len(pairs) == len(theirs) == len(names)
+        for weight, ours in zip(pairs, model.params.named().values()):
+            weight.data[...] = torch.tensor(ours.T)
+        x, drawn = Rng(1).uniform((16, model.n_features)), Rng(2)
+        t, eps = 1 + drawn.integers(model.n_times, 16), drawn.normal((16, model.n_features))
+        loss = network(torch.tensor(x), torch.tensor(t), torch.tensor(eps))
+        loss.backward()
+        assert model.loss(x, Rng(2))["loss"] == pytest.approx(loss.item(), rel=1e-4)
+        scale = np.abs(model.params.grad).max()
+        for weight, where in zip(pairs, model.params.slices().values()):
+            np.testing.assert_allclose(
+                model.params.grad[where], weight.grad.numpy().T.ravel(), rtol=1e-3, atol=1e-4 * scale
+            )
+
+
 @pytest.mark.parametrize("peer", ["gan", "wgan"])
 def test_pytorch_plays_the_same_game(demo, peer):
     torch = pytest.importorskip("torch", reason="needs PyTorch, which is no dependency: pip install torch")

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from scratchgen.model import Model
 from scratchgen.models.autoencoder import AutoEncoder
+from scratchgen.models.ddpm import DDPM
 from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
 from scratchgen.models.wgan import WGAN
@@ -44,6 +45,14 @@ def adversaries(name, model, peer):
     return Case(f"{name}, batch {b}", model, peer, model.k * step_D + linear(b, *g, inputs=False) + forward_D + slope_D)
 
 
+def denoiser(name, model):
+    """The case of a diffusion model: a Linear in, one out, and in each block two and one for the time."""
+    b, n, width, waves = model.batch, model.n_features, model.width, model.n_waves
+    block = 2 * linear(b, width, width) + linear(b, waves, width)
+    products = linear(b, waves, waves, inputs=False) + linear(b, n, width, inputs=False) + linear(b, width, n)
+    return Case(f"{name}, batch {b}", model, "ddpm", products + model.n_blocks * block)
+
+
 POINTS = {"n_features": 2, "hidden": (128, 128), "n_latent": 2, "likelihood": "gaussian"}
 TOY = {"n_features": 2, "n_latent": 2, "hidden_G": (512, 512, 512), "hidden_D": (512, 512, 512), "output": "linear"}
 CASES = [
@@ -55,4 +64,6 @@ CASES = [
     coder("VAE 2-128-128-2", VAE(**POINTS, batch=256), "vae", 2),
     adversaries("GAN with R1, 32-256-512-784", GAN(), "gan"),
     adversaries("WGAN-GP 2-512-512-512-2, k = 5", WGAN(**TOY, batch=256), "wgan"),
+    denoiser("DDPM 784, 2 blocks of 512", DDPM()),
+    denoiser("DDPM 2, 2 blocks of 128", DDPM(n_features=2, width=128, n_waves=32, predict="v", batch=256)),
 ]

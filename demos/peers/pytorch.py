@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from scratchgen.diffusion import alpha_bars
+
 
 def mlp(*widths, activation=nn.ReLU):
     layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), activation())]
@@ -45,6 +47,48 @@ class AutoEncoder(nn.Module):
 
     def forward(self, x):
         return F.mse_loss(self.decoder(self.encoder(x)), x, reduction="sum") / len(x)
+
+
+class Block(nn.Module):
+    def __init__(self, width, n_waves):
+        super().__init__()
+        self.before = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.condition = nn.Linear(n_waves, width)
+        self.after = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, h, e):
+        return h + self.after(self.before(h) + self.condition(e))
+
+
+class DDPM(nn.Module):
+    """forward(x) is the loss. t and eps are given in tests only."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, n, width = model, model.n_features, model.width
+        self.time, self.enter = nn.Linear(model.n_waves, model.n_waves), nn.Linear(n, width)
+        self.blocks = nn.ModuleList([Block(width, model.n_waves) for _ in range(model.n_blocks)])
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, n))
+        self.register_buffer("omega", 10_000 ** (-torch.arange(model.n_waves // 2) / (model.n_waves // 2)))
+        self.register_buffer("alpha_bar", torch.tensor(alpha_bars(model.schedule, model.n_times), dtype=torch.float32))
+
+    def network(self, x, t):
+        angle = t[:, None] * self.omega
+        e = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], dim=1)))
+        h = self.enter(x)
+        for block in self.blocks:
+            h = block(h, e)
+        return self.leave(h)
+
+    def forward(self, x, t=None, eps=None):
+        t = torch.randint(1, self.model.n_times + 1, (len(x),), device=x.device) if t is None else t
+        x_0 = 2 * x - 1
+        eps = torch.randn_like(x_0) if eps is None else eps
+        signal, noise = self.alpha_bar[t][:, None].sqrt(), (1 - self.alpha_bar[t][:, None]).sqrt()
+        f = self.network(signal * x_0 + noise * eps, t)
+        if self.model.predict == "logits":
+            return F.binary_cross_entropy_with_logits(f, x, reduction="sum") / len(x)
+        return F.mse_loss(f, signal * eps - noise * x_0, reduction="sum") / len(x)
 
 
 class Adversaries(nn.Module):
@@ -133,6 +177,11 @@ def vae(*options):
 
 def autoencoder(*options):
     return one_loss(AutoEncoder, *options)
+
+
+def ddpm(*options):
+    """Without the averaged weights, which ours keeps in every step."""
+    return one_loss(DDPM, *options)
 
 
 def captured(step, x):

@@ -1,0 +1,69 @@
+"""Latent diffusion: a VQ-VAE makes pictures small, diffusion learns to make small ones, and the decoder makes them large.
+
+    z = encoder(x),      x_0 = (z - mean) / std is diffused as in ddpm.py,      x̂ = decoder(quantise(mean + std x̂_0))
+
+Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then stands still. Its encoder keeps what
+matters in a sixth as many numbers, so that a narrower network can pass all of the noise through, and v can be predicted.
+Diffusion runs in the continuous features, before the quantisation (aias says in the discrete ones, where Gaussian noise has
+no meaning); what comes out is then moved to the nearest codes, which takes small errors away.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..backend import UsageError
+from .ddpm import DDPM
+from .vqvae import VQVAE
+
+
+@dataclass(eq=False)
+class LatentDiffusion(DDPM):
+    """The settings, then what differs from a DDPM. Shapes: x (B, n_features), z and x_0 (B, n_diffused)."""
+
+    vqvae: VQVAE = field(default_factory=VQVAE)
+    predict: Literal["eps", "v", "x0"] = "v"
+    scaling: Literal["standard"] = "standard"
+    n_blocks: int = 3
+    batch: int = 128
+    lr: float = 2e-3
+
+    variants = ({}, {"predict": "eps", "conditional": True, "guidance": 1.0, "sampler": "ancestral"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.vqvae.n_features != self.n_features:
+            raise UsageError(
+                f"LatentDiffusion setting vqvae: it is of pictures of {self.vqvae.n_features} numbers, these have "
+                f"{self.n_features}; give one that was trained on the same data"
+            )
+
+    def build(self, rng):
+        given, self.vqvae = self.vqvae, VQVAE(**self.vqvae.settings()).build(rng)  # on rng's device, in its precision
+        self.trained = bool(given.parameters())
+        if self.trained:
+            theirs, ours = given.params.state(), self.vqvae.params.state()
+            for name, array in ours.items():
+                array[...] = rng.array(theirs[name])
+        return super().build(rng)
+
+    @property
+    def n_diffused(self):
+        return self.vqvae.n_codes * self.vqvae.n_dim
+
+    def encode(self, x):
+        return self.vqvae.encode(x)
+
+    def decode(self, features):
+        return self.vqvae.decode(self.vqvae.quantise(features))
+
+    def prepare(self, x, rng):
+        if not self.trained:
+            raise UsageError(
+                "LatentDiffusion setting vqvae: train a VQVAE first, and give it as LatentDiffusion(vqvae=...)"
+            )
+        super().prepare(x, rng)
+
+    @classmethod
+    def example(cls, rng, **settings):
+        vqvae, _ = VQVAE.example(rng)
+        return super().example(rng, vqvae=vqvae, **settings)
