@@ -369,7 +369,7 @@ def test_mixtures_in_the_plane_are_measured_by_their_modes(name):
 
 
 def test_other_data_has_no_measure(empty_cache):
-    for data in (load("moons"), load("circle"), small(labels_train=None, labels_test=None), small(shape=None)):
+    for data in (small(labels_train=None, labels_test=None), small(shape=None)):
         assert sample_metrics(data) is None
     assert not empty_cache.exists()
 
