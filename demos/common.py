@@ -11,7 +11,6 @@ import numpy as np
 from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError, find_device
 from scratchgen.data import load
-from scratchgen.divergences import sliced_wasserstein
 from scratchgen.fit import Stopped, blas_threads, fit
 
 
@@ -113,13 +112,9 @@ def sizes_for(data):
 
 
 def codes_for(data):
-    """Settings of a VQ-VAE: 16 codes of 8 bits a picture, for small pictures 4."""
-    small = {"hidden": (128, 64), "n_codes": 4, "batch": 50} if is_small(data) else {}
+    """Settings of a VQ-VAE whose codes or features a prior learns: 16 codes of 8 bits a picture, for small ones of 3."""
+    small = {"hidden": (128, 64), "n_dim": 2, "n_embeddings": 8, "batch": 50} if is_small(data) else {}
     return {"n_features": data.x_train.shape[1]} | small
-
-
-# Settings of the diffusion in its features, for small pictures and for others.
-LATENT_DIFFUSION = {True: {"width": 256, "n_blocks": 2}, False: {}}
 
 
 def is_small(data):
@@ -138,26 +133,3 @@ def spread(x):
     squares = (x**2).sum(axis=1)
     squares = squares[:, None] + squares - 2 * x @ x.T
     return np.sqrt(np.maximum(squares, 0)).sum() / (len(x) * (len(x) - 1))
-
-
-class PlaneJudge:
-    """Measures samples against a toy density: by the sliced Wasserstein distance, over what real points score.
-
-    data: a Data with a toy. Points are divided by the training points' standard deviation; n of them against n fresh ones,
-    50 directions. floor: the mean distance between two sets of n fresh points, over 40 pairs, as one alone is 30 % off.
-    """
-
-    def __init__(self, data, seed, n):
-        self.toy, self.std, self.seed = data.toy, data.x_train.std(axis=0), seed
-        self.floor = np.mean([self.distance(self.real(n, i, 0), self.real(n, i, 1)) for i in range(40)])
-
-    def real(self, n, *which):
-        return self.toy.sample(n, Rng((self.seed, 0, 5, *which)))
-
-    def distance(self, a, b):
-        return sliced_wasserstein(a / self.std, b / self.std, Rng(self.seed), n_directions=50)
-
-    def over_floor(self, samples):
-        """The mean distance of samples [(n, 2), ...], each to fresh points of its own, divided by the floor."""
-        found = [self.distance(x, self.real(len(x), i, 2)) for i, x in enumerate(samples)]
-        return float(np.mean(found) / self.floor)

@@ -7,29 +7,34 @@ import pytest
 
 from scratchgen import Rng
 from scratchgen.__main__ import main
-from scratchgen.data import TOYS, load
+from scratchgen.data import TOYS, Data, load
 from scratchgen.metrics.samples import sample_metrics
-from scratchgen.metrics.transport import PlaneJudge
+from scratchgen.metrics.transport import ToyJudge
+
+
+def data_of(name, scale=1.0):
+    """A Data of a toy whose training points have this standard deviation in every column."""
+    x = np.array([[-1.0], [1.0]]) * np.ones(TOYS[name].n_dim) * scale
+    return Data(name, x, x, toy=TOYS[name])
 
 
 @pytest.mark.parametrize("name", ["ring", "moons", "three_modes"])
 def test_real_points_score_the_floor_and_moved_ones_their_way(name):
-    toy = TOYS[name]
-    judge = PlaneJudge(toy, np.ones(toy.n_dim), 1000)
-    real = np.mean([judge.distance(toy.sample(1000, Rng((9, i))), i) for i in range(10)])
-    assert real == pytest.approx(judge.floor, rel=0.5)
-    moved = judge.distance(toy.sample(1000, Rng(8)) + 3)
+    toy, judge = TOYS[name], ToyJudge(data_of(name), 1000)
+    real = [toy.sample(1000, Rng((9, i))) for i in range(20)]
+    assert judge.over_floor(real) == pytest.approx(1, abs=0.3)
+    moved = judge.distance(real[0] + 3)
     mean_cosine = 2 / np.pi if toy.n_dim == 2 else 1  # of a direction with that of the move
-    assert moved == pytest.approx(3 * np.sqrt(toy.n_dim) * mean_cosine, rel=0.1)
+    assert moved == pytest.approx(3 * np.sqrt(toy.n_dim) * mean_cosine, rel=0.15)
 
 
-def test_points_and_scale_in_other_units_give_the_same():
-    toy, x = TOYS["moons"], TOYS["moons"].sample(500, Rng(1)) + 0.3
-    found = [PlaneJudge(toy, scale * np.ones(2), 500) for scale in (1.0, 2.0)]
-    assert found[0].distance(x) == pytest.approx(2 * found[1].distance(x))
-    assert found[0].floor == pytest.approx(2 * found[1].floor)
-    assert found[0].distance(x, 1) != found[0].distance(x, 2)  # other fresh points
-    assert found[0].distance(x) == PlaneJudge(toy, np.ones(2), 500).distance(x)
+def test_distances_are_in_units_of_the_training_points():
+    x = TOYS["moons"].sample(500, Rng(1)) + 0.3
+    one, two, again = (ToyJudge(data_of("moons", scale), 500) for scale in (1.0, 2.0, 1.0))
+    assert one.distance(x) == pytest.approx(2 * two.distance(x)) and one.floor == pytest.approx(2 * two.floor)
+    assert one.over_floor([x, x]) == pytest.approx(two.over_floor([x, x]))
+    assert one.distance(x, 1) != one.distance(x, 2)  # other fresh points
+    assert one.distance(x) == again.distance(x)
 
 
 def test_models_of_curves_are_measured_by_it():

@@ -14,10 +14,10 @@ import numpy as np
 from ..backend import Rng, UsageError
 from .files import load_arrays, load_folder
 from .idx import SETS, load_idx
-from .order import batches
+from .order import batches, fixed_order
 from .toys import TOYS, Toy
 
-__all__ = ["TOYS", "Data", "Toy", "batches", "load", "names"]
+__all__ = ["TOYS", "Data", "Toy", "batches", "fixed_order", "load", "names"]
 
 # Streams of the toys' points. The large middle number keeps them apart from the streams (seed, epoch) of training:
 # points made of the very noise that a sampler later draws would not be independent of it.

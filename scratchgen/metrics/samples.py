@@ -5,7 +5,7 @@ import numpy as np
 from ..backend import UsageError
 from .coverage import coverage
 from .frechet import FrechetJudge
-from .transport import PlaneJudge
+from .transport import ToyJudge
 
 POINTS, PICTURES = 2_500, 2_000  # PacGAN's number of points; as many pictures as take a moment after each epoch
 
@@ -22,9 +22,9 @@ def sample_metrics(data, device="cpu"):
     if data.toy is not None and data.toy.centres is not None and data.toy.n_dim == 2:
         return drawn(POINTS, lambda x: coverage(x, data.toy.centres, data.toy.sigma))
     if data.toy is not None:
-        plane = PlaneJudge(data.toy, data.x_train.std(axis=0), POINTS)
-        floor = {"sliced_wasserstein_floor": plane.floor}
-        return drawn(POINTS, lambda x: {"sliced_wasserstein": plane.distance(x)} | floor)
+        judge = ToyJudge(data, POINTS)
+        floor = {"sliced_wasserstein_floor": judge.floor}
+        return drawn(POINTS, lambda x: {"sliced_wasserstein": judge.distance(x)} | floor)
     if data.labels_train is None or data.shape is None:
         return None
     judge, n = FrechetJudge(data, device), min(PICTURES, len(data.x_test))
