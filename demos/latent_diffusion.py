@@ -1,4 +1,4 @@
-"""Latent diffusion: digits are diffused where a VQ-VAE's encoder puts them, in a sixth as many numbers, and decoded.
+"""Latent diffusion: digits are diffused where a VQ-VAE's encoder puts them, and decoded.
 
 Above: the way of a few samples, one a row, decoded at several times t; on the left is nothing but noise, of which the
 decoder makes some digit or other. Below: samples, and the Fréchet distance by the number of steps of DDIM beside those of

@@ -78,8 +78,6 @@ def train(args):
                 f"{out / 'checkpoint.npz'}: holds a {notes['model']}, not a {args.model}; choose another folder"
             )
         settings, inside = notes["settings"] | settings, []
-    for field in inside:
-        settings[field.name] = train_inside(field, args)
     name = args.data or notes.get("data", "digits")
     seed = notes.get("seed", 0) if args.seed is None else args.seed
     data = load(name, seed)
@@ -93,6 +91,12 @@ def train(args):
                 f"--data {name}: has {data.x_train.shape[1]} numbers an example, but n_features is "
                 f"{settings['n_features']}; use other data, or leave --set n_features out"
             )
+    if inside:  # what is wrong with the whole is said before a part of it is trained
+        parts = {field.name: field.type(n_features=data.x_train.shape[1]) for field in inside}
+        model_class(**settings | parts).check_data(data.x_train, data.labels_train)
+        if (out / "checkpoint.npz").exists():
+            raise UsageError(f"{out}: already holds a run; go on with --resume, or choose another folder")
+        settings |= {field.name: train_inside(field, args) for field in inside}
     model = model_class(**settings).build(Rng(seed, device=device))
     model.check_data(data.x_train, data.labels_train)  # before a classifier is trained for the measures
     measure = sample_metrics(data, device) if model.judged_by_samples else None
@@ -120,7 +124,10 @@ def train_inside(field, args):
         f"a {args.model} is built on a {kind}: training one first, into {folder} (--set {field.name}=DIR takes another)"
     )
     path = folder / "checkpoint.npz"
-    train(argparse.Namespace(**vars(args) | {"model": kind, "out": folder, "set": [], "resume": path.exists()}))
+    try:
+        train(argparse.Namespace(**vars(args) | {"model": kind, "out": folder, "set": [], "resume": path.exists()}))
+    except UsageError as error:
+        raise UsageError(f"the {kind} inside: {error}; or train one by itself and use --set {field.name}=DIR") from None
     return load_model(path, args.device)[0]
 
 

@@ -9,7 +9,7 @@ from .activations import SiLU
 from .backend import array_module
 from .embeddings import Embedding, TimeEmbedding
 from .initialisers import ones, pytorch
-from .layer import Layer, Sequential, Weight
+from .layer import Layer, Sequential, Weight, check_width
 from .layers import Linear
 from .norms import LayerNorm
 
@@ -105,6 +105,7 @@ class Scaling(Layer):
         self.low = Weight((n,), lambda *given: -ones(*given), learned=False)
 
     def forward(self, x, rng):
+        check_width(self, x, len(self.mean))
         return (x - self.mean) / self.std, lambda dy, learn=True, inputs=True: dy / self.std
 
     def undo(self, x_0):
@@ -114,7 +115,8 @@ class Scaling(Layer):
         self.mean[...] = x.mean(axis=0)
         self.std[...] = x.std(axis=0)
         self.std += self.std == 0  # a column that never changes
-        self.low[...], self.high[...] = self(x.min(axis=0)), self(x.max(axis=0))
+        x_0 = self(x)
+        self.low[...], self.high[...] = x_0.min(axis=0), x_0.max(axis=0)
 
     def clip(self, x_0):
         xp = array_module(x_0)

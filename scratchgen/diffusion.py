@@ -23,10 +23,13 @@ VARIANCES = ("beta_tilde", "beta")
 def alpha_bars(schedule, T):
     """ᾱ_0 = 1, ᾱ_1, ..., ᾱ_T: (T + 1,) float64 on the host, falling.
 
-    linear: β_t rises on a line from 1e-4 to 0.02 for T = 1000 (Ho et al. 2020, section 4), and by 1000/T faster for other T,
-    so that as much noise comes in all. cosine: ᾱ_t = f(t) / f(0), f(t) = cos²(½π (t/T + s) / (1 + s)), s = 0.008, with
-    β_t <= 0.999 (Nichol & Dhariwal 2021, eq 17): less noise at first, and so less time spent where nothing is to be seen.
+    linear: β_t rises on a line from 1e-4 to 0.02 for T = 1000 (Ho et al. 2020, section 4), and by 1000/T faster for other
+    T, so that about as much noise comes in all, from T of 50 on. cosine: ᾱ_t = f(t) / f(0), f(t) = cos²(½π (t/T + s) / (1
+    + s)), s = 0.008, with β_t <= 0.999 (Nichol & Dhariwal 2021, eq 17): less noise at first, and so less time spent where
+    nothing is to be seen.
     """
+    if schedule not in SCHEDULES:
+        raise UsageError(f"schedule {schedule!r} is unknown: use {' or '.join(SCHEDULES)}")
     if schedule == "linear":
         betas = np.linspace(1e-4, 0.02, T) * (1000 / T)
     else:
@@ -50,6 +53,8 @@ def ancestral(denoise, x, alpha_bar, rng, variance="beta_tilde"):
     (eq 7) is q(x_{t-1} | x_t, x_0), by Bayes' rule from two Gaussians. σ_t² is β̃_t, right where x_0 is one point, or β_t,
     right where x_0 ~ N(0, I); between many small steps it hardly matters. The last step takes the mean and adds no noise.
     """
+    if variance not in VARIANCES:
+        raise UsageError(f"variance {variance!r} is unknown: use {' or '.join(VARIANCES)}")
     T = len(alpha_bar) - 1
     yield T, x
     for t in range(T, 0, -1):

@@ -70,6 +70,7 @@ class Model:
     capturable = True
     # True where the losses do not say how good the samples are: `train` and `evaluate` then measure these too.
     judged_by_samples = False
+    sampling = frozenset()  # names of settings that no weight depends on: --resume may change them
     uses_stop = False  # True where a value contains stop(): central differences do not see it
 
     def __post_init__(self):
@@ -83,7 +84,7 @@ class Model:
     def prepare(self, x, rng):
         """Take from the training data x (N, n_features) what it must know before the first step: a mean, a range, codes.
 
-        fit calls it once, before a run's first epoch. What it finds belongs in buffers: a checkpoint holds it.
+        fit calls it before the first step. What it finds belongs in buffers: a checkpoint holds it.
         """
 
     def train_step(self, x, rng):
@@ -130,7 +131,14 @@ class Model:
             remedy = f"--set batch={most}" if most else f"--set k=1 batch={len(x)}"
             raise UsageError(f"a round takes {self.rows} examples, k batches, and there are {len(x)}: use {remedy}")
         n_classes = getattr(self, "n_classes", None)
-        if n_classes and labels is not None and labels.ndim == 1 and not 0 <= labels.min() <= labels.max() < n_classes:
+        told = getattr(self, "conditional", True)
+        if (
+            n_classes
+            and told
+            and labels is not None
+            and labels.ndim == 1
+            and not 0 <= labels.min() <= labels.max() < n_classes
+        ):
             raise UsageError(
                 f"the labels are {labels.min()} ... {labels.max()}, the model has n_classes={n_classes}: they count from 0"
             )
@@ -164,6 +172,10 @@ class Model:
         """
         parts = {name: part.state() for name, part in (vars(self) | self.parameters()).items() if keeps_state(part)}
         return {f"{name}.{key}": array for name, arrays in parts.items() for key, array in arrays.items()}
+
+    def has_stepped(self):
+        """Whether any of its optimizers has made a step."""
+        return any(array[0] for name, array in self.state().items() if name.endswith(".t"))
 
     def load_state(self, arrays):
         """Write saved arrays into the live ones. Raises UsageError, before anything is written, where one does not fit."""

@@ -27,7 +27,11 @@ class Run:
             now = describe(model) | notes
             settings = now.pop("settings")
             pairs = [(name, saved.get(name, value), value) for name, value in now.items()]
-            pairs += [(name, saved["settings"].get(name), value) for name, value in settings.items()]
+            pairs += [
+                (name, saved["settings"].get(name), value)
+                for name, value in settings.items()
+                if name not in model.sampling
+            ]
             for name, was, value in pairs:
                 if was != value:
                     raise UsageError(

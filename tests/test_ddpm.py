@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from scratchgen import Rng, UsageError
 from scratchgen.__main__ import main
+from scratchgen.checkpoint import read_checkpoint
 from scratchgen.data import TOYS, load
 from scratchgen.diffusion import SCHEDULES
 from scratchgen.divergences import sliced_wasserstein
@@ -101,6 +102,35 @@ def test_the_true_prediction_gives_the_true_x_0(predict, seed):
         "logits": np.log(pixels / (1 - pixels)),
     }
     np.testing.assert_allclose(model.x_0(f[predict], x_t, t), x_0, atol=1e-10 / math.sqrt(a))
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+def test_the_loss_is_least_for_the_true_prediction(predict):
+    """A network that knows x_0: no error is left, or of pixels their entropy."""
+    model, batch = tiny(**given_for(predict), n_times=20)
+    x, forward = batch["x"], model.denoiser.forward
+    x_0 = model.scaler(x)
+
+    def knows(inputs, rng):
+        x_t, t = inputs
+        a = model.alpha_bar[t][:, None]
+        eps = (x_t - np.sqrt(a) * x_0) / np.sqrt(1 - a)
+        true = {"eps": eps, "v": np.sqrt(a) * eps - np.sqrt(1 - a) * x_0, "x0": x_0, "logits": np.log(x / (1 - x))}
+        return true[predict], forward(inputs, rng)[1]
+
+    model.denoiser.forward = knows
+    entropy = -(x * np.log(x) + (1 - x) * np.log(1 - x)).sum(axis=1).mean()
+    for seed in range(3):
+        found = float(model.loss(x, Rng(seed, F64))["loss"])
+        assert found == pytest.approx(entropy if predict == "logits" else 0, abs=1e-12)
+
+
+def test_the_tests_loss_is_by_the_averaged_weights():
+    model, batch = tiny()
+    model.average.average[...] = 0
+    assert model.params.theta.any()
+    found = float(model.evaluate(batch["x"], Rng(1, F64))["loss"])
+    assert found == pytest.approx(6 * math.log(2))  # logits of 0
 
 
 @pytest.mark.parametrize("predict", PREDICTIONS)
@@ -201,12 +231,23 @@ def test_a_path_takes_other_options_than_the_settings():
     assert taken == [[8, 6, 4, 2, 0], [8, 4, 0], list(range(8, -1, -1)), list(range(8, -1, -1))]
     with pytest.raises(ValueError, match="step; it takes clip, eta"):
         model.path(x_T, Rng(2), step=3)
+    for options in ({"sampler": "ddpm"}, {"variance": "tilde"}, {"n_steps": 9}, {"eta": -1.0}, {"guidance": 1.0}):
+        with pytest.raises(UsageError, match=f"^DDPM setting {next(iter(options))}: "):
+            model.path(x_T, Rng(2), **options)
+
+
+def test_labels_must_be_as_many_as_samples_and_known_to_the_model():
+    told, plain = tiny(conditional=True)[0], tiny()[0]
+    with pytest.raises(ValueError, match=r"x_T has shape \(4, 6\) and labels \(1,\)"):
+        told.generate(4, Rng(1, F64), labels=np.array([1]))
+    with pytest.raises(ValueError, match="trained without"):
+        plain.generate(2, Rng(1, F64), labels=np.array([1, 2]))
 
 
 # ---- settings ----
 
 OTHER = {
-    "schedule": "linear", "predict": "x0", "n_times": 9, "n_waves": 6, "lr": 1e-2, "rounds": 3,
+    "schedule": "linear", "predict": "x0", "n_times": 25, "n_waves": 6, "lr": 1e-2, "rounds": 3,
     "averaging": 0.3, "sampler": "ancestral", "n_steps": 2, "eta": 0.5, "variance": "beta", "guidance": 1.0, "clip": False,
     "label_dropout": 0.6, "conditional": True, "scaling": "standard",
 }  # fmt: skip
@@ -239,7 +280,9 @@ def test_every_setting_is_tried_above():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_steps": 300}, "n_steps.*n_times=200.*300"),
+        ({"n_times": 20}, "n_steps: 50 steps are more than n_times=20; use n_steps=20"),
+        ({"n_times": 10, "n_steps": 5, "schedule": "linear"}, "n_times: 10 .*schedule=linear"),
+        ({"guidance": 1.0, "conditional": True, "label_dropout": 0.0}, "label_dropout > 0"),
         ({"eta": 1.5}, r"eta.*\[0, 1\].*1\.5"),
         ({"scaling": "standard"}, "predict=v"),
         ({"guidance": 1.0}, "conditional=true"),
@@ -260,9 +303,25 @@ def test_labels_that_are_missing_or_not_wanted_are_refused():
     plain, batch = tiny("float32")
     with pytest.raises(UsageError, match="without labels"):
         plain.sample(2, Rng(0), label=1)
-    fit(plain, batch["x"], epochs=1, progress=False)
+    fit(plain, batch["x"], labels=batch["labels"] + 5, epochs=1, progress=False)  # labels that it does not look at
     with pytest.raises(UsageError, match="scaling=standard predict=v"):
         fit(plain, batch["x"] - 3, epochs=1, progress=False)
+    with pytest.raises(UsageError, match="of the test data too"):
+        fit(model, batch["x"], labels=batch["labels"], x_test=batch["x"], epochs=1, progress=False)
+    with pytest.raises(ValueError, match=r"shape \(4, 1\), expected \(B, 6\)"):
+        plain.loss(batch["x"][:, :1], Rng(0))
+
+
+def test_how_it_samples_can_be_changed_after_training(tmp_path):
+    out, small = str(tmp_path / "run"), ["width=16", "n_blocks=1", "n_waves=8", "n_times=20", "n_steps=5"]
+    train = ["train", "ddpm", "--epochs", "1", "--out", out]
+    assert main([*train, "--set", *small, "conditional=true"]) == 0
+    arrays = read_checkpoint(tmp_path / "run" / "checkpoint.npz")[1]
+    assert main([*train, "--resume", "--set", "guidance=2", "sampler=ancestral"]) == 0
+    notes, after = read_checkpoint(tmp_path / "run" / "checkpoint.npz")
+    assert notes["settings"]["guidance"] == 2 and notes["settings"]["sampler"] == "ancestral"
+    assert all((after[name] == array).all() for name, array in arrays.items())
+    assert main([*train, "--resume", "--set", "width=8"]) == 2
 
 
 # ---- it learns ----

@@ -145,21 +145,6 @@ def test_ddim_keeps_the_marginals(schedule, seed, n_steps, eta):
             assert abs(noise.mean()) < 6 / math.sqrt(2 * n)
 
 
-def test_ddim_with_the_noise_put_back_with_a_minus_is_caught():
-    """A bug of public code: -√(1 - ᾱ_s) ε̂. The samples shrink to the mean; the marginals above show it at once."""
-    a, rng = alpha_bars("cosine", 30), Rng(1, F64)
-    x_0, eps = rng.normal((1, 2)), rng.normal((500, 2))
-
-    def noise_after_a_jump(sign, t=30, s=20):
-        x_t = math.sqrt(a[t]) * x_0 + math.sqrt(1 - a[t]) * eps
-        eps_hat = (x_t - math.sqrt(a[t]) * x_0) / math.sqrt(1 - a[t])
-        x_s = math.sqrt(a[s]) * x_0 + sign * math.sqrt(1 - a[s]) * eps_hat
-        return (x_s - math.sqrt(a[s]) * x_0) / math.sqrt(1 - a[s])
-
-    np.testing.assert_allclose(noise_after_a_jump(1), eps, atol=1e-9)
-    assert not np.allclose(noise_after_a_jump(-1), eps)
-
-
 def test_without_eta_nothing_but_the_start_is_random():
     a, x = alpha_bars("cosine", 20), Rng(3, F64).normal((5, 2))
     first, again, other = (

@@ -122,6 +122,9 @@ def test_a_model_is_prepared_once_from_the_training_data(tmp_path, monkeypatch):
     x = pixels(20)
     fit(tiny(), x, epochs=1, progress=False, out=tmp_path / "a")
     fit(tiny(), x, epochs=2, progress=False, out=tmp_path / "a", resume=True)
+    model = tiny()
+    model.train_step(x[:4], model.rng(0))
+    fit(model, x, epochs=1, progress=False)  # it has learned something already
     assert len(prepared) == 1 and (prepared[0][0] == x).all()
     fit(tiny(), x, epochs=1, progress=False, x_test=pixels(5))
     assert (prepared[1][0] == x).all() and (prepared[1][1] == prepared[0][1]).all()

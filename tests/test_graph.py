@@ -246,7 +246,7 @@ def test_a_replay_reads_new_learning_rates_and_counts(gpu):
 @every_model
 def test_fit_with_a_graph_is_fit_without(name, variant, gpu, tmp_path):
     histories = []
-    for graph in (False, find_model(name).capturable):
+    for graph in (False, example(name, variant, "gpu")[0].capturable):
         model, batch = example(name, variant, "gpu")
         data = {key: np.concatenate([to_host(array)] * 10) for key, array in batch.items()}
         histories.append(fit(model, **data, x_test=data["x"], epochs=3, progress=False, graph=graph))

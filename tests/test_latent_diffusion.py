@@ -146,6 +146,43 @@ def test_a_folder_that_holds_no_vqvae_is_refused_in_one_line(what, tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
+def test_a_vqgan_serves_as_well(tmp_path, capsys):
+    vqgan = tmp_path / "vqgan"
+    assert main(["train", "vqgan", "--epochs", "1", "--out", str(vqgan), "--set", *SET_VQVAE, "hidden_D=8"]) == 0
+    assert train(tmp_path, f"vqvae={vqgan}") == 0
+    (_, theirs), (_, ours) = (read_checkpoint(folder / "checkpoint.npz") for folder in (vqgan, tmp_path / "run"))
+    assert (ours["vqvae.params.theta"] == theirs["params.theta"]).all()
+
+
+@pytest.mark.parametrize(("options", "words"), [(["n_times=5", "n_steps=9"], "n_steps: 9"), (["n_waves=5"], "n_waves")])
+def test_what_is_wrong_with_the_whole_is_said_before_a_part_is_trained(options, words, tmp_path, capsys):
+    assert train(tmp_path, *options) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_a_run_is_left_as_it_is(tmp_path, capsys):
+    vqvae = tmp_path / "vqvae"
+    assert main(["train", "vqvae", "--epochs", "1", "--out", str(vqvae), "--set", *SET_VQVAE]) == 0
+    assert train(tmp_path, f"vqvae={vqvae}") == 0
+    assert train(tmp_path) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "vqvae").exists()
+
+
+def test_what_is_wrong_inside_says_what_to_do(tmp_path, capsys):
+    command = ["train", "latent_diffusion", "--data", "ring", "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "the vqvae inside: " in error and "--set vqvae=DIR" in error and error.count("\n") == 1
+
+
+def test_a_vqvae_that_never_saw_a_batch_is_refused():
+    built = VQVAE(**SMALL_VQVAE).build(Rng(0))
+    with pytest.raises(UsageError, match="train a VQVAE first"):
+        fit(LatentDiffusion(vqvae=built, **SMALL).build(Rng(0)), load("digits").x_train, epochs=1, progress=False)
+
+
 def test_list_says_what_the_setting_takes(capsys):
     assert main(["list"]) == 0
     assert "vqvae=DIR, the folder of a trained vqvae" in capsys.readouterr().out

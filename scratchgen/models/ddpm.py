@@ -30,8 +30,6 @@ from ..model import Model
 from ..optim import EMA, Adam, cosine
 from ..parameters import Parameters
 
-SAMPLING = {"sampler", "n_steps", "eta", "variance", "guidance", "clip"}  # settings of the samplers alone
-
 
 @dataclass(eq=False)
 class DDPM(Model):
@@ -60,6 +58,7 @@ class DDPM(Model):
     clip: bool = True  # keep x̂_0 within the range of the data
 
     judged_by_samples = True
+    sampling = frozenset({"sampler", "n_steps", "eta", "variance", "guidance", "clip"})
     variants = (
         {},
         {"predict": "v", "scaling": "standard", "schedule": "linear", "sampler": "ancestral", "rounds": 3},
@@ -69,18 +68,25 @@ class DDPM(Model):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.n_steps > self.n_times:
-            raise UsageError(f"DDPM setting n_steps: expected at most n_times={self.n_times} steps, got {self.n_steps}")
+        name = f"{type(self).__name__} setting"
+        if self.n_steps > self.n_times and self.sampler == "ddim":
+            raise UsageError(
+                f"{name} n_steps: {self.n_steps} steps are more than n_times={self.n_times}; use n_steps={self.n_times}"
+            )
+        if self.n_times < 20 and self.schedule == "linear":
+            raise UsageError(
+                f"{name} n_times: {self.n_times} are too few for schedule=linear; use 20 or more, or cosine"
+            )
         if self.eta > 1:
-            raise UsageError(f"DDPM setting eta: expected a number in [0, 1], got {self.eta}")
+            raise UsageError(f"{name} eta: expected a number in [0, 1], got {self.eta}")
         if self.predict == "logits" and self.scaling != "pixels":
-            raise UsageError("DDPM setting predict: logits are of pixels; with scaling=standard use predict=v")
+            raise UsageError(f"{name} predict: logits are of pixels; with scaling=standard use predict=v")
         if self.n_waves % 2:
             raise UsageError(
-                f"DDPM setting n_waves: expected an even number, a sine and a cosine of each wave, got {self.n_waves}"
+                f"{name} n_waves: expected an even number, a sine and a cosine of each wave, got {self.n_waves}"
             )
-        if self.guidance and not self.conditional:
-            raise UsageError("DDPM setting guidance: only a conditional model can be guided; use conditional=true too")
+        if self.guidance and not (self.conditional and self.label_dropout):
+            raise UsageError(f"{name} guidance: only with conditional=true and label_dropout > 0 can a model be guided")
 
     def build(self, rng):
         n, n_classes = self.n_diffused, self.n_classes if self.conditional else 0
@@ -142,6 +148,8 @@ class DDPM(Model):
         """(labels,) with some withheld, for a conditional model; () for others."""
         if not self.conditional:
             return ()
+        if labels is None:
+            raise UsageError("conditional=true needs labels, of the test data too")
         withheld = rng.uniform(len(labels)) < self.label_dropout
         return (array_module(labels).where(withheld, self.n_classes, labels),)
 
@@ -189,13 +197,18 @@ class DDPM(Model):
     def path(self, x_T, rng, labels=None, **options):
         """Yield (t, x_t) from T down to 0, x_t (n, n_diffused) in the units of x_0, from noise x_T and with labels (n,).
 
-        options: sampler, n_steps, eta, variance, guidance, clip, instead of the settings of these names.
+        options: sampler, n_steps, eta, variance, guidance, clip, instead of the settings of these names. Raises UsageError
+        for values that these cannot have, ValueError for another option, for labels that a model was not trained with, and
+        for a number of labels other than n.
         """
-        if unknown := options.keys() - SAMPLING:
-            raise ValueError(
-                f"path: unknown option {', '.join(sorted(unknown))}; it takes {', '.join(sorted(SAMPLING))}"
-            )
-        chosen = {name: options.get(name, getattr(self, name)) for name in SAMPLING}
+        if unknown := options.keys() - self.sampling:
+            known = ", ".join(sorted(self.sampling))
+            raise ValueError(f"path: unknown option {', '.join(sorted(unknown))}; it takes {known}")
+        settings = self.settings() | options
+        chosen = vars(type(self)(**settings))  # checked as settings are
+        if labels is not None and (not self.conditional or labels.shape != (len(x_T),)):
+            wanted = f"({len(x_T)},)" if self.conditional else "none: the model was trained without"
+            raise ValueError(f"path: x_T has shape {x_T.shape} and labels {labels.shape}; expected {wanted}")
 
         def denoise(x_t, t):
             return self.denoise(x_t, t, labels, chosen["guidance"], chosen["clip"])
@@ -228,7 +241,7 @@ class DDPM(Model):
 
     @classmethod
     def example(cls, rng, **settings):
-        tiny = {"n_features": 6, "n_classes": 3, "n_times": 8, "width": 5, "n_blocks": 2, "n_waves": 4, "batch": 4}
+        tiny = {"n_features": 6, "n_classes": 3, "n_times": 20, "width": 5, "n_blocks": 2, "n_waves": 4, "batch": 4}
         model = cls(**tiny | {"n_steps": 4} | settings).build(rng)
         batch = {"x": rng.uniform((4, 6)), "labels": rng.integers(3, 4)}
         model.prepare(batch["x"], rng)

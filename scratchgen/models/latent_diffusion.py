@@ -2,13 +2,13 @@
 
     z = encoder(x),      x_0 = (z - mean) / std is diffused as in ddpm.py,      x̂ = decoder(quantise(mean + std x̂_0))
 
-Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then stands still. Its encoder keeps what
-matters in a sixth as many numbers, so that a narrower network can pass all of the noise through, and v can be predicted.
-Diffusion runs in the continuous features, before the quantisation (aias says in the discrete ones, where Gaussian noise has
-no meaning); what comes out is then moved to the nearest codes, which takes small errors away.
+Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then stands still. Its features are
+fewer than a large picture's pixels (of MNIST a sixth), so that a narrow network can pass all of their noise through, and
+v can be predicted. Diffusion runs in the continuous features, before the quantisation (aias says in the discrete ones,
+where Gaussian noise has no meaning); what comes out is then moved to the nearest codes, which takes small errors away.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from ..backend import UsageError
@@ -38,11 +38,12 @@ class LatentDiffusion(DDPM):
             )
 
     def build(self, rng):
-        given, self.vqvae = self.vqvae, VQVAE(**self.vqvae.settings()).build(rng)  # on rng's device, in its precision
-        self.trained = bool(given.parameters())
-        if self.trained:
-            theirs, ours = given.params.state(), self.vqvae.params.state()
-            for name, array in ours.items():
+        given, names = self.vqvae, {field.name for field in fields(VQVAE)}  # a VQGAN has more
+        own = {name: value for name, value in given.settings().items() if name in names}
+        self.vqvae = VQVAE(**own).build(rng)  # on rng's device, in its precision
+        if given.parameters():
+            theirs = given.params.state()
+            for name, array in self.vqvae.params.state().items():
                 array[...] = rng.array(theirs[name])
         return super().build(rng)
 
@@ -57,7 +58,7 @@ class LatentDiffusion(DDPM):
         return self.vqvae.decode(self.vqvae.quantise(features))
 
     def prepare(self, x, rng):
-        if not self.trained:
+        if not self.vqvae.book.n.any():  # no batch has ever chosen a code
             raise UsageError(
                 "LatentDiffusion setting vqvae: train a VQVAE first, and give it as LatentDiffusion(vqvae=...)"
             )
@@ -65,5 +66,6 @@ class LatentDiffusion(DDPM):
 
     @classmethod
     def example(cls, rng, **settings):
-        vqvae, _ = VQVAE.example(rng)
+        vqvae, batch = VQVAE.example(rng)
+        vqvae.train_step(**batch, rng=rng)
         return super().example(rng, vqvae=vqvae, **settings)

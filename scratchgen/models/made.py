@@ -31,7 +31,7 @@ class MADE(Model):
     n_values=2: x is black and white, each feature 0 or 1 and its output one logit. Grey x in [0, 1] is binarized, each
     pixel black with probability x, anew in every training step and in evaluate, whose "binarized_nll" is then that of a
     random black-and-white version of the test data. Data that is black and white already stays as it is.
-    n_values > 2: x holds whole numbers 0 ... n_values - 1, tokens.
+    n_values > 2: x holds whole numbers 0 ... n_values - 1, tokens; these are given to fit, as the command line loads pixels.
     """
 
     n_features: int = 784
@@ -153,8 +153,10 @@ class MADE(Model):
         Raises ValueError for other x, save on a GPU, which would have to wait to see them.
         """
         xp = array_module(x)
-        if xp.__name__ == "numpy" and not self.tokens and not ((x == 0) | (x == 1)).all():
+        if xp.__name__ == "numpy" and not (self.tokens or ((x == 0) | (x == 1)).all()):
             raise ValueError("log_prob: x must be 0 or 1 everywhere; binarize grey pixels first, as evaluate does")
+        if xp.__name__ == "numpy" and self.tokens and not (x == x.astype(int)).all():
+            raise ValueError("log_prob: x must be whole numbers everywhere")
         x = x.astype(int if self.tokens else self.params.theta.dtype)
         with self.average.swapped():
             return xp.concatenate([self.log_mean(x[i : i + 1000]) for i in range(0, len(x), 1000)])  # to spare memory
@@ -178,7 +180,7 @@ class MADE(Model):
         n_orders = len(self.network.degree)
         counts = rng.host.multinomial(n, n_orders * [1 / n_orders])  # on the host: they are sizes of arrays
         with self.average.swapped():
-            x = rng.xp.concatenate([self.sample_in(int(m), k, rng) for k, m in enumerate(counts) if m])
+            x = rng.xp.concatenate([self.sample_in(int(m), k, rng) for k, m in enumerate(counts) if m or not n])
         return x[rng.permutation(n)]
 
     def sample_in(self, n, k, rng):

@@ -23,7 +23,7 @@ from ..parameters import Parameters
 from ..second_order import gradient_penalty
 from .vqvae import VQVAE
 
-DELTA, LARGEST = 1e-6, 1e4  # δ (section 3.2), and the bound of λ in the authors' program
+DELTA, LARGEST = 1e-6, 1e4  # δ of eq 7, and the bound of the ratio in the authors' program
 
 
 @dataclass(eq=False)
@@ -93,7 +93,7 @@ class VQGAN(VQVAE):
             back_head(d, inputs=False)
             norms.append(array_module(d).sqrt((L.dW * L.dW).sum()))
             self.params.zero_grad()
-        return stop(array_module(d).minimum(self.adversarial * norms[0] / (norms[1] + DELTA), LARGEST))
+        return stop(self.adversarial * array_module(d).minimum(norms[0] / (norms[1] + DELTA), LARGEST))
 
     def discriminator_loss(self, x, rng):
         """D's loss on real x (B, n_features) against what the autoencoder restores of them, R1 included. Trains D alone."""

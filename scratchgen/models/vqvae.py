@@ -18,7 +18,7 @@ from ..activations import ACTIVATIONS, Sigmoid
 from ..backend import UsageError, stop
 from ..codebook import Codebook, perplexity
 from ..initialisers import INITIALISERS
-from ..layer import Sequential
+from ..layer import Sequential, check_width
 from ..layers import mlp, one_hot
 from ..losses import squared_error
 from ..model import Model
@@ -79,6 +79,7 @@ class VQVAE(Model):
 
     def tokens(self, z):
         """(B, n_codes n_dim) -> (B n_codes, n_dim)"""
+        check_width(self.book, z, self.n_codes * self.n_dim)
         return z.reshape(-1, self.n_dim)
 
     def loss(self, x, rng):
