@@ -67,7 +67,7 @@ def fit(
     captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
     run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
     given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
-    if not model.has_stepped():
+    if not resume and not model.has_stepped():
         call(model.prepare, rng=model.rng((seed, 0, 4)), **given)
     run.save(model, run.epoch)
     bar = Progress((epochs - run.epoch) * (len(x) // model.rows), epochs, progress)

@@ -364,9 +364,9 @@ def test_through_the_command_line(tmp_path):
 @pytest.mark.parametrize("name", ["ring", "swiss_roll"])
 def test_points_in_the_plane(name):
     toy, data = TOYS[name], load(name)
-    settings = {"n_times": 100, "width": 128, "n_blocks": 2, "n_waves": 32, "batch": 256, "rounds": 1950}
+    settings = {"n_times": 100, "width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3, "rounds": 2340}
     model = DDPM(n_features=2, **POINTS | settings).build(Rng(0))
-    fit(model, data.x_train, epochs=50, progress=False)
+    fit(model, data.x_train, epochs=60, progress=False)
     scale = data.x_train.std(axis=0)
 
     def distance(x, seed):
@@ -374,7 +374,7 @@ def test_points_in_the_plane(name):
 
     floor = np.mean([distance(toy.sample(5000, Rng((seed, 1))), seed) for seed in range(10)])
     for limit, options in ((2, {"sampler": "ancestral"}), (3, {"sampler": "ddim", "n_steps": 20})):
-        found = np.mean([distance(model.generate(5000, Rng((seed, 3)), **options), seed) for seed in range(3)])
+        found = np.mean([distance(model.generate(5000, Rng((seed, 3)), **options), seed) for seed in range(2)])
         assert found <= limit * floor, (found / floor, options)
 
 

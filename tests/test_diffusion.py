@@ -217,9 +217,9 @@ def test_with_the_exact_score_samplers_find_the_mixture(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sampler", "runs"), [(ancestral, 10), (by_ddim(100), 30), (by_ddim(250), 20)])
+@pytest.mark.parametrize(("sampler", "runs"), [(ancestral, 10), (by_ddim(100), 20)])
 def test_with_the_exact_score_a_thousand_times_are_within_a_third_of_the_floor(sampler, runs):
-    """Of 60 runs 1.11 to 1.15 by 100 steps of DDIM and 1.03 to 1.06 by 250; of 10 it varies by a fifth."""
+    """Of 60 runs 1.11 to 1.15 by 100 steps of DDIM, 1.03 to 1.06 by 250; of 10 it varies by a fifth."""
     (found,) = distances(TOYS["ring"], 1000, 5000, runs, [sampler])
     assert 0.7 < found <= 1.3
 

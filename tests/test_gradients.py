@@ -310,13 +310,13 @@ def scaling(draw, rng):
 
 
 def block(draw, rng):
-    width, n_time, batch = draw(st.integers(4, 7)), draw(WIDTH), draw(BATCH)
+    width, n_time, batch = draw(st.integers(4, 5)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     return Block(width, n_time), (rng.normal((batch, width)), rng.normal((batch, n_time)))
 
 
 def denoiser(draw, rng):
-    n, n_classes, batch = draw(WIDTH), draw(st.integers(0, 3)), draw(BATCH)
-    layer = Denoiser(n, draw(st.integers(4, 7)), draw(st.integers(1, 3)), 2 * draw(WIDTH), n_classes)
+    n, n_classes, batch = draw(st.integers(1, 2)), draw(st.integers(0, 2)), draw(st.integers(1, 3))
+    layer = Denoiser(n, 4, draw(st.integers(1, 2)), 2, n_classes)
     labels = [rng.integers(n_classes + 1, batch)] if n_classes else []
     return layer, (rng.normal((batch, n)), 1 + rng.integers(100, batch), *labels)
 
@@ -340,7 +340,7 @@ def masked_mlp(draw, rng):
         draw(st.integers(1, 3)),
         draw(st.integers(0, 3)),
     )
-    hidden = tuple(draw(st.lists(st.integers(3, 6), max_size=2)))
+    hidden = tuple(draw(st.lists(st.integers(3, 4), max_size=2)))
     layer = MaskedMLP(D, n_in, hidden, n_out, draw(st.booleans()), n_orders)
     return layer, (rng.normal((draw(BATCH), D * n_in)), rng.integers(max(1, n_orders), 1))
 

@@ -5,7 +5,7 @@
 Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then stands still. Its features are
 fewer than a large picture's pixels (of MNIST a sixth), so that a narrow network can pass all of their noise through, and
 v can be predicted. Diffusion runs in the continuous features, before the quantisation (aias says in the discrete ones,
-where Gaussian noise has no meaning); what comes out is then moved to the nearest codes, which takes small errors away.
+where Gaussian noise has no meaning); what comes out is then moved to the nearest codes, as the decoder knows no others.
 """
 
 from dataclasses import dataclass, field, fields
@@ -40,7 +40,7 @@ class LatentDiffusion(DDPM):
     def build(self, rng):
         given, names = self.vqvae, {field.name for field in fields(VQVAE)}  # a VQGAN has more
         own = {name: value for name, value in given.settings().items() if name in names}
-        self.vqvae = VQVAE(**own).build(rng)  # on rng's device, in its precision
+        self.trained, self.vqvae = given.has_stepped(), VQVAE(**own).build(rng)  # on rng's device, in its precision
         if given.parameters():
             theirs = given.params.state()
             for name, array in self.vqvae.params.state().items():
@@ -58,7 +58,7 @@ class LatentDiffusion(DDPM):
         return self.vqvae.decode(self.vqvae.quantise(features))
 
     def prepare(self, x, rng):
-        if not self.vqvae.book.n.any():  # no batch has ever chosen a code
+        if not self.trained:
             raise UsageError(
                 "LatentDiffusion setting vqvae: train a VQVAE first, and give it as LatentDiffusion(vqvae=...)"
             )
