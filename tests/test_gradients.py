@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scratchgen
@@ -395,14 +395,28 @@ def test_every_layer_is_drawn_below():
     assert set(LAYERS) - {"mlp"} == {name for kind, name, _ in TARGETS if kind == "layer"} - functions
 
 
-@pytest.mark.parametrize("name", LAYERS)
-@given(data=st.data(), seed=SEEDS)
-def test_layer_at_random(name, data, seed):
+def check_one_drawn(name, data, seed):
     make, kinked = LAYERS[name]
     layer, x = make(data.draw, Rng(seed, "float64"))
     # A bias before BatchNorm has gradient 0; the checker compares its rounding with a thousandth of the largest gradient.
     assert_exact(check_layer(layer, x, seed=seed), limit=1e-10 if name == "mlp" else EXACT)
     assert_central(lambda **options: check_layer(layer, x, **options), seed, kinked)
+
+
+NETWORKS = ["Block", "Denoiser", "MaskedMLP", "Sequential", "mlp"]  # many parameters, so fewer of them are drawn
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in NETWORKS])
+@given(data=st.data(), seed=SEEDS)
+def test_layer_at_random(name, data, seed):
+    check_one_drawn(name, data, seed)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@settings(max_examples=settings.default.max_examples // 3)
+@given(data=st.data(), seed=SEEDS)
+def test_network_at_random(name, data, seed):
+    check_one_drawn(name, data, seed)
 
 
 class Head(Layer):

@@ -433,11 +433,11 @@ def test_from_the_command_line(tmp_path, capsys):
     not Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist").is_dir(),
     reason="needs MNIST in $SCRATCHGEN_DATA/mnist",
 )
-def test_one_pass_over_mnist_halves_what_independent_pixels_cost():
+def test_a_third_of_a_pass_over_mnist_saves_a_third_of_what_independent_pixels_cost():
     data = load("mnist")
     x, test = ((Rng(seed).uniform(x.shape) < x).astype("f") for seed, x in enumerate((data.x_train, data.x_test)))
     p = (x.sum(axis=0) + 0.5) / (len(x) + 1)
     independent = -(test * np.log(p) + (1 - test) * np.log(1 - p)).sum(axis=1).mean()
-    (row,) = fit(MADE().build(Rng(0)), x, x_test=test, epochs=1, progress=False)
+    (row,) = fit(MADE().build(Rng(0)), x[:20_000], x_test=test, epochs=1, progress=False)
     assert independent > 200
-    assert row["test_binarized_nll"] < 111
+    assert row["test_binarized_nll"] < 138  # 132; after one whole pass 108

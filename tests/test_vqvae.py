@@ -418,9 +418,9 @@ def test_the_output_is_what_is_asked_for():
     reason="needs MNIST in $SCRATCHGEN_DATA/mnist",
 )
 def test_mnist_in_128_bits():
-    """Two passes, which gave 0.0130 and a perplexity of 249 of 256; eight give 0.0070 and 243."""
+    """One pass, which gave 0.0170 and a perplexity of 249 of 256; eight give 0.0070 and 243."""
     data = load("mnist")
-    model = VQVAE(init="he", rounds=2 * (len(data.x_train) // 128)).build(Rng(0))
-    fit(model, data.x_train, epochs=2, progress=False)
+    model = VQVAE(init="he", rounds=len(data.x_train) // 128).build(Rng(0))
+    fit(model, data.x_train, epochs=1, progress=False)
     found = model.evaluate(data.x_test, None)
-    assert found["mse"] <= 0.0145 and found["perplexity"] >= 235, found
+    assert found["mse"] <= 0.019 and found["perplexity"] >= 235, found
