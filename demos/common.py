@@ -5,12 +5,13 @@ import math
 import pathlib
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError, find_device
-from scratchgen.data import load
+from scratchgen.data import binarized, load
 from scratchgen.fit import Stopped, blas_threads, fit
 
 
@@ -70,8 +71,9 @@ def train(model, data, args, steps, falling=True, **options):
 
     falling: a model's rounds, over which its rates fall to 0, become the number of steps that this makes. options: see fit.
     """
-    model.batch = min(model.batch, len(data.x_train))
-    steps_per_epoch = len(data.x_train) // model.rows
+    if model.batch:
+        model.batch = min(model.batch, len(data.x_train))
+    steps_per_epoch = len(data.x_train) // (model.rows or len(data.x_train))
     epochs = args.epochs or math.ceil((steps / 20 if args.quick else steps) / steps_per_epoch)
     if falling and hasattr(model, "rounds"):
         model.rounds = epochs * steps_per_epoch
@@ -120,6 +122,17 @@ def codes_for(data):
 def is_small(data):
     """Whether pictures are so small, like the bundled digits, that an epoch takes a moment."""
     return data.x_train.shape[1] <= 100
+
+
+def black_and_white(data):
+    """The Data with pixels 0 and 1: binarized by chance, once; small pictures, black where more than half grey.
+
+    Of the bundled digits little is left by chance.
+    """
+    if not is_small(data):
+        return binarized(data)
+    x_train, x_test = ((x > 0.5).astype(np.float32) for x in (data.x_train, data.x_test))
+    return replace(data, x_train=x_train, x_test=x_test)
 
 
 def nearest(x, others):

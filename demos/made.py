@@ -11,23 +11,13 @@ is changed: later ones do, and no earlier one. Right: -log p of test digits, of 
 down. Read scratchgen/models/made.py. (Row L7)
 """
 
-import dataclasses
-
 import numpy as np
-from common import is_small, picture_path, pictures, run, train
+from common import black_and_white, is_small, picture_path, pictures, run, train
 
 from scratchgen.activations import sigmoid
-from scratchgen.backend import Rng, to_host
+from scratchgen.backend import to_host
 from scratchgen.models.made import MADE
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_curves, show_images
-
-BINARIZATION = 28  # the seed of the sampling, whatever --seed is
-
-
-def black_and_white(x, small):
-    """Grey x in [0, 1] as zeros and ones, always the same."""
-    threshold = 0.5 if small else Rng((BINARIZATION, len(x))).uniform(x.shape)
-    return (threshold < x).astype(np.float32)
 
 
 def nll(model, x):
@@ -50,8 +40,8 @@ def show_map(axis, values, shape, title, colours):
 def main(args):
     data = pictures(args)
     small, shape = is_small(data), data.shape
-    x_train, x_test = (black_and_white(x, small) for x in (data.x_train, data.x_test))
-    data = dataclasses.replace(data, x_train=x_train, x_test=x_test)
+    data = black_and_white(data)
+    x_train, x_test = data.x_train, data.x_test
     some = x_train[:: max(1, len(x_train) // len(x_test))]  # about as many training pictures
     model = MADE(n_features=x_test.shape[1], batch=50 if small else 100)
     steps = 1_680 if small else 13_200

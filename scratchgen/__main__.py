@@ -23,6 +23,13 @@ def natural(text):
     return int(text)
 
 
+def positive(text):
+    """A whole number > 0, for argparse."""
+    if not natural(text):
+        raise argparse.ArgumentTypeError("expected a whole number > 0, got 0")
+    return int(text)
+
+
 def arguments():
     parser = Parser(
         prog="python -m scratchgen", description="Deep generative models with every gradient written by hand."
@@ -66,6 +73,9 @@ def arguments():
 
     sub = command(commands.evaluate, "measure a trained model on its test data")
     sub.add_argument("dir", metavar="DIR", help="the folder given to train --out")
+    sub.add_argument(
+        "--draws", type=positive, default=100, metavar="K", help="importance weights for each example (default: 100)"
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("--device", **device)
     return parser

@@ -176,14 +176,17 @@ def sample(args):
 
 def evaluate(args):
     from .checkpoint import load_model
+    from .metrics.likelihood import likelihood_metrics
     from .metrics.samples import sample_metrics
-    from .model import call
+    from .model import Model, call
 
     model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
     data = data_of(model, notes)
     given = model.on_device(x=data.x_test, labels=data.labels_test) | {"rng": model.rng((0, 0, 2))}
     found = {name: float(value) for name, value in call(model.evaluate, **given).items()}
-    if model.judged_by_samples and (measure := sample_metrics(data, find_device(args.device))):
+    found |= likelihood_metrics(model, given["x"], model.rng((0, 0, 4)), args.draws)
+    samples = type(model).sample is not Model.sample
+    if samples and (measure := sample_metrics(data, find_device(args.device))):
         found |= measure(model, model.rng((0, 0, 3)))
     if args.json:
         print(
@@ -194,6 +197,6 @@ def evaluate(args):
         return
     print(f"{notes['model']} after epoch {notes['epoch']}, on {len(data.x_test)} test examples of {notes['data']}")
     for name, value in found.items():
-        print(f"  {name:<20}{value:.5g}")
+        print(f"  {name:<20} {value if isinstance(value, str) else f'{value:.5g}'}")
     if not found:
         print("  it has no measures of its own")

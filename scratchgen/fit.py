@@ -63,14 +63,15 @@ def fit(
         raise UsageError(
             f"a {type(model).__name__} is tested on labels, and these test data have none: give labels_test"
         )
-    batches(len(x), model.rows, model.rng(seed))  # complains of the sizes now, before anything is written
+    rows = model.rows or len(x)
+    batches(len(x), rows, model.rng(seed))  # complains of the sizes now, before anything is written
     captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
     run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
     given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
     if not resume and not model.has_stepped():
         call(model.prepare, rng=model.rng((seed, 0, 4)), **given)
     run.save(model, run.epoch)
-    bar = Progress((epochs - run.epoch) * (len(x) // model.rows), epochs, progress)
+    bar = Progress((epochs - run.epoch) * (len(x) // rows), epochs, progress)
     # NumPy's warnings are silenced because the losses are looked at here, which says more.
     with bar, blas_threads(model), np.errstate(all="ignore"):
         try:
@@ -96,13 +97,14 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured):
     """One pass over the data; returns {name: mean loss}. given: {argument name: array (N, ...) on the device}."""
     rng = model.rng((seed, epoch))
     n = len(given["x"])
-    n_steps, seen, recent = n // model.rows, {}, []
+    rows = model.rows or n
+    n_steps, seen, recent = n // rows, {}, []
     given = accepted(model.train_step, given)
     train_step = captured or partial(model.train_step, rng=rng)
     if captured:
         captured.draw_from(rng)
-    for step, rows in enumerate(batches(n, model.rows, rng), 1):
-        recent.append(train_step(**{name: array[rows] for name, array in given.items()}))
+    for step, chosen in enumerate(batches(n, rows, rng), 1):
+        recent.append(train_step(**{name: array[chosen] for name, array in given.items()}))
         if step % READ_EVERY == 0 or step == n_steps:
             _read(recent, seen, model, epoch, step - len(recent), run)
             latest = {name: float(np.mean(values[-len(recent) :])) for name, values in seen.items()}
@@ -152,7 +154,7 @@ def blas_threads(model):
     Measured on two idle cores: up to 20 million weights times batch a second thread saves 5 to 25 %, at 80 million 40 %;
     on busy cores small models took up to 150 times as long with two threads.
     """
-    if sum(params.theta.size for params in model.parameters().values()) * model.batch > 2e7:
+    if sum(params.theta.size for params in model.parameters().values()) * (model.batch or 1) > 2e7:
         return contextlib.nullcontext()
     try:
         from threadpoolctl import threadpool_limits

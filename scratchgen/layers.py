@@ -137,6 +137,12 @@ def one_hot(labels, n, dtype):
     return (labels[:, None] == xp.arange(n)).astype(dtype)
 
 
+def log_sum_exp(l, axis):
+    """log Σ exp l along an axis, which goes. The largest is taken out first: exp cannot overflow."""
+    xp, largest = array_module(l), l.max(axis=axis, keepdims=True)
+    return largest.squeeze(axis) + xp.log(xp.exp(l - largest).sum(axis=axis))
+
+
 def log_softmax(logits):
     """log softmax(l) = l - log Σ_j exp l_j along each row, (B, K). Logits must be finite."""
     xp = array_module(logits)

@@ -71,6 +71,7 @@ class Model:
     # True where the losses do not say how good the samples are: `train` and `evaluate` then measure these too.
     judged_by_samples = False
     sampling = frozenset()  # names of settings that no weight depends on: --resume may change them
+    batch = None  # a setting of nearly all
     uses_stop = False  # True where a value contains stop(): central differences do not see it
 
     def __post_init__(self):
@@ -101,7 +102,7 @@ class Model:
 
     @property
     def rows(self):
-        """How many examples one train_step takes."""
+        """How many examples one train_step takes; None: all of the training data."""
         return self.batch
 
     def complaint(self, losses):
@@ -126,7 +127,7 @@ class Model:
                 raise UsageError(
                     f"{field.name}={value} needs pixels in [0, 1]; use --set {field.name}={other} for other numbers"
                 )
-        if self.rows > max(len(x), self.batch):
+        if self.rows and self.rows > max(len(x), self.batch):
             most = len(x) * self.batch // self.rows
             remedy = f"--set batch={most}" if most else f"--set k=1 batch={len(x)}"
             raise UsageError(f"a round takes {self.rows} examples, k batches, and there are {len(x)}: use {remedy}")

@@ -228,11 +228,23 @@ def test_evaluate(run, cli):
     found = strict(cli("evaluate", run, "--json"))
     assert found == strict(cli("evaluate", run, "--json"))
     assert [found.pop(name) for name in ("model", "data", "epoch", "n")] == ["vae", "digits", 2, 397]
-    assert set(found) == {"negative_elbo", "nll", "kl", "mse"}
+    sampled = {"frechet", "frechet_floor", "classifier_accuracy", "rarest_class"}
+    assert set(found) == {"negative_elbo", "nll", "kl", "mse", "log_p", "log_p_error", "log_p_method"} | sampled
     np.testing.assert_allclose(found["negative_elbo"], found["nll"] + found["kl"], rtol=1e-6)
+    assert -found["negative_elbo"] - 5 < found["log_p"] < 0
+    assert "100 draws" in found["log_p_method"] and "binarized by chance" in found["log_p_method"]
     first, *lines = cli("evaluate", run).splitlines()
     assert first == "vae after epoch 2, on 397 test examples of digits"
-    assert {name: value for name, value in map(str.split, lines)} == {k: f"{v:.5g}" for k, v in found.items()}
+    shown = {name: value if isinstance(value, str) else f"{value:.5g}" for name, value in found.items()}
+    assert dict(line.split(maxsplit=1) for line in lines) == shown
+    more = strict(cli("evaluate", run, "--json", "--draws", "1000"))
+    assert more["log_p"] > found["log_p"] and "1,000 draws" in more["log_p_method"]
+
+
+@pytest.mark.parametrize("draws", ["0", "many", "-1"])
+def test_evaluate_takes_a_number_of_draws(draws, run, capsys):
+    assert main(["evaluate", str(run), "--draws", draws]) == 2
+    assert "--draws" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("toy", ["ring", "two_modes"])

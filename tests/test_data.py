@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from scratchgen.backend import Rng, UsageError
-from scratchgen.data import TOYS, batches, idx, load, names
+from scratchgen.data import TOYS, Data, batches, binarized, idx, load, names
 
 
 def refusal(name):
@@ -621,3 +621,15 @@ def test_damaged_npz_is_refused(tmp_path):
     content[400:600] = bytes(200)
     path.write_bytes(content)
     assert str(path) in refusal(path)
+
+
+def test_binarized_pixels_are_black_as_often_as_they_are_grey():
+    grey = np.tile(np.array([0, 0.1, 0.5, 0.9, 1], np.float32), (20_000, 1))
+    data = binarized(Data("grey", grey, grey[:10]))
+    assert data.x_train.dtype == np.float32 and set(np.unique(data.x_train)) == {0, 1}
+    np.testing.assert_allclose(data.x_train.mean(axis=0), grey[0], atol=0.015)
+    again = binarized(Data("grey", grey, grey[:10]))
+    np.testing.assert_array_equal(data.x_train, again.x_train)
+    assert not np.array_equal(data.x_train[:10], data.x_test)
+    other = binarized(Data("grey", grey, grey[:10]), seed=1)
+    assert not np.array_equal(data.x_train, other.x_train)

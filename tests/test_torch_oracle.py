@@ -307,6 +307,30 @@ def test_vae_training_steps(settings):
         close(view, weight)
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_bound_of_importance_weights(likelihood):
+    """By autograd of the logarithm of the mean weight itself, with no formula for its gradient."""
+    settings = {"bound": "iwae", "k": 5, "likelihood": likelihood, "c": 0.3, "hidden": (), "n_latent": 3}
+    model, batch = VAE.example(Rng(0, "float64"), **settings)
+    x, (W, b, V, a) = torch.tensor(batch["x"]), (tensor(view) for view in model.params.named().values())
+    eps = torch.tensor(Rng(2, "float64").normal((5 * len(x), 3)))
+    mu, log_var = (x @ W + b).repeat(5, 1).chunk(2, dim=1)
+    q = torch.distributions.Normal(mu, torch.exp(0.5 * log_var))
+    z = mu + torch.exp(0.5 * log_var) * eps
+    out = z @ V + a
+    if likelihood == "bernoulli":
+        log_p = -F.binary_cross_entropy_with_logits(out, x.repeat(5, 1), reduction="none")
+    else:
+        log_p = torch.distributions.Normal(out, math.sqrt(0.3)).log_prob(x.repeat(5, 1))
+    prior = torch.distributions.Normal(torch.zeros_like(z), torch.ones_like(z))
+    log_w = log_p.sum(dim=1) + prior.log_prob(z).sum(dim=1) - q.log_prob(z).sum(dim=1)
+    loss = -(torch.logsumexp(log_w.reshape(5, len(x)), dim=0) - math.log(5)).mean()
+    loss.backward()
+    close(model.loss(batch["x"], Rng(2, "float64"))["loss"], loss)
+    for name, weight in zip(model.params.slices(), (W, b, V, a)):
+        close(model.params.grad[model.params.slices()[name]], weight.grad.ravel())
+
+
 # ---- the gradient of a gradient ----
 
 SHAPES = {

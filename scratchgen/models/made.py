@@ -9,6 +9,7 @@ To know p(x) takes one pass; to draw an x takes up to D, as a feature must be th
 order=agnostic one network learns several random orders, each under masks of its own, and p(x) is the mean of theirs.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,7 @@ from ..activations import sigmoid
 from ..backend import UsageError, array_module
 from ..distributions import bernoulli_log_prob, categorical_log_prob
 from ..embeddings import Embedding
-from ..layers import one_hot
+from ..layers import log_sum_exp, one_hot
 from ..losses import bernoulli_nll, softmax_cross_entropy
 from ..masked import MaskedMLP
 from ..model import Model
@@ -165,8 +166,7 @@ class MADE(Model):
         """log p(x) (N,), the mean over the orders, by the weights as they are."""
         xp = array_module(x)
         log_p = xp.stack([self.log_prob_in(x, k) for k in range(len(self.network.degree))])  # (n_orders, N)
-        largest = log_p.max(axis=0)
-        return largest + xp.log(xp.exp(log_p - largest).mean(axis=0))
+        return log_sum_exp(log_p, 0) - math.log(len(log_p))
 
     def log_prob_in(self, x, k):
         """log p(x) (N,) in the k-th order alone, by the weights as they are."""

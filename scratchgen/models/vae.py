@@ -3,25 +3,45 @@
     encoder   q(z|x) = N(μ(x), diag σ²(x))          decoder   p(x|z)          prior   p(z) = N(0, I)
     log p(x) = ELBO + KL(q(z|x) ‖ p(z|x)) >= ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z))
 
-Kingma & Welling 2013, eq 3; trained by maximising the ELBO with one sample of z for each x and step (eq 10). The decoder
-is Bernoulli (logits; grey pixels are soft targets) or N(f(z), c I) with a fixed variance c, as in gan-vae-notes §2.2,
-where eq 2.1 is c = ½. beta weighs the KL (Higgins et al. 2017). The notes say that the ELBO can always be made equal to
-log p(x): only if q's family holds the true posterior; demos/elbo.py draws the gap that stays. Nor can one "make q(z|x)
-larger" (week10): q moves towards p(z|x) with log p(x) fixed, and the decoder raises log p(x). The encoder has two outputs,
-μ and log σ² (lee-15 counts the drawn ε as a third); aias names the prior P(x|z) once and the decoder q(x|z): p(z), p(x|z).
+Kingma & Welling 2013, eq 3; trained by maximising the ELBO with k samples of z for each x and step (eq 10), or the tighter
+bound of importance weights (Burda et al. 2015, eq 8), which their mean under the logarithm makes
+
+    log p(x) >= E[log 1/k Σ_i w_i] >= ELBO,      w_i = p(x|z_i) p(z_i) / q(z_i|x),      z_i ~ q(z|x)
+
+and which comes to log p(x) as k grows; metrics/likelihood.py estimates log p(x) so. The decoder is Bernoulli (logits; grey
+pixels are soft targets) or N(f(z), c I) with a fixed variance c, as in gan-vae-notes §2.2, where eq 2.1 is c = ½. beta
+weighs the KL (Higgins et al. 2017). The notes say that the ELBO can always be made equal to log p(x): only if q's family
+holds the true posterior; demos/elbo.py draws the gap that stays. Nor can one "make q(z|x) larger" (week10): q moves towards
+p(z|x) with log p(x) fixed, and the decoder raises log p(x). The encoder has two outputs, μ and log σ² (lee-15 counts the
+drawn ε as a third); aias names the prior P(x|z) once and the decoder q(x|z): p(z), p(x|z).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import ACTIVATIONS, sigmoid
-from ..distributions import gaussian_head, gaussian_posterior, reparameterize
+from ..backend import UsageError, array_module
+from ..distributions import (
+    diagonal_gaussian_log_prob,
+    gaussian_head,
+    gaussian_posterior,
+    reparameterize,
+)
 from ..initialisers import INITIALISERS
-from ..layers import mlp
+from ..kernels import bernoulli, square
+from ..layers import log_softmax, log_sum_exp, mlp
 from ..losses import bernoulli_nll, gaussian_nll
 from ..model import Model
-from ..optim import Adam
+from ..optim import Adam, falling
 from ..parameters import Parameters
+
+
+def copies(x, k):
+    """x (B, D) k times, one below the other (k B, D), and its backward, the sum over the copies."""
+    if k == 1:
+        return x, lambda d: d
+    return array_module(x).concatenate(k * [x]), lambda d: d.reshape(k, *x.shape).sum(axis=0)
 
 
 @dataclass(eq=False)
@@ -34,42 +54,107 @@ class VAE(Model):
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     c: float = 0.1  # variance of the Gaussian decoder
     beta: float = 1.0  # weight of the KL; 1 is the ELBO
+    bound: Literal["elbo", "iwae"] = "elbo"
+    k: int = 1  # samples of z for each x
+    binarize: bool = False  # each pixel black or white at every look, black with a probability that is its grey value
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = "pytorch"
     batch: int = 128
     lr: float = 1e-3
+    rounds: int = 0  # of the whole training: the rate falls to 0 in their second half; 0: it stays
 
-    variants = ({}, {"likelihood": "gaussian", "c": 0.3, "beta": 2.0, "activation": "tanh"})
+    variants = (
+        {},
+        {"likelihood": "gaussian", "c": 0.3, "beta": 2.0, "activation": "tanh", "k": 3},
+        {"bound": "iwae", "k": 4, "binarize": True, "rounds": 3},
+        {"bound": "iwae", "k": 2, "likelihood": "gaussian", "activation": "tanh"},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.bound == "iwae" and self.beta != 1:
+            raise UsageError(f"VAE setting beta: {self.beta:g} weighs the KL of bound=elbo; bound=iwae needs beta=1")
+        if self.binarize and self.likelihood != "bernoulli":
+            raise UsageError("VAE setting binarize: black and white pixels need likelihood=bernoulli")
 
     def build(self, rng):
         options = {"activation": ACTIVATIONS[self.activation], "init": INITIALISERS[self.init]}
         self.encoder = mlp([self.n_features, *self.hidden, 2 * self.n_latent], **options)  # μ and log σ² in one matrix
         self.decoder = mlp([self.n_latent, *reversed(self.hidden), self.n_features], **options)
         self.params = Parameters(rng, encoder=self.encoder, decoder=self.decoder)
-        self.adam = Adam(self.params, self.lr)
+        self.adam = Adam(self.params, falling(self.lr, self.rounds) if self.rounds else self.lr)
         return self
+
+    def shown(self, x, rng):
+        """x as it is to be learned: binarized afresh, or as it is."""
+        return (rng.uniform(x.shape) < x).astype(rng.real) if self.binarize else x
 
     def nll(self, out, x):
         """-log p(x|z) in nats per example and its gradient in the decoder's output, both (B, n_features)."""
         return bernoulli_nll(out, x) if self.likelihood == "bernoulli" else gaussian_nll(out, x, self.c)
 
     def loss(self, x, rng):
-        """-ELBO in nats per example (for beta = 1), with one z for each row of x (B, n_features)."""
+        """-ELBO in nats per example (for beta = 1), the mean of k z for each row of x (B, n_features); or iwae_loss."""
+        x = self.shown(x, rng)
+        if self.bound == "iwae":
+            return self.iwae_loss(x, rng)
         self.params.zero_grad()
         h, back_encoder = self.encoder.forward(x, rng)  # (B, 2 n_latent): μ and log σ² side by side
-        (z, kl), back_posterior = gaussian_posterior(h, rng)  # z = μ + σ ε (B, n_latent)
-        out, back_decoder = self.decoder.forward(z, rng)  # (B, n_features)
-        nll, d_out = self.nll(out, x)
+        h, back_copies = copies(h, self.k)  # (k B, 2 n_latent)
+        (z, kl), back_posterior = gaussian_posterior(h, rng)  # z = μ + σ ε (k B, n_latent)
+        out, back_decoder = self.decoder.forward(z, rng)  # (k B, n_features)
+        nll, d_out = self.nll(out, copies(x, self.k)[0])
 
         dz = back_decoder(d_out)
         dh = back_posterior((dz, self.beta))
-        back_encoder(dh, inputs=False)
+        back_encoder(back_copies(dh), inputs=False)
         return {"loss": nll + self.beta * kl, "nll": nll, "kl": kl}
+
+    def iwae_loss(self, x, rng):
+        """-log 1/k Σ_i w_i in nats per example of x (B, n_features). Burda et al. 2015, eq 8 and 13.
+
+        Its gradient is that of -Σ_i a_i log w_i with a_i = w_i / Σ_j w_j held. At z = μ + σ ε, log p(z) - log q(z|x) is
+        ½ Σ (log σ² + ε² - z²): its slope is -z in z, which passes to μ and σ, and ½ in log σ² besides.
+        """
+        self.params.zero_grad()
+        k, B = self.k, len(x)
+        h, back_encoder = self.encoder.forward(x, rng)
+        h, back_copies = copies(h, k)  # (k B, 2 n_latent)
+        (mu, log_var), back_head = gaussian_head(h)
+        z, back_z = reparameterize(mu, log_var, rng)  # (k B, n_latent)
+        out, back_decoder = self.decoder.forward(z, rng)
+        nll, d_out = self.row_nll(out, copies(x, k)[0])
+        log_w = self.log_weight(nll, z, mu, log_var).reshape(k, B)
+
+        share = array_module(x).exp(log_softmax(log_w.T)).T  # (k, B): w_i / Σ_j w_j
+        a = share.reshape(-1, 1) / B  # (k B, 1)
+        d_mu, d_log_var = back_z(back_decoder(a * d_out) + a * z)
+        back_encoder(back_copies(back_head((d_mu, d_log_var - 0.5 * a))), inputs=False)
+        return {"loss": math.log(k) - log_sum_exp(log_w, 0).mean(), "negative_elbo": -log_w.mean()}
 
     def train_step(self, x, rng):
         losses = self.loss(x, rng)
         self.adam.step()
         return losses
+
+    def row_nll(self, out, x):
+        """-log p(x|z) in nats (N,) and its gradient (N, n_features) in the decoder's output, each row by itself."""
+        if self.likelihood == "bernoulli":
+            nll, d = bernoulli(out, x, 1.0)
+            return nll.sum(axis=1), d
+        nll, d = square(out, x, 0.5 / self.c)
+        return nll.sum(axis=1) + 0.5 * self.n_features * math.log(2 * math.pi * self.c), d
+
+    def log_weight(self, nll, z, mu, log_var):
+        """log w = log p(x|z) + log p(z) - log q(z|x) in nats (N,), from nll = -log p(x|z) and z (N, n_latent)."""
+        return -nll + diagonal_gaussian_log_prob(z, 0.0, 0 * z) - diagonal_gaussian_log_prob(z, mu, log_var)
+
+    def log_weights(self, x, k, rng):
+        """log w (k, N) of k draws of z from q(z|x) for each x (N, n_features): the log of their mean estimates log p(x)."""
+        mu, log_var = (copies(part, k)[0] for part in self.encode(x))
+        z = reparameterize(mu, log_var, rng)[0]  # (k N, n_latent)
+        nll, _ = self.row_nll(self.decoder(z), copies(x, k)[0])
+        return self.log_weight(nll, z, mu, log_var).reshape(k, len(x))
 
     def encode(self, x):
         """mu and log_var (N, n_latent) of q(z|x) for x (N, n_features)."""
@@ -90,12 +175,17 @@ class VAE(Model):
         return self.decode(rng.normal((n, self.n_latent)))
 
     def evaluate(self, x, rng):
-        """{name: number} on x (N, n_features): the bound with one z each, its two terms, and the error of the mean code."""
+        """{name: number} on x (N, n_features): the bound with one z each, its two terms, and the error of the mean code.
+
+        With binarize, of a black and white version of x: the names say so.
+        """
+        x = self.shown(x, rng)
         h = self.encoder(x)
         (z, kl), _ = gaussian_posterior(h, rng)
         nll = self.nll(self.decoder(z), x)[0]
         difference = self.decode(gaussian_head(h)[0][0]) - x
-        return {"negative_elbo": nll + kl, "nll": nll, "kl": kl, "mse": (difference * difference).mean()}
+        found = {"negative_elbo": nll + kl, "nll": nll, "kl": kl, "mse": (difference * difference).mean()}
+        return {f"binarized_{name}": value for name, value in found.items()} if self.binarize else found
 
     @classmethod
     def example(cls, rng, **settings):

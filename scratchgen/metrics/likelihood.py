@@ -1,0 +1,163 @@
+"""How probable a model finds data it has not seen: log p(x) in nats per example, exact or estimated, with its error.
+
+    exact          MADE, a mixture: they have a log_prob
+    importance     a VAE: log p(x) = log E_q[w], w = p(x, z) / q(z|x), by the mean of k draws of w (Burda et al. 2015, eq 8)
+    Parzen         any model: its samples as the centres of Gaussians of one σ (Goodfellow et al. 2014, section 5)
+
+The logarithm of a mean of k draws is on average below log p(x), by about var(w) / (2 k E[w]²), and no lower for a larger k:
+what is printed is a bound in expectation. Densities of grey numbers and probabilities of black and white pixels do not
+compare, nor do pixels binarized by chance with those cut at a half: every result says how its pixels became what they were.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backend import array_module, to_host
+from ..layers import log_sum_exp
+
+SIGMAS = tuple(np.logspace(-1, 0, 10))  # those of Goodfellow et al. 2014
+ROWS = 1_000  # rows that a decoder or a distance sees at once, so that memory does not grow with k
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """log p(x) of each example, and how it was found.
+
+    log_p: (N,) float64 in nats. error: (N,), the standard error of each by the chance of the estimate, 0 where it is exact.
+    method: "exact", ... pixels: how they were made black and white, or "as they are".
+    """
+
+    log_p: np.ndarray
+    error: np.ndarray
+    method: str
+    pixels: str
+
+    @property
+    def nll(self):
+        """The mean of -log p(x)."""
+        return -float(self.log_p.mean())
+
+    @property
+    def standard_error(self):
+        """Of that mean, by the choice of the N examples."""
+        return float(self.log_p.std(ddof=1)) / math.sqrt(len(self.log_p)) if len(self.log_p) > 1 else math.nan
+
+    @property
+    def chance(self):
+        """The standard error of that mean by the chance of the estimate alone: the same examples, other draws."""
+        return float(np.sqrt((self.error**2).sum())) / len(self.error)
+
+    def __str__(self):
+        chance = f", of which by the estimate {self.chance:.2g}" if self.chance else ""
+        n = f"{len(self.log_p):,} examples, pixels {self.pixels}"
+        return f"{self.nll:.2f} ± {self.standard_error:.2f} nats{chance} ({self.method}; {n})"
+
+
+def black_and_white(model, x, rng):
+    """x as a model of black and white pixels wants it, and in words how it came to be so.
+
+    Grey pixels are made black with a probability that is their grey value, once and by this rng.
+    """
+    if getattr(model, "likelihood", "bernoulli") != "bernoulli" or getattr(model, "n_values", 2) != 2:
+        return x, "as they are"
+    if ((x == 0) | (x == 1)).all():
+        return x, "black and white as given"
+    return (rng.uniform(x.shape) < x).astype(rng.real), "binarized by chance, once"
+
+
+def exact(model, x, rng, pixels=None):
+    """The Likelihood of x (N, D) under a model that has log_prob(x)."""
+    if pixels is None:
+        x, pixels = black_and_white(model, x, rng)
+    log_p = to_host(model.log_prob(x)).astype(np.float64)
+    return Likelihood(log_p, np.zeros(len(x)), "exact", pixels)
+
+
+def importance(model, x, rng, k=5_000, pixels=None):
+    """The Likelihood of x (N, D) under a model that has log_weights(x, k, rng), a VAE, by k draws of z for each x.
+
+    x on the model's device. The error of log ŵ, ŵ = 1/k Σ w_i, is that of ŵ over ŵ, √(Σ (w_i / ŵ - 1)²) / k: too small
+    where few draws weigh nearly all. Raises ValueError for k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"importance: k must be 1 or more, got {k}")
+    if pixels is None:
+        x, pixels = black_and_white(model, x, rng)
+    rows = max(1, ROWS // k)
+    found = [sums(model, x[i : i + rows], k, rng) for i in range(0, len(x), rows)]
+    log_p, error = np.concatenate([to_host(log_p) for log_p, _ in found]), [to_host(error) for _, error in found]
+    method = f"importance-weighted, {k:,} draws of z" if k > 1 else "ELBO, one draw of z"
+    return Likelihood(log_p, np.concatenate(error), method, pixels)
+
+
+def sums(model, x, k, rng):
+    """log 1/k Σ w and its standard error, both (N,), from k draws for each x, at most ROWS at a time, in float64."""
+    xp = array_module(x)
+    once, twice = [], []  # log Σ w and log Σ w² of each part
+    for start in range(0, k, ROWS):
+        log_w = model.log_weights(x, min(ROWS, k - start), rng).astype(np.float64)  # (part, N)
+        once.append(log_sum_exp(log_w, 0))
+        twice.append(log_sum_exp(2 * log_w, 0))
+    once, twice = (log_sum_exp(xp.stack(parts), 0) for parts in (once, twice))
+    share = xp.exp(twice - 2 * once)  # Σ w² / (Σ w)²: 1/k if all weigh alike, 1 if one weighs all
+    return once - math.log(k), xp.sqrt(xp.maximum(share - 1 / k, 0))
+
+
+def negative_elbo(model, x, rng, k=100, pixels=None):
+    """The Likelihood whose log_p is the ELBO of each x (N, D): the mean over k draws of z of log w."""
+    if pixels is None:
+        x, pixels = black_and_white(model, x, rng)
+    rows = max(1, ROWS // k)
+    log_w = [to_host(model.log_weights(x[i : i + rows], k, rng)).astype(np.float64) for i in range(0, len(x), rows)]
+    log_w = np.concatenate(log_w, axis=1)  # (k, N)
+    error = log_w.std(axis=0, ddof=1) / math.sqrt(k) if k > 1 else np.full(len(x), math.nan)
+    return Likelihood(log_w.mean(axis=0), error, f"ELBO, {k:,} draws of z", pixels)
+
+
+def parzen(samples, x, sigma, pixels="as they are"):
+    """The Likelihood of x (N, D) under 1/M Σ_m N(x; samples_m, σ² I), samples (M, D) of a model.
+
+    A weak measure (Theis et al. 2016): it says more of the number of samples and of σ than of the model, and training
+    pictures themselves can score below a bad model. It is here because the first GAN papers report it.
+    """
+    samples, x = to_host(samples).astype(np.float64), to_host(x).astype(np.float64)
+    if samples.ndim != 2 or x.ndim != 2 or samples.shape[1] != x.shape[1]:
+        raise ValueError(f"parzen: samples has shape {samples.shape} and x {x.shape}; expected (M, D) and (N, D)")
+    if not sigma > 0:
+        raise ValueError(f"parzen: sigma must be > 0, got {sigma}")
+    M, D = samples.shape
+    constant = -math.log(M) - 0.5 * D * math.log(2 * math.pi * sigma**2)
+    log_p, norms = [], (samples * samples).sum(axis=1)
+    for start in range(0, len(x), ROWS):
+        part = x[start : start + ROWS]
+        squares = (part * part).sum(axis=1)[:, None] + norms - 2 * part @ samples.T  # (rows, M)
+        log_p.append(constant + log_sum_exp(-0.5 / sigma**2 * np.maximum(squares, 0), 1))
+    method = f"Parzen window of {M:,} samples, σ = {sigma:.3g}"
+    return Likelihood(np.concatenate(log_p), np.zeros(len(x)), method, pixels)
+
+
+def best_sigma(samples, x_valid, sigmas=SIGMAS):
+    """The σ of those under which x_valid (N, D), data kept for this choice, is most probable. Goodfellow et al. 2014."""
+    return max(sigmas, key=lambda sigma: parzen(samples, x_valid, sigma).log_p.mean())
+
+
+def log_likelihood(model, x, rng, draws=100, pixels=None):
+    """The Likelihood of x (N, D), on the model's device, by whichever way suits the model; None for one without any p(x)."""
+    if hasattr(model, "log_weights"):
+        return importance(model, x, rng, draws, pixels)
+    if hasattr(model, "log_prob"):
+        return exact(model, x, rng, pixels)
+    return None
+
+
+def likelihood_metrics(model, x, rng, draws=100):
+    """{name: value} of what can be said of log p on test data x (N, D), for `evaluate`; {} for a model without any p.
+
+    log_p: its mean in nats; log_p_error: the standard error; log_p_method: how it was found, and the pixels made.
+    """
+    if (found := log_likelihood(model, x, rng, draws)) is None:
+        return {}
+    method = f"{found.method}; pixels {found.pixels}"
+    return {"log_p": -found.nll, "log_p_error": found.standard_error, "log_p_method": method}
