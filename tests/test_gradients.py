@@ -23,6 +23,8 @@ from scratchgen.codebook import Codebook
 from scratchgen.denoiser import Block, Denoiser, Scaling
 from scratchgen.distributions import gaussian_head, reparameterize
 from scratchgen.embeddings import Concat, Embedding, TimeEmbedding
+from scratchgen.energy import FreeEnergy
+from scratchgen.gaussians import Gaussians
 from scratchgen.layers import Dropout, Linear, Maxout, Residual, mlp
 from scratchgen.masked import MaskedLinear, MaskedMLP
 from scratchgen.models import find_model, model_names
@@ -345,6 +347,16 @@ def masked_mlp(draw, rng):
     return layer, (rng.normal((draw(BATCH), D * n_in)), rng.integers(max(1, n_orders), 1))
 
 
+def gaussians(draw, rng):
+    n, covariance = draw(WIDTH), draw(st.sampled_from(["full", "diagonal", "spherical"]))
+    return Gaussians(draw(st.integers(1, 4)), n, covariance), rng.normal((draw(BATCH), n))
+
+
+def free_energy(draw, rng):
+    n = draw(WIDTH)
+    return FreeEnergy(n, draw(WIDTH), 2), rng.uniform((draw(BATCH), n))
+
+
 ACTIVATIONS = [ReLU, ELU, Tanh, Sigmoid, Softplus, SiLU, GELU]
 
 
@@ -375,6 +387,8 @@ LAYERS = {
     "Block": (block, False),
     "Denoiser": (denoiser, False),
     "Codebook": (codebook, True),
+    "Gaussians": (gaussians, False),
+    "FreeEnergy": (free_energy, False),
     "MaskedLinear": (masked_linear, False),
     "MaskedMLP": (masked_mlp, True),
     "Sequential": (conditional, False),
