@@ -2,11 +2,13 @@
 
     exact          MADE, a mixture: they have a log_prob
     importance     a VAE: log p(x) = log E_q[w], w = p(x, z) / q(z|x), by the mean of k draws of w (Burda et al. 2015, eq 8)
+    annealed       an RBM: -F(x) - log Z, with an estimate of log Z; a DBN: its bound, with the same (annealed.py)
     Parzen         any model: its samples as the centres of Gaussians of one σ (Goodfellow et al. 2014, section 5)
 
 The logarithm of a mean of k draws is on average below log p(x), by about var(w) / (2 k E[w]²), and no lower for a larger k:
-what is printed is a bound in expectation. Densities of grey numbers and probabilities of black and white pixels do not
-compare, nor do pixels binarized by chance with those cut at a half: every result says how its pixels became what they were.
+what is printed is a bound in expectation. (An estimate of log Z is too low as well, and flatters an RBM.) Densities of grey
+numbers and probabilities of black and white pixels do not compare, nor do pixels binarized by chance with those cut at a
+half: every result says how its pixels became what they were.
 """
 
 import math
@@ -16,6 +18,9 @@ import numpy as np
 
 from ..backend import array_module, to_host
 from ..layers import log_sum_exp
+from ..models.dbn import DBN
+from ..models.rbm import RBM
+from .annealed import annealed_log_z
 
 SIGMAS = tuple(np.logspace(-1, 0, 10))  # those of Goodfellow et al. 2014
 ROWS = 1_000  # rows that a decoder or a distance sees at once, so that memory does not grow with k
@@ -25,14 +30,16 @@ ROWS = 1_000  # rows that a decoder or a distance sees at once, so that memory d
 class Likelihood:
     """log p(x) of each example, and how it was found.
 
-    log_p: (N,) float64 in nats. error: (N,), the standard error of each by the chance of the estimate, 0 where it is exact.
-    method: "exact", ... pixels: how they were made black and white, or "as they are".
+    log_p: (N,) float64 in nats. error: (N,), the standard error of each by the chance of the estimate, 0 where it is exact;
+    shared: that which all have in common, of log Z. method: "exact", ... pixels: how they were made black and white, or "as
+    they are".
     """
 
     log_p: np.ndarray
     error: np.ndarray
     method: str
     pixels: str
+    shared: float = 0.0
 
     @property
     def nll(self):
@@ -47,7 +54,7 @@ class Likelihood:
     @property
     def chance(self):
         """The standard error of that mean by the chance of the estimate alone: the same examples, other draws."""
-        return float(np.sqrt((self.error**2).sum())) / len(self.error)
+        return math.hypot(float(np.sqrt((self.error**2).sum())) / len(self.error), self.shared)
 
     def __str__(self):
         chance = f", of which by the estimate {self.chance:.2g}" if self.chance else ""
@@ -105,6 +112,17 @@ def sums(model, x, k, rng):
     return once - math.log(k), xp.sqrt(xp.maximum(share - 1 / k, 0))
 
 
+def annealed(model, x, z, rng, pixels=None):
+    """The Likelihood of x (N, D) under an RBM, or a DBN's bound on it, by an annealed.Estimate z of log Z."""
+    if pixels is None:
+        x, pixels = black_and_white(model, x, rng)
+    bound = isinstance(model, DBN)
+    log_p = model.bound(x, z.log_z, rng) if bound else model.log_p(x, z.log_z)
+    method = f"{'bound, ' if bound else ''}log Z annealed, {len(z.log_weights):,} chains, {z.n_betas:,} temperatures"
+    log_p = to_host(log_p).astype(np.float64)
+    return Likelihood(log_p, np.zeros(len(x)), method, pixels, z.standard_error)
+
+
 def negative_elbo(model, x, rng, k=100, pixels=None):
     """The Likelihood whose log_p is the ELBO of each x (N, D): the mean over k draws of z of log w."""
     if pixels is None:
@@ -149,6 +167,8 @@ def log_likelihood(model, x, rng, draws=100, pixels=None):
         return importance(model, x, rng, draws, pixels)
     if hasattr(model, "log_prob"):
         return exact(model, x, rng, pixels)
+    if isinstance(model, RBM):  # a DBN is one too
+        return annealed(model, x, annealed_log_z(model, rng), rng, pixels)
     return None
 
 

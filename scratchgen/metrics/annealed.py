@@ -1,0 +1,76 @@
+"""Annealed importance sampling: an estimate of the constant Z of a restricted Boltzmann machine, and so of its likelihood.
+
+    Z / Z_A = E[w],      w = Π_t p*_t(v_t) / p*_t-1(v_t),      v_t+1 from a Gibbs step that leaves p*_t as it is
+
+Neal 2001; Salakhutdinov & Murray 2008. p*_0 is of independent pixels (W = 0), whose Z_A is known; p*_T is the
+machine, e^-F; between them, with β from 0 to 1,
+
+    log p*_β(v) = (1 - β) b_A·v + β b·v + Σ_j softplus(β a_j),      a = c + v W
+
+The mean of w is right on average; its logarithm is too low on average, the more so the more w varies, so that a
+likelihood estimated this way is flattered. The standard error and the effective sample size show how much w varies among
+these chains; what none of them has met they cannot show.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..activations import sigmoid
+from ..backend import array_module, to_host
+from ..distributions import sample_bernoulli
+
+AT_ONCE = 1000  # chains that run side by side, to spare memory
+
+
+@dataclass
+class Estimate:
+    """log_z in nats; standard_error of it; effective_sample_size, of log_weights (n_chains,), which include log Z_A."""
+
+    log_z: float
+    standard_error: float
+    effective_sample_size: float
+    log_weights: np.ndarray
+    n_betas: int
+
+
+def annealed_log_z(rbm, rng, n_chains=100, n_betas=1000):
+    """An Estimate of the log Z of a built RBM, or of a DBN's top, from n_chains chains over n_betas temperatures.
+
+    The base has the pixels of the training data, independent. Standard error by the delta method, sd(w) / (mean(w) √n).
+    Raises ValueError for fewer than two chains or one temperature.
+    """
+    if n_chains < 2 or n_betas < 1:
+        raise ValueError(f"annealed_log_z: n_chains={n_chains} and n_betas={n_betas}; expected at least 2 and 1")
+    parts = [log_weights(rbm, min(AT_ONCE, n_chains - i), n_betas, rng) for i in range(0, n_chains, AT_ONCE)]
+    log_w = np.concatenate(parts)
+    largest = log_w.max()
+    w = np.exp(log_w - largest)
+    error = w.std(ddof=1) / w.mean() / math.sqrt(n_chains)
+    ess = w.sum() ** 2 / (w * w).sum()
+    return Estimate(float(largest + np.log(w.mean())), float(error), float(ess), log_w, n_betas)
+
+
+def log_weights(rbm, n, n_betas, rng):
+    """log(w Z_A) of n chains, (n,) in float64 on the host."""
+    energy, base, xp = rbm.energy, rbm.energy.base, array_module(rbm.energy.W)
+    v = rbm.independent(n, rng)
+    # Z_A = Π_i (1 + e^b_i) 2^n_hidden: at β = 0 every hidden unit adds softplus(0)
+    odds = to_host(base).astype(np.float64)
+    log_z_base = np.logaddexp(0, odds).sum() + len(energy.c) * math.log(2)
+    log_w = xp.zeros(n, dtype=xp.float64)
+    for before, beta in zip(betas(n_betas), betas(n_betas)[1:]):
+        a = energy.up(v)  # (n, n_hidden)
+        # softplus(β′ a) - softplus(β a) = log(1 + σ(β a) (e^(β′ - β) a - 1)): no small difference of large numbers
+        hidden = xp.log1p(sigmoid(before * a) * xp.expm1((beta - before) * a))
+        log_w += hidden.sum(axis=1, dtype=xp.float64)
+        log_w += (beta - before) * (v * (energy.b - base)).sum(axis=1, dtype=xp.float64)
+        h = sample_bernoulli(beta * a, rng)
+        v = sample_bernoulli((1 - beta) * base + beta * energy.down(h), rng)
+    return log_z_base + to_host(log_w)
+
+
+def betas(n):
+    """0 = β_0 < ... < β_n = 1, Python floats."""
+    return [i / n for i in range(n + 1)]

@@ -1,0 +1,160 @@
+"""The restricted Boltzmann machine: visible and hidden units, zeros and ones, with an energy and no arrows between them.
+
+    E(v, h) = -b·v - c·h - vᵀ W h,      p(v) = Σ_h e^-E(v, h) / Z = e^-F(v) / Z,      F(v) = -b·v - Σ_j softplus(c + v W)_j
+
+Smolensky 1986; Hinton 2002. No unit is tied to another of its own side, so p(h|v) and p(v|h) are products, and Gibbs
+sampling draws a whole side at once. F is simple, but Z is a sum over all pictures: exact for small machines (log_z), else
+estimated (metrics/annealed.py). The gradient needs p itself: as -log p(x) = F(x) + log Z and ∂ log Z/∂θ = -E_p[∂F/∂θ],
+
+    ∂(-log p(x))/∂θ = ∂F(x)/∂θ - E_v~p[∂F(v)/∂θ]
+
+and for draws from p stand the ends of Gibbs chains. Contrastive divergence (CD-k, Hinton 2002) starts them at the data and
+runs k steps, which is biased; the persistent kind (PCD, Tieleman 2008) goes on where the last update's chains ended.
+"""
+
+from dataclasses import dataclass
+
+from ..activations import sigmoid, softplus
+from ..backend import UsageError, array_module
+from ..distributions import sample_bernoulli
+from ..energy import FreeEnergy
+from ..layers import one_hot
+from ..losses import bernoulli_nll
+from ..model import Model
+from ..optim import SGD, falling
+from ..parameters import Parameters
+
+
+@dataclass(eq=False)
+class RBM(Model):
+    """The settings, then the model. Shapes: v (B, n_features), h (B, n_hidden).
+
+    Grey x in [0, 1] is binarized, each pixel black with probability x, anew in every training step and in evaluate.
+    """
+
+    n_features: int = 784
+    n_hidden: int = 500
+    k: int = 1  # Gibbs steps of the chains in an update
+    persistent: bool = True  # chains that go on (PCD); False: chains that start at the data (CD-k)
+    n_chains: int = 100  # of the persistent ones
+    n_gibbs: int = 1000  # steps of the chains that sample() starts
+    batch: int = 100
+    lr: float = 0.1
+    weight_decay: float = 0.0  # λ: ½ λ ‖W‖² is added to the loss
+    rounds: int = 0  # of the whole training: the rate stays for half of them, then falls linearly to 0; 0: it stays
+
+    variants = ({}, {"persistent": False, "k": 2, "weight_decay": 0.1, "rounds": 3})
+    sampling = frozenset({"n_gibbs"})
+
+    def build(self, rng):
+        self.energy = FreeEnergy(self.n_visible, self.n_hidden, self.n_chains)
+        self.params = Parameters(rng, energy=self.energy)
+        self.sgd = SGD(self.params, falling(self.lr, self.rounds))
+        return self
+
+    @property
+    def n_visible(self):
+        return self.n_features
+
+    def check_data(self, x, labels=None):
+        super().check_data(x, labels)
+        low, high, name = x.min(), x.max(), type(self).__name__
+        if low < 0 or high > 1:
+            raise UsageError(f"a {name} needs pixels in [0, 1], and these numbers reach from {low:g} to {high:g}")
+
+    def prepare(self, x, rng):
+        """Start b at the log odds of each pixel of x, every count ½ more than it is, and the chains there (Hinton 2010)."""
+        xp, black = array_module(x), x.sum(axis=0)
+        self.energy.base[...] = self.energy.b[...] = xp.log(black + 0.5) - xp.log(len(x) - black + 0.5)
+        self.energy.chains[...] = self.independent(self.n_chains, rng)
+        self.params.changed()
+
+    # What training does.
+
+    def shown(self, x, rng):
+        """x (B, n_features) as zeros and ones, drawn anew at each call."""
+        return (rng.uniform(x.shape) < x).astype(rng.real)
+
+    def gibbs(self, v, rng, k):
+        """v (B, n_visible) after k Gibbs steps, h ~ p(h|v) and v ~ p(v|h) in each."""
+        for _ in range(k):
+            h = sample_bernoulli(self.energy.up(v), rng)
+            v = sample_bernoulli(self.energy.down(h), rng)
+        return v
+
+    def loss(self, x, v=None):
+        """Mean F(x) - mean F(v), v held fixed: its gradient is the update, but nothing descends it, as v then moves.
+
+        x (B, n_visible): data; v (M, n_visible): draws from the model, or the ends of chains in their place; the persistent
+        ones as they are, if not given. Its value says nothing of how good the model is.
+        """
+        self.params.zero_grad()
+        xp, v = array_module(x), self.energy.chains if v is None else v
+        data, back_data = self.energy.forward(x, None)  # (B,)
+        model, back_model = self.energy.forward(v, None)  # (M,)
+        W = self.energy.W
+
+        back_data(xp.full_like(data, 1 / len(x)), inputs=False)
+        back_model(xp.full_like(model, -1 / len(v)), inputs=False)
+        self.energy.dW += self.weight_decay * W
+        return {"loss": data.mean() - model.mean() + 0.5 * self.weight_decay * (W * W).sum()}
+
+    def train_step(self, x, rng):
+        """One update. "reconstruction": see reconstruct; it is no measure of likelihood, though it mostly falls."""
+        x = self.shown(x, rng)
+        v = self.gibbs(self.energy.chains if self.persistent else x, rng, self.k)
+        losses = self.loss(x, v)
+        if self.persistent:
+            self.energy.chains[...] = v
+        self.sgd.step()
+        return losses | {"reconstruction": self.reconstruct(x)}
+
+    # What it is good for.
+
+    def hidden(self, v):
+        """E[h|v] (N, n_hidden) of v (N, n_visible)."""
+        return sigmoid(self.energy.up(v))
+
+    def reconstruct(self, x):
+        """-log p(x|h) in nats per example at h = E[h|x] of zeros and ones x: how much of x the hidden units keep."""
+        return bernoulli_nll(self.energy.down(self.hidden(x)), x)[0]
+
+    def free_energy(self, v):
+        """F(v) = -log Σ_h e^-E(v, h), (N,), of v (N, n_visible)."""
+        return self.energy(v)
+
+    def log_z(self):
+        """log Z in nats, exact. Raises UsageError if both sides have more than 20 units: use metrics/annealed.py."""
+        return self.energy.log_z()
+
+    def log_p(self, v, log_z=None):
+        """log p(v) = -F(v) - log Z in nats (N,) of v (N, n_visible), zeros and ones. log_z: exact if not given."""
+        if array_module(v).__name__ == "numpy" and not ((v == 0) | (v == 1)).all():
+            raise ValueError("log_p: v must be 0 or 1 everywhere; binarize grey pixels first")
+        return -self.free_energy(v) - (self.log_z() if log_z is None else log_z)
+
+    def independent(self, n, rng):
+        """n draws of independent units, each as often 1 as in the training data: (n, n_visible)."""
+        return sample_bernoulli(self.energy.base + rng.zeros((n, self.n_visible)), rng)
+
+    def sample(self, n, rng):
+        """n ends of as many chains of n_gibbs steps, started at independent pixels: (n, n_features) of zeros and ones."""
+        return self.gibbs(self.independent(n, rng), rng, self.n_gibbs)
+
+    def evaluate(self, x, rng):
+        """{name: nats per example} on x (N, n_features), binarized: "reconstruction"; and "pseudo_nll" (Besag 1975).
+
+        That is n_features times -log p(x_i | all others), for one random i of each x.
+        """
+        x = self.shown(x, rng)
+        flip = one_hot(rng.integers(self.n_visible, len(x)), self.n_visible, x.dtype)
+        rise = self.free_energy(x + flip * (1 - 2 * x)) - self.free_energy(x)  # p(x_i | others) = sigmoid(rise)
+        return {"reconstruction": self.reconstruct(x), "pseudo_nll": self.n_visible * softplus(-rise).mean()}
+
+    @classmethod
+    def example(cls, rng, **settings):
+        tiny = {"n_features": 6, "n_hidden": 5, "n_chains": 3, "n_gibbs": 4, "batch": 4}
+        model = cls(**tiny | settings).build(rng)
+        x = rng.uniform((model.batch, model.n_features))
+        model.prepare(x, rng)
+        return model, {"x": x}
