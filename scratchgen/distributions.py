@@ -121,6 +121,11 @@ def bernoulli_log_prob(x, logits):
     return (x * logits - softplus(logits)).sum(axis=-1)
 
 
+def binarize(p, rng):
+    """1 with probability p, else 0: grey pixels as black and white ones, drawn at each call.      Same shape as p."""
+    return (rng.uniform(p.shape) < p).astype(rng.real)
+
+
 def sample_bernoulli(logits, rng):
     """1 with probability sigmoid(logits), else 0.      Same shape as logits."""
     return (rng.uniform(logits.shape) < sigmoid(logits)).astype(logits.dtype)

@@ -72,6 +72,7 @@ class Model:
     judged_by_samples = False
     sampling = frozenset()  # names of settings that no weight depends on: --resume may change them
     batch = None  # a setting of nearly all
+    pixels = False  # True where x must lie in [0, 1], whatever the settings
     uses_stop = False  # True where a value contains stop(): central differences do not see it
 
     def __post_init__(self):
@@ -131,6 +132,10 @@ class Model:
             most = len(x) * self.batch // self.rows
             remedy = f"--set batch={most}" if most else f"--set k=1 batch={len(x)}"
             raise UsageError(f"a round takes {self.rows} examples, k batches, and there are {len(x)}: use {remedy}")
+        if self.pixels and (x.min() < 0 or x.max() > 1):
+            raise UsageError(
+                f"a {type(self).__name__} needs pixels in [0, 1], and these numbers reach from {x.min():g} to {x.max():g}"
+            )
         n_classes = getattr(self, "n_classes", None)
         told = getattr(self, "conditional", True)
         if (

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..backend import Rng, UsageError
+from ..distributions import binarize
 from .files import load_arrays, load_folder
 from .idx import SETS, load_idx
 from .order import batches, fixed_order
@@ -80,9 +81,7 @@ def binarized(data, seed=28):
 
     The papers' way since Salakhutdinov & Murray 2008, though by our own draws: results compare, digit for digit they do not.
     """
-    x_train, x_test = (
-        (Rng((seed, len(x))).uniform(x.shape) < x).astype(np.float32) for x in (data.x_train, data.x_test)
-    )
+    x_train, x_test = (binarize(x, Rng((seed, len(x)))) for x in (data.x_train, data.x_test))
     return replace(data, x_train=x_train, x_test=x_test)
 
 

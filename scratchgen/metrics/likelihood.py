@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import array_module, to_host
+from ..distributions import binarize
 from ..layers import log_sum_exp
 from ..models.dbn import DBN
 from ..models.rbm import RBM
@@ -71,7 +72,7 @@ def black_and_white(model, x, rng):
         return x, "as they are"
     if ((x == 0) | (x == 1)).all():
         return x, "black and white as given"
-    return (rng.uniform(x.shape) < x).astype(rng.real), "binarized by chance, once"
+    return binarize(x, rng), "binarized by chance, once"
 
 
 def exact(model, x, rng, pixels=None):

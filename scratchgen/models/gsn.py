@@ -16,7 +16,7 @@ from typing import Literal
 
 from ..activations import ACTIVATIONS, sigmoid
 from ..backend import UsageError, stop
-from ..distributions import sample_bernoulli
+from ..distributions import binarize, sample_bernoulli
 from ..layers import mlp
 from ..losses import bernoulli_nll
 from ..model import Model
@@ -42,6 +42,7 @@ class GSN(Model):
     averaging: float = 0.999  # decay of the averaged weights that everything but training uses; 0: the last ones
 
     judged_by_samples = True
+    pixels = True
     variants = ({}, {"corruption": "mask", "k": 1, "n_steps": 2, "activation": "tanh", "rounds": 3, "averaging": 0.0})
     sampling = frozenset({"n_burn", "n_steps"})
 
@@ -57,15 +58,9 @@ class GSN(Model):
         self.average = EMA(self.params, self.averaging)
         return self
 
-    def check_data(self, x, labels=None):
-        super().check_data(x, labels)
-        low, high = x.min(), x.max()
-        if low < 0 or high > 1:
-            raise UsageError(f"a GSN needs pixels in [0, 1], and these numbers reach from {low:g} to {high:g}")
-
     def shown(self, x, rng):
         """x (B, n_features) as zeros and ones, drawn anew at each call: each pixel 1 with probability x."""
-        return (rng.uniform(x.shape) < x).astype(rng.real)
+        return binarize(x, rng)
 
     def damaged(self, x, rng):
         """x̃ ~ C(x̃|x) for x (B, n_features) of zeros and ones."""

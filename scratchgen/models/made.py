@@ -15,7 +15,7 @@ from typing import Literal
 
 from ..activations import sigmoid
 from ..backend import UsageError, array_module
-from ..distributions import bernoulli_log_prob, categorical_log_prob
+from ..distributions import bernoulli_log_prob, binarize, categorical_log_prob
 from ..embeddings import Embedding
 from ..layers import log_sum_exp, one_hot
 from ..losses import bernoulli_nll, softmax_cross_entropy
@@ -104,7 +104,7 @@ class MADE(Model):
 
     def shown(self, x, rng):
         """x as it is to be predicted: every pixel black or white, drawn anew at each call, or whole numbers."""
-        return x.astype(int) if self.tokens else (rng.uniform(x.shape) < x).astype(rng.real)
+        return x.astype(int) if self.tokens else binarize(x, rng)
 
     def conditionals(self, x, k, rng):
         """Logits of all p(x_d | x_<d), (B, n_features) or of tokens (B n_features, n_values), and their backward.

@@ -15,8 +15,8 @@ runs k steps, which is biased; the persistent kind (PCD, Tieleman 2008) goes on 
 from dataclasses import dataclass
 
 from ..activations import sigmoid, softplus
-from ..backend import UsageError, array_module
-from ..distributions import sample_bernoulli
+from ..backend import array_module
+from ..distributions import binarize, sample_bernoulli
 from ..energy import FreeEnergy
 from ..layers import one_hot
 from ..losses import bernoulli_nll
@@ -43,6 +43,7 @@ class RBM(Model):
     weight_decay: float = 0.0  # λ: ½ λ ‖W‖² is added to the loss
     rounds: int = 0  # of the whole training: the rate stays for half of them, then falls linearly to 0; 0: it stays
 
+    pixels = True
     variants = ({}, {"persistent": False, "k": 2, "weight_decay": 0.1, "rounds": 3})
     sampling = frozenset({"n_gibbs"})
 
@@ -56,12 +57,6 @@ class RBM(Model):
     def n_visible(self):
         return self.n_features
 
-    def check_data(self, x, labels=None):
-        super().check_data(x, labels)
-        low, high, name = x.min(), x.max(), type(self).__name__
-        if low < 0 or high > 1:
-            raise UsageError(f"a {name} needs pixels in [0, 1], and these numbers reach from {low:g} to {high:g}")
-
     def prepare(self, x, rng):
         """Start b at the log odds of each pixel of x, every count ½ more than it is, and the chains there (Hinton 2010)."""
         xp, black = array_module(x), x.sum(axis=0)
@@ -73,7 +68,7 @@ class RBM(Model):
 
     def shown(self, x, rng):
         """x (B, n_features) as zeros and ones, drawn anew at each call."""
-        return (rng.uniform(x.shape) < x).astype(rng.real)
+        return binarize(x, rng)
 
     def gibbs(self, v, rng, k):
         """v (B, n_visible) after k Gibbs steps, h ~ p(h|v) and v ~ p(v|h) in each."""

@@ -23,6 +23,7 @@ from typing import Literal
 from ..activations import ACTIVATIONS, sigmoid
 from ..backend import UsageError, array_module
 from ..distributions import (
+    binarize,
     diagonal_gaussian_log_prob,
     gaussian_head,
     gaussian_posterior,
@@ -87,7 +88,7 @@ class VAE(Model):
 
     def shown(self, x, rng):
         """x as it is to be learned: binarized afresh, or as it is."""
-        return (rng.uniform(x.shape) < x).astype(rng.real) if self.binarize else x
+        return binarize(x, rng) if self.binarize else x
 
     def nll(self, out, x):
         """-log p(x|z) in nats per example and its gradient in the decoder's output, both (B, n_features)."""
