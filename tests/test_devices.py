@@ -210,6 +210,7 @@ UNMARKED = {  # functions of distributions.py that have no backward
     "gaussian_log_prob": lambda rng: [rng.normal((4, 3)), rng.normal(3), covariance(rng)],
     "sample_gaussian": lambda rng: [5, rng.normal(3), covariance(rng), rng],
     "bernoulli_log_prob": lambda rng: [(rng.uniform((4, 3)) < 0.5).astype(rng.real), rng.normal((4, 3))],
+    "binarize": lambda rng: [rng.uniform((40, 3)), rng],
     "sample_bernoulli": lambda rng: [rng.normal((40, 3)), rng],
     "categorical_log_prob": lambda rng: [rng.integers(3, 4), rng.normal((4, 3))],
     "sample_categorical": lambda rng: [rng.normal((40, 3)), rng],

@@ -9,10 +9,12 @@ import pytest
 from scratchgen import Layer, Parameters, Rng, Sequential, Weight, check_layer, check_loss, gradcheck
 from scratchgen.distributions import reparameterize
 from scratchgen.initialisers import he
-from scratchgen.layers import Dropout, Linear, one_hot
+from scratchgen.layers import Dropout, Linear, log_softmax, one_hot
 from scratchgen.losses import kl_standard_normal, loss_D, softmax_cross_entropy, squared_error
 from scratchgen.model import call
+from scratchgen.models import vae
 from scratchgen.models.gan import GAN
+from scratchgen.models.vae import VAE
 from scratchgen.models.wgan import WGAN
 from scratchgen.norms import BatchNorm, normalise
 from scratchgen.optim import Adam, clip_weights
@@ -513,3 +515,13 @@ def test_the_penalty_of_a_wgan_is_taken_between_real_and_generated():
     assert model.critic_loss(x, Rng(2, F64))["penalty"] == expected
     wrong, _ = AtRealPoints.example(Rng(1, F64))
     assert wrong.critic_loss(x, Rng(2, F64))["penalty"] != expected
+
+
+# 11. Importance weights from the error rather than from minus it: the worst draws weigh most (PyTorch-VAE's IWAE).
+
+
+def test_weights_that_favour_the_worst_draws_are_caught(monkeypatch):
+    right = objective_report(VAE, "loss", bound="iwae", k=4)
+    monkeypatch.setattr(vae, "log_softmax", lambda log_w: log_softmax(-log_w))
+    wrong = objective_report(VAE, "loss", bound="iwae", k=4)
+    assert right and not wrong and wrong.error > 0.01

@@ -53,6 +53,10 @@ def test_every_file_of_the_library_is_in_the_reading_order():
     assert not files - named, f"each needs a row under Reading order in README.md: {files - named}"
 
 
+def test_the_table_of_all_families_is_the_one_that_its_demo_wrote():
+    assert (ROOT / "demos" / "figures" / "compare.md").read_text(encoding="utf-8") in README
+
+
 @pytest.mark.parametrize("line", re.findall(r"^python -m scratchgen (.*)$", README, flags=re.MULTILINE))
 def test_every_command_is_one(line):
     assert arguments().parse_args(line.split()).function
