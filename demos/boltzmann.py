@@ -30,7 +30,7 @@ N_CHAINS = 100  # of annealing
 
 def small_machine(data, args, steps, **settings):
     """A machine of 16 hidden units and its history: exact nll of the test digits, and nll by annealing, every few epochs."""
-    n_epochs = args.epochs or max(1, steps // (20 if args.quick else 1) // (len(data.x_train) // 50))
+    n_epochs = args.epochs or max(1, steps // (20 if args.quick else 1) // max(1, len(data.x_train) // 50))
     every = max(1, n_epochs // 20)
 
     def measure(model, rng, epoch):

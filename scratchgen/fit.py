@@ -69,7 +69,8 @@ def fit(
     run = Run(out, resume, model, epochs, {"seed": seed} | (notes or {}))
     given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
     if not resume and not model.has_stepped():
-        call(model.prepare, rng=model.rng((seed, 0, 4)), **given)
+        with np.errstate(all="ignore"):  # as below
+            call(model.prepare, rng=model.rng((seed, 0, 4)), **given)
     run.save(model, run.epoch)
     bar = Progress((epochs - run.epoch) * (len(x) // rows), epochs, progress)
     # NumPy's warnings are silenced because the losses are looked at here, which says more.

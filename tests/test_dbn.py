@@ -226,3 +226,8 @@ def test_a_second_layer_raises_the_bound_on_mnist():
     fit(model, data.x_train, epochs=2, progress=False)
     alone = rbm.log_p(data.x_test).mean()
     assert model.bound(data.x_test, model.log_z(), Rng(2)).mean() > alone + 0.8  # 1.8
+
+
+def test_what_it_finds_of_h_is_called_so():
+    model, batch = DBN.example(Rng(0))
+    assert model.evaluate(batch["x"], Rng(1)).keys() == {"top_reconstruction", "top_pseudo_nll"}

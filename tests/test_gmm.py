@@ -408,6 +408,7 @@ def test_the_command_line(data, settings, least, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert -found["nll"] > least and found["epoch"] == 12
     model, _ = load_model(Path(out) / "checkpoint.npz")
+    assert found["log_p"] == pytest.approx(-found["nll"], rel=1e-5) and "as they are" in found["log_p_method"]
     assert model.log_prob(load(data).x_test).mean() == pytest.approx(-found["nll"], rel=1e-5)
 
 

@@ -177,3 +177,11 @@ def test_the_chain_writes_digits():
     judge, n = FrechetJudge(data), len(data.x_test)
     assert judge.distance(model.sample(n, Rng(1))) <= 12 * judge.floor(n)
     assert judge.classes(model.sample(2_000, Rng(2))).min() >= 0.02
+
+
+def test_a_long_burn_in_is_not_kept():
+    model, batch = GSN.example(Rng(0))
+    v = (batch["x"] > 0.5).astype(np.float32)
+    whole, last = model.walk(v, Rng(1), 9), model.walk(v, Rng(1), 9, keep=2)
+    assert len(whole) == 9 and len(last) == 2
+    np.testing.assert_array_equal(whole[-2:], last)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from scratchgen import Rng, UsageError
 from scratchgen.fit import fit
 from scratchgen.metrics import likelihood
-from scratchgen.metrics.likelihood import best_sigma, exact, importance, negative_elbo, parzen
+from scratchgen.metrics.likelihood import (
+    best_sigma,
+    black_and_white,
+    exact,
+    importance,
+    likelihood_metrics,
+    negative_elbo,
+    parzen,
+)
+from scratchgen.models import find_model
 from scratchgen.models.made import MADE
 from scratchgen.models.vae import VAE
 
@@ -287,3 +296,27 @@ def test_mistakes_name_both_shapes():
     model, x = VAE.example(Rng(0))[0], np.zeros((2, 6), np.float32)
     with pytest.raises(ValueError, match="k must be 1 or more"):
         importance(model, x, Rng(0), k=0)
+
+
+def test_one_draw_says_nothing_of_its_own_error():
+    model, x = VAE.example(Rng(0))[0], np.ones((5, 6), np.float32)
+    found = importance(model, x, Rng(1), k=1)
+    assert np.isnan(found.error).all() and "by the estimate" not in str(found)
+    assert "by the estimate" in str(importance(model, x, Rng(1), k=50))
+
+
+def test_only_models_of_black_and_white_pixels_get_them():
+    grey, points = np.full((30, 6), 0.5, np.float32), Rng(0).normal((30, 6))
+    rbm, mixture = (find_model(name).example(Rng(0))[0] for name in ("rbm", "gmm"))
+    assert set(np.unique(black_and_white(rbm, grey, Rng(1))[0])) == {0, 1}
+    for x in (grey, points):
+        assert black_and_white(mixture, x, Rng(1)) == (x, "as they are")
+
+
+def test_evaluate_is_told_how_sure_log_z_is():
+    model, batch = find_model("rbm").example(Rng(0))
+    found = likelihood_metrics(model, batch["x"], Rng(1))
+    assert "effective sample size" in found["log_p_method"] and "10,000 temperatures" in found["log_p_method"]
+    one = likelihood_metrics(VAE.example(Rng(0))[0], np.ones((1, 6), np.float32), Rng(1))
+    assert one.keys() == {"log_p", "log_p_method"}  # no error is known of one example, and nan would be no JSON
+    assert likelihood_metrics(find_model("gan").example(Rng(0))[0], batch["x"], Rng(1)) == {}

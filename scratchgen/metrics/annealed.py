@@ -9,7 +9,7 @@ machine, e^-F; between them, with β from 0 to 1,
 
 The mean of w is right on average; its logarithm is too low on average, the more so the more w varies, so that a
 likelihood estimated this way is flattered. The standard error and the effective sample size show how much w varies among
-these chains; what none of them has met they cannot show.
+these chains; what none of them has met they cannot show. The error is at most 1, however wrong log Z is.
 """
 
 import math

@@ -6,9 +6,10 @@
     Parzen         any model: its samples as the centres of Gaussians of one σ (Goodfellow et al. 2014, section 5)
 
 The logarithm of a mean of k draws is on average below log p(x), by about var(w) / (2 k E[w]²), and no lower for a larger k:
-what is printed is a bound in expectation. (An estimate of log Z is too low as well, and flatters an RBM.) Densities of grey
-numbers and probabilities of black and white pixels do not compare, nor do pixels binarized by chance with those cut at a
-half: every result says how its pixels became what they were.
+a VAE's number is a bound in expectation. An estimate of log Z is too low as well, which flatters an RBM, and may lift a
+DBN's bound above log p; where the effective sample size is below ten, do not believe it. Densities of grey numbers and
+probabilities of black and white pixels do not compare, nor do pixels binarized by chance with those cut at a half: every
+result says how its pixels became what they were.
 """
 
 import math
@@ -58,9 +59,10 @@ class Likelihood:
         return math.hypot(float(np.sqrt((self.error**2).sum())) / len(self.error), self.shared)
 
     def __str__(self):
-        chance = f", of which by the estimate {self.chance:.2g}" if self.chance else ""
+        chance = f", of which by the estimate {self.chance:.2g}" if self.chance > 0 else ""
+        error = math.hypot(self.standard_error, self.chance if chance else 0)
         n = f"{len(self.log_p):,} examples, pixels {self.pixels}"
-        return f"{self.nll:.2f} ± {self.standard_error:.2f} nats{chance} ({self.method}; {n})"
+        return f"{self.nll:.2f} ± {error:.2f} nats{chance} ({self.method}; {n})"
 
 
 def black_and_white(model, x, rng):
@@ -68,7 +70,8 @@ def black_and_white(model, x, rng):
 
     Grey pixels are made black with a probability that is their grey value, once and by this rng.
     """
-    if getattr(model, "likelihood", "bernoulli") != "bernoulli" or getattr(model, "n_values", 2) != 2:
+    bits = isinstance(model, RBM) or getattr(model, "n_values", 0) == 2
+    if not bits and getattr(model, "likelihood", "") != "bernoulli":
         return x, "as they are"
     if ((x == 0) | (x == 1)).all():
         return x, "black and white as given"
@@ -110,7 +113,8 @@ def sums(model, x, k, rng):
         twice.append(log_sum_exp(2 * log_w, 0))
     once, twice = (log_sum_exp(xp.stack(parts), 0) for parts in (once, twice))
     share = xp.exp(twice - 2 * once)  # Σ w² / (Σ w)²: 1/k if all weigh alike, 1 if one weighs all
-    return once - math.log(k), xp.sqrt(xp.maximum(share - 1 / k, 0))
+    error = xp.sqrt(xp.maximum(share - 1 / k, 0)) if k > 1 else share * math.nan  # one draw says nothing of the spread
+    return once - math.log(k), error
 
 
 def annealed(model, x, z, rng, pixels=None):
@@ -119,7 +123,8 @@ def annealed(model, x, z, rng, pixels=None):
         x, pixels = black_and_white(model, x, rng)
     bound = isinstance(model, DBN)
     log_p = model.bound(x, z.log_z, rng) if bound else model.log_p(x, z.log_z)
-    method = f"{'bound, ' if bound else ''}log Z annealed, {len(z.log_weights):,} chains, {z.n_betas:,} temperatures"
+    method = f"{'bound, ' if bound else ''}log Z annealed, {len(z.log_weights):,} chains, {z.n_betas:,} temperatures, "
+    method += f"effective sample size {z.effective_sample_size:.0f}"
     log_p = to_host(log_p).astype(np.float64)
     return Likelihood(log_p, np.zeros(len(x)), method, pixels, z.standard_error)
 
@@ -169,16 +174,19 @@ def log_likelihood(model, x, rng, draws=100, pixels=None):
     if hasattr(model, "log_prob"):
         return exact(model, x, rng, pixels)
     if isinstance(model, RBM):  # a DBN is one too
-        return annealed(model, x, annealed_log_z(model, rng), rng, pixels)
+        return annealed(model, x, annealed_log_z(model, rng, n_betas=10_000), rng, pixels)
     return None
 
 
 def likelihood_metrics(model, x, rng, draws=100):
     """{name: value} of what can be said of log p on test data x (N, D), for `evaluate`; {} for a model without any p.
 
-    log_p: its mean in nats; log_p_error: the standard error; log_p_method: how it was found, and the pixels made.
+    log_p: its mean in nats; log_p_error: the standard error, that of log Z included; log_p_method: how it was found, and
+    the pixels made.
     """
     if (found := log_likelihood(model, x, rng, draws)) is None:
         return {}
     method = f"{found.method}; pixels {found.pixels}"
-    return {"log_p": -found.nll, "log_p_error": found.standard_error, "log_p_method": method}
+    error = math.hypot(found.standard_error, found.shared)
+    known = {"log_p_error": error} if math.isfinite(error) else {}  # of one example nothing is known
+    return {"log_p": -found.nll} | known | {"log_p_method": method}

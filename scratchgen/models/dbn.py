@@ -81,6 +81,10 @@ class DBN(RBM):
             )
         return total * (1 / n_draws) - log_z
 
+    def evaluate(self, x, rng):
+        """What an RBM's evaluate finds, of h ~ q(h|x): "top_reconstruction" and "top_pseudo_nll"."""
+        return {f"top_{name}": value for name, value in super().evaluate(x, rng).items()}
+
     def sample(self, n, rng):
         """n pictures (n, n_features) of zeros and ones, from h at the ends of as many chains of n_gibbs steps."""
         return sample_bernoulli(self.rbm.energy.down(super().sample(n, rng)), rng)

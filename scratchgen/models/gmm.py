@@ -7,7 +7,9 @@ EM (Dempster, Laird & Rubin 1977) finds how far each component answers for each 
 each to its share: N_k = Σ_x r_k, π_k = N_k / N, μ_k = Σ_x r_k x / N_k, S_k = Σ_x r_k (x - μ_k)ᵀ(x - μ_k) / N_k. No step can
 make the data less likely, and there is no rate to choose. Σ_k is S_k, its eigenvalues raised to `floor` where they are less:
 the likeliest Σ of no smaller variance in any direction, so EM stays monotone. (scikit-learn adds its reg_covar to S_k: no
-maximum, and likelihood can fall.) lee-15 §2.1 takes "the variance" for a circle's radius: that is σ, the standard deviation.
+maximum, and likelihood can fall.) In float32 S_k is right to about 1e-7 of its largest eigenvalue, and a full Σ_k needs a
+floor of at least 1e-6 of that: below it EM rises and falls. lee-15 §2.1 takes "the variance" for a circle's radius: that is
+σ, the standard deviation.
 """
 
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ class GMM(Model):
     n_features: int = 784
     n_components: int = 10
     covariance: Literal["full", "diagonal", "spherical"] = "full"
-    floor: float = 1e-6  # the least variance in any direction, in units of x squared, of EM
+    floor: float = 1e-6  # of EM: the least variance in any direction, in units of x squared; see above for float32
     n_init: int = 1  # starts, the best of which goes on
     by: Literal["em", "gradient"] = "em"
     lr: float = 1e-2  # of Adam on the gradient

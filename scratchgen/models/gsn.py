@@ -11,6 +11,7 @@ modes that the data does not have. Walk-back training (2013) goes along the chai
 The paper draws the number of steps; here it is the same each time.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,20 +89,23 @@ class GSN(Model):
         self.average.step()
         return losses
 
-    def walk(self, v, rng, n_steps):
-        """The chain from v (N, n_features), zeros and ones, by the averaged weights: the means of each step in a list."""
+    def walk(self, v, rng, n_steps, keep=None):
+        """The chain from v (N, n_features), zeros and ones, by the averaged weights: the means of its last `keep` steps.
+
+        Of all of them if keep is not given; a list.
+        """
         with self.average.swapped():
-            means = []
+            means = deque(maxlen=keep)
             for _ in range(n_steps):
                 means.append(sigmoid(self.network(self.damaged(v, rng))))
                 v = (rng.uniform(v.shape) < means[-1]).astype(rng.real)
-        return means
+        return list(means)
 
     def sample(self, n, rng):
         """n pictures (n, n_features), means of p(x|x̃): n_steps in a row from each chain, after n_burn from random pixels."""
         n_chains = -(-n // self.n_steps)  # rounded up
         v = (rng.uniform((n_chains, self.n_features)) < 0.5).astype(rng.real)
-        return rng.xp.concatenate(self.walk(v, rng, self.n_burn + self.n_steps - 1)[self.n_burn - 1 :])[:n]
+        return rng.xp.concatenate(self.walk(v, rng, self.n_burn + self.n_steps - 1, self.n_steps))[:n]
 
     def evaluate(self, x, rng):
         """{name: nats per example} on x (N, n_features): what it costs to restore each from one damage."""
