@@ -139,7 +139,7 @@ def main(args):
         size = sum(params.theta.size for params in model.parameters().values())
         seconds, nats, method = trainer.seconds[model], "", ""
         if isinstance(model, Model) and (p := likelihood(model, x_test, args)):
-            nats, method = f"{p.nll:.1f} ± {math.hypot(p.standard_error, p.shared):.1f}", p.method
+            nats, method = f"{p.nll:.1f} ± {p.standard_error:.1f}", p.method
         cost = f"{name:<18}{size:>11,} numbers {seconds:8.1f} s"
         print(f"{cost}  Fréchet {distance:6.2f}  rarest {rarest:5.1%}  {nats} {method}")
         cells = [name, f"{size:,}", f"{seconds:.0f}", f"{distance:.2f}", f"{rarest:.1%}"]

@@ -358,7 +358,8 @@ def test_the_nll_and_its_error():
     estimate = annealed_log_z(model, Rng(0, "float64"), 300, 600)
     found, costs = annealed(model, x, estimate, Rng(2)), -model.log_p(x)
     assert found.nll == pytest.approx(costs.mean(), abs=0.05)
-    assert found.standard_error == pytest.approx(costs.std(ddof=1) / math.sqrt(300), rel=1e-6)
+    by_examples = costs.std(ddof=1) / math.sqrt(300)
+    assert found.standard_error == pytest.approx(math.hypot(by_examples, estimate.standard_error), rel=1e-6)
     assert found.chance == estimate.standard_error
     assert "300 chains, 600 temperatures" in str(found)
 

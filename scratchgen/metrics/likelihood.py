@@ -50,8 +50,9 @@ class Likelihood:
 
     @property
     def standard_error(self):
-        """Of that mean, by the choice of the N examples."""
-        return float(self.log_p.std(ddof=1)) / math.sqrt(len(self.log_p)) if len(self.log_p) > 1 else math.nan
+        """Of that mean, by the choice of the N examples, and by what all have in common; nan for one example."""
+        n = len(self.log_p)
+        return math.hypot(float(self.log_p.std(ddof=1)) / math.sqrt(n), self.shared) if n > 1 else math.nan
 
     @property
     def chance(self):
@@ -60,16 +61,18 @@ class Likelihood:
 
     def __str__(self):
         chance = f", of which by the estimate {self.chance:.2g}" if self.chance > 0 else ""
-        error = math.hypot(self.standard_error, self.chance if chance else 0)
         n = f"{len(self.log_p):,} examples, pixels {self.pixels}"
-        return f"{self.nll:.2f} ± {error:.2f} nats{chance} ({self.method}; {n})"
+        return f"{self.nll:.2f} ± {self.standard_error:.2f} nats{chance} ({self.method}; {n})"
 
 
-def black_and_white(model, x, rng):
+def black_and_white(model, x, rng, pixels=None):
     """x as a model of black and white pixels wants it, and in words how it came to be so.
 
-    Grey pixels are made black with a probability that is their grey value, once and by this rng.
+    Grey pixels are made black with a probability that is their grey value, once and by this rng. If the words are given, x
+    is left as it is.
     """
+    if pixels is not None:
+        return x, pixels
     bits = isinstance(model, RBM) or getattr(model, "n_values", 0) == 2
     if not bits and getattr(model, "likelihood", "") != "bernoulli":
         return x, "as they are"
@@ -80,8 +83,7 @@ def black_and_white(model, x, rng):
 
 def exact(model, x, rng, pixels=None):
     """The Likelihood of x (N, D) under a model that has log_prob(x)."""
-    if pixels is None:
-        x, pixels = black_and_white(model, x, rng)
+    x, pixels = black_and_white(model, x, rng, pixels)
     log_p = to_host(model.log_prob(x)).astype(np.float64)
     return Likelihood(log_p, np.zeros(len(x)), "exact", pixels)
 
@@ -94,8 +96,7 @@ def importance(model, x, rng, k=5_000, pixels=None):
     """
     if k < 1:
         raise ValueError(f"importance: k must be 1 or more, got {k}")
-    if pixels is None:
-        x, pixels = black_and_white(model, x, rng)
+    x, pixels = black_and_white(model, x, rng, pixels)
     rows = max(1, ROWS // k)
     found = [sums(model, x[i : i + rows], k, rng) for i in range(0, len(x), rows)]
     log_p, error = np.concatenate([to_host(log_p) for log_p, _ in found]), [to_host(error) for _, error in found]
@@ -119,8 +120,7 @@ def sums(model, x, k, rng):
 
 def annealed(model, x, z, rng, pixels=None):
     """The Likelihood of x (N, D) under an RBM, or a DBN's bound on it, by an annealed.Estimate z of log Z."""
-    if pixels is None:
-        x, pixels = black_and_white(model, x, rng)
+    x, pixels = black_and_white(model, x, rng, pixels)
     bound = isinstance(model, DBN)
     log_p = model.bound(x, z.log_z, rng) if bound else model.log_p(x, z.log_z)
     method = f"{'bound, ' if bound else ''}log Z annealed, {len(z.log_weights):,} chains, {z.n_betas:,} temperatures, "
@@ -131,8 +131,7 @@ def annealed(model, x, z, rng, pixels=None):
 
 def negative_elbo(model, x, rng, k=100, pixels=None):
     """The Likelihood whose log_p is the ELBO of each x (N, D): the mean over k draws of z of log w."""
-    if pixels is None:
-        x, pixels = black_and_white(model, x, rng)
+    x, pixels = black_and_white(model, x, rng, pixels)
     rows = max(1, ROWS // k)
     log_w = [to_host(model.log_weights(x[i : i + rows], k, rng)).astype(np.float64) for i in range(0, len(x), rows)]
     log_w = np.concatenate(log_w, axis=1)  # (k, N)
@@ -187,6 +186,5 @@ def likelihood_metrics(model, x, rng, draws=100):
     if (found := log_likelihood(model, x, rng, draws)) is None:
         return {}
     method = f"{found.method}; pixels {found.pixels}"
-    error = math.hypot(found.standard_error, found.shared)
-    known = {"log_p_error": error} if math.isfinite(error) else {}  # of one example nothing is known
+    known = {"log_p_error": found.standard_error} if len(x) > 1 else {}  # nan would be no JSON
     return {"log_p": -found.nll} | known | {"log_p_method": method}
