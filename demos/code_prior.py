@@ -30,7 +30,7 @@ def main(args):
     judge, small, seconds = FrechetJudge(data), is_small(data), {}
 
     def trained(name, model, steps, data=data):
-        model, history = train(model, data, args, steps, x_test=None)
+        model, history = train(model, data, args, steps, falling=not isinstance(model, VAE), x_test=None)
         seconds[name] = sum(row["seconds"] for row in history)
         return model
 

@@ -22,7 +22,7 @@ def main(args):
         model = VAE(
             n_features=data.x_train.shape[1], hidden=(256, 128), n_latent=8, batch=50, likelihood="gaussian", c=c
         )
-        model, history = train(model, data, args, steps=8_000)
+        model, history = train(model, data, args, steps=8_000, falling=False)
         restored.append(to_host(model.reconstruct(model.rng(0).array(data.x_test[:12]))))
         made.append(to_host(model.sample(12, model.rng((args.seed, 0, 2)))))
         last = history[-1]

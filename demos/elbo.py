@@ -81,7 +81,7 @@ def main(args):
         model = VAE(
             n_features=2, hidden=hidden, n_latent=1, likelihood="gaussian", c=0.02, batch=200, activation="tanh"
         )
-        model, _ = train(model, data, args, steps=4_000)
+        model, _ = train(model, data, args, steps=4_000, falling=False)
         model.params.cast("float64")
         ends = model.decode(np.array([[-2.5], [2.5]]))
         x = ends.mean(axis=0, keepdims=True) / np.linalg.norm(ends.mean(axis=0)) if hidden else np.array([[0.8, 0.6]])

@@ -27,7 +27,7 @@ def main(args):
     if data.toy is None or data.x_train.shape[1] != 1:
         raise UsageError(f"--data {args.data}: this demo needs data on a line, two_modes or three_modes")
     model = VAE(n_features=1, hidden=(64, 64), n_latent=1, likelihood="gaussian", c=C, batch=250, init="he")
-    model, _ = train(model, data, args, steps=15_000)
+    model, _ = train(model, data, args, steps=15_000, falling=False)
     model.params.cast("float64")
 
     x = np.linspace(data.x_train.min() - 0.5, data.x_train.max() + 0.5, 600)[:, None]

@@ -23,7 +23,7 @@ def main(args):
     settings = {"n_features": data.x_train.shape[1], "hidden": (256, 128), "n_latent": 16, "batch": 50}
     figure, axes = new_figure(10, 3.6, 1, 2)
     for axis, (name, kind) in zip(axes[0], {"autoencoder": AutoEncoder, "VAE": VAE}.items()):
-        model, _ = train(kind(**settings, likelihood="bernoulli"), data, args, steps=10_000)
+        model, _ = train(kind(**settings, likelihood="bernoulli"), data, args, steps=10_000, falling=False)
 
         def encode(x):
             codes = model.encode(model.rng(0).array(x))

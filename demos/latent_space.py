@@ -23,14 +23,14 @@ def main(args):
     figure, axes = new_figure(9.6, 8.6, 2, 2)
     x, labels = data.x_test[:1500], None if data.labels_test is None else data.labels_test[:1500]
     for column, (name, kind) in enumerate({"autoencoder": AutoEncoder, "VAE": VAE}.items()):
-        plane, _ = train(kind(n_latent=2, **settings), data, args, steps=10_000)
+        plane, _ = train(kind(n_latent=2, **settings), data, args, steps=10_000, falling=False)
         codes = plane.encode(plane.rng(0).array(x))
         if kind is VAE:
             show_clouds(axes[0, column], *codes, labels)
             codes = codes[0]
         show_points(axes[0, column], codes, labels, f"{name}: two-number codes of test pictures", 8)
         axes[0, column].add_patch(Circle((0, 0), 2, fill=False, color=INK))
-        model, _ = train(kind(n_latent=16, **settings), data, args, steps=10_000)
+        model, _ = train(kind(n_latent=16, **settings), data, args, steps=10_000, falling=False)
         made = to_host(model.sample(500, model.rng((args.seed, 0, 2))))
         distance = nearest(made, data.x_train).mean()
         print(f"{name}: random codes decode to pictures at distance {distance:.2f} from the nearest training picture")

@@ -17,7 +17,7 @@ DIGITS, DRAWS = 6, 8
 def main(args):
     data = pictures(args)
     model = VAE(n_features=data.x_train.shape[1], hidden=(512, 256), n_latent=8, batch=50)
-    model, _ = train(model, data, args, steps=10_000)
+    model, _ = train(model, data, args, steps=10_000, falling=False)
     rng = model.rng((args.seed, 0, 2))
     x = rng.array(data.x_test[:DIGITS])
     draws = np.stack([to_host(model.reconstruct(x, rng)) for _ in range(DRAWS)], axis=1)  # (digits, draws, pixels)

@@ -14,7 +14,7 @@ from scratchgen.plots import new_figure, save_figure, show_curves, show_images
 def main(args):
     data = pictures(args)
     model = VAE(n_features=data.x_train.shape[1], hidden=(512, 256), n_latent=8, batch=50)
-    model, history = train(model, data, args, steps=10_000)
+    model, history = train(model, data, args, steps=10_000, falling=False)
     print(", ".join(f"{name} {value:.2f}" for name, value in history[-1].items() if name.startswith("test_")))
 
     figure, axes = new_figure(11, 3.9, 1, 3, width_ratios=[1, 1, 1.1])

@@ -28,7 +28,7 @@ def main(args):
             seen.append(float(model.encode(model.rng(0).array(data.x_test))[1].mean()))
 
         model = VAE(n_features=data.x_train.shape[1], hidden=(256, 128), n_latent=2, batch=50, beta=beta)
-        model, history = train(model, data, args, steps=6_000, on_epoch=watch)
+        model, history = train(model, data, args, steps=6_000, falling=False, on_epoch=watch)
         curves[f"β = {beta:g}"] = seen
         mu, log_var = map(to_host, model.encode(model.rng(0).array(data.x_test[:SHOWN])))
         show_clouds(axis, mu, log_var, labels)

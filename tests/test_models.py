@@ -379,11 +379,8 @@ def test_bernoulli_refuses_points(model):
 def test_mnist_reaches_pytorchs_bound():
     """784-400-20 as in PyTorch's example, which reaches 105.2 to 106.0 nats after 10 epochs, depending on the seed."""
     data = load("mnist")
-    found = []
-    for seed in range(3):
-        history = fit(VAE().build(Rng(seed)), data.x_train, x_test=data.x_test, epochs=10, seed=seed, progress=False)
-        found.append(history[-1]["test_negative_elbo"])
-    assert np.mean(found) <= 106.0, found
+    history = fit(VAE().build(Rng(0)), data.x_train, x_test=data.x_test, epochs=10, progress=False)
+    assert history[-1]["test_negative_elbo"] <= 106.0  # seeds 0, 1, 2: 105.58, 105.55, 105.51
 
 
 # ---- the autoencoder ----
