@@ -92,7 +92,9 @@ def run_and_die(step, name, *what):
 # ---- kill and resume ----
 
 
-@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "variant"), [pytest.param(*v, marks=pytest.mark.slow if v[1] else ()) for v in VARIANTS]
+)
 def test_killed_in_the_third_epoch_and_resumed_is_as_if_never_stopped(name, variant, tmp_path):
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     train(name, variant, 4, unbroken)
