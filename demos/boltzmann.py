@@ -14,7 +14,7 @@ Read scratchgen/models/rbm.py, scratchgen/models/dbn.py, scratchgen/metrics/anne
 """
 
 import numpy as np
-from common import black_and_white, is_small, picture_path, pictures, run, train
+from common import black_and_white, independent_nll, is_small, picture_path, pictures, run, train
 
 from scratchgen.activations import sigmoid
 from scratchgen.backend import to_host
@@ -70,8 +70,7 @@ def main(args):
     small, shape = is_small(data), data.shape
     data = black_and_white(data)
     x_test, seed = data.x_test, (args.seed, 0, 2)
-    p = (data.x_train.sum(axis=0) + 0.5) / (len(data.x_train) + 1)
-    found = {"independent pixels": -(x_test * np.log(p) + (1 - x_test) * np.log(1 - p)).sum(axis=1).mean()}
+    found = {"independent pixels": independent_nll(data)}
     print(f"pictures made black and white {'where more than half grey' if small else 'once, by sampling'}")
 
     steps, lr = (14_000, 0.2) if small else (4_800, 0.1)

@@ -15,7 +15,7 @@ import functools
 import math
 
 import numpy as np
-from common import codes_for, is_small, picture_path, pictures, run, sizes_for, train
+from common import BINARIZED, codes_for, is_small, picture_path, pictures, run, sizes_for, train
 
 from scratchgen.backend import to_host
 from scratchgen.checkpoint import written_whole
@@ -40,7 +40,6 @@ from scratchgen.models.wgan import WGAN
 from scratchgen.plots import new_figure, save_figure, show_images
 
 HEAD = "| model | stored numbers | training, s | Fréchet distance | rarest digit | -log p, nats | file |"
-PIXELS = "binarized by chance, once, seed 28"
 COLUMNS = 6
 
 
@@ -162,10 +161,10 @@ def main(args):
 
 def likelihood(model, x_test, args):
     """The Likelihood of the binarized test digits, or of a mixture's None: its density is of other pixels."""
-    if isinstance(model, (GMM, VQVAE)):
+    if isinstance(model, GMM):
         return None
     x = model.rng(0).array(x_test)
-    return log_likelihood(model, x, model.rng((args.seed, 0, 3)), 500, PIXELS)
+    return log_likelihood(model, x, model.rng((args.seed, 0, 3)), 500, BINARIZED)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ metrics/likelihood.py. (Row L7)
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, train
+from common import BINARIZED, is_small, picture_path, pictures, run, train
 
 from scratchgen.__main__ import positive
 from scratchgen.backend import to_host
@@ -22,7 +22,6 @@ from scratchgen.metrics.likelihood import importance, negative_elbo
 from scratchgen.models.vae import VAE
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
 
-PIXELS = "binarized by chance, once, seed 28"
 COUNTS = (1, 2, 5, 10, 50, 100, 500, 1000)  # of weights, for the curves
 
 
@@ -61,8 +60,8 @@ def main(args):
         model = VAE(**network | sizes | settings)
         model, history = train(model, data, args, 3_000 if small else 60_000, x_test=x_test)
         x = model.rng(0).array(x_test)
-        found = importance(model, x, model.rng((seed, 0, 1)), draws, PIXELS)
-        elbo = negative_elbo(model, x, model.rng((seed, 0, 2)), 10, PIXELS)
+        found = importance(model, x, model.rng((seed, 0, 1)), draws, BINARIZED)
+        elbo = negative_elbo(model, x, model.rng((seed, 0, 2)), 10, BINARIZED)
         print(f"{label}: {len(history)} passes in {sum(row['seconds'] for row in history):.0f} s")
         print(
             f"  -log p(x) {found}\n  -ELBO     {elbo}\n  {active(model, data.x_test)} of {model.n_latent} codes active"

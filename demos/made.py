@@ -12,7 +12,7 @@ down. Read scratchgen/models/made.py. (Row L7)
 """
 
 import numpy as np
-from common import black_and_white, is_small, picture_path, pictures, run, train
+from common import black_and_white, independent_nll, is_small, picture_path, pictures, run, train
 
 from scratchgen.activations import sigmoid
 from scratchgen.backend import to_host
@@ -52,12 +52,12 @@ def main(args):
     costs = {"test digits": x_test, "drawn from the model": samples, "test digits upside down": upside_down}
     costs = {name: nll(model, x) for name, x in costs.items()}
     found = costs["test digits"]
-    p = (x_train.sum(axis=0) + 0.5) / (len(x_train) + 1)
-    independent = -(x_test * np.log(p) + (1 - x_test) * np.log(1 - p)).sum(axis=1).mean()
     print(f"{len(history)} passes in {sum(row['seconds'] for row in history):.0f} s")
     print(f"pictures made black and white {'where more than half grey' if small else 'once, by sampling'}")
     print(f"exact test NLL {found.mean():.2f} nats, standard error {found.std() / len(found) ** 0.5:.2f}")
-    print(f"training pictures {history[-1]['train_nll']:.2f}, test pictures as independent pixels {independent:.2f}")
+    print(
+        f"training pictures {history[-1]['train_nll']:.2f}, test pictures as independent pixels {independent_nll(data):.2f}"
+    )
     print(", ".join(f"{name} {cost.mean():.2f}" for name, cost in costs.items()))
 
     figure, axes = new_figure(12, 6.7, 2, 1, height_ratios=[1.45, 1])

@@ -179,6 +179,20 @@ class Model:
         parts = {name: part.state() for name, part in (vars(self) | self.parameters()).items() if keeps_state(part)}
         return {f"{name}.{key}": array for name, arrays in parts.items() for key, array in arrays.items()}
 
+    @classmethod
+    def copy_of(cls, model, rng):
+        """A model's settings, weights and buffers as a model of this class, on rng's device and in its precision.
+
+        For a trained model inside another. Settings that this class does not have are left out, as of a VQGAN for a VQVAE.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        copy = cls(**{name: value for name, value in model.settings().items() if name in names}).build(rng)
+        if model.parameters():
+            theirs = model.params.state()
+            for name, array in copy.params.state().items():
+                array[...] = rng.array(theirs[name])
+        return copy
+
     def has_stepped(self):
         """Whether any of its optimizers has made a step."""
         return any(array[0] for name, array in self.state().items() if name.endswith(".t"))

@@ -10,7 +10,7 @@ To draw an x: Gibbs sampling above, then one pass down. The slides put it among 
 not: log p(x) needs a sum over all h, and Z_top as well, so what is given is a bound, by an estimate of log Z_top.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from ..backend import UsageError, array_module
 from ..distributions import bernoulli_log_prob, sample_bernoulli
@@ -39,12 +39,7 @@ class DBN(RBM):
             )
 
     def build(self, rng):
-        given, own = self.rbm, {field.name: getattr(self.rbm, field.name) for field in fields(RBM)}
-        self.trained, self.rbm = given.has_stepped(), RBM(**own).build(rng)  # on rng's device, in its precision
-        if given.parameters():
-            theirs = given.params.state()
-            for name, array in self.rbm.params.state().items():
-                array[...] = rng.array(theirs[name])
+        self.trained, self.rbm = self.rbm.has_stepped(), RBM.copy_of(self.rbm, rng)
         return super().build(rng)
 
     @property

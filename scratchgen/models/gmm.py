@@ -77,10 +77,12 @@ class GMM(Model):
 
     def prepare(self, x, rng):
         """Start from x (N, n_features): of several starts the best after SHORT iterations each (Biernacki et al. 2003)."""
+        if self.n_init == 1:
+            return self.start(x, rng)
         losses, found = [], []
         for _ in range(self.n_init):
             self.start(x, rng)
-            for _ in range(SHORT if self.n_init > 1 else 0):
+            for _ in range(SHORT):
                 self.maximise(x, self.expect(x)[1])
             losses.append(-self.log_prob(x).mean())
             found.append(self.params.theta.copy())

@@ -8,7 +8,7 @@ v can be predicted. Diffusion runs in the continuous features, before the quanti
 where Gaussian noise has no meaning); what comes out is then moved to the nearest codes, as the decoder knows no others.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..backend import UsageError
@@ -38,13 +38,7 @@ class LatentDiffusion(DDPM):
             )
 
     def build(self, rng):
-        given, names = self.vqvae, {field.name for field in fields(VQVAE)}  # a VQGAN has more
-        own = {name: value for name, value in given.settings().items() if name in names}
-        self.trained, self.vqvae = given.has_stepped(), VQVAE(**own).build(rng)  # on rng's device, in its precision
-        if given.parameters():
-            theirs = given.params.state()
-            for name, array in self.vqvae.params.state().items():
-                array[...] = rng.array(theirs[name])
+        self.trained, self.vqvae = self.vqvae.has_stepped(), VQVAE.copy_of(self.vqvae, rng)
         return super().build(rng)
 
     @property
