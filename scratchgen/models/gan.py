@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import LeakyReLU, Sigmoid
-from ..backend import UsageError
+from ..backend import UsageError, array_module
+from ..completion import by_codes, with_hole
 from ..layers import mlp
 from ..losses import ADVERSARIAL, loss_D, loss_G
 from ..model import Model, saturation
@@ -185,6 +186,21 @@ class GAN(Model):
         """G(z) for n codes z ~ N(0, I), by the averaged weights: (n, n_features), pixels in [0, 1] if output is sigmoid."""
         with self.average.swapped():
             return self.generator(rng.normal((n, self.n_latent)))
+
+    def complete(self, x, known, rng, n_steps=200, n_starts=4, c=0.1, lam=1.0, lr=0.1):
+        """x (n, n_features), where known is 0 filled by G(z), with the averaged weights. known as x, or (n_features,)
+
+        z is found by n_steps of Adam, whose rate falls from lr, from each of n_starts random codes, of which the one that
+        ends best is taken. c and lam, λ, weigh what a code should be against what is known: see completion.py. Raises
+        ValueError if x and known do not fit, UsageError for a packed D.
+        """
+        if self.pack > 1:
+            raise UsageError(f"a GAN with pack={self.pack} cannot complete: its D judges no example by itself")
+        x, known = with_hole(x, known)
+        given = self.generator, self.discriminator, self.n_latent, x, known
+        with self.average.swapped():
+            filled = by_codes(*given, rng, n_steps, n_starts, c, lam, lr)
+        return array_module(x).where(known, x, filled)
 
     def judge(self, x):
         """D's logits (N / pack, 1) of examples x (N, n_features). Cross-entropies and hinge: > 0 where it says real."""

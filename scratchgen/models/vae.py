@@ -22,6 +22,7 @@ from typing import Literal
 
 from ..activations import ACTIVATIONS, sigmoid
 from ..backend import UsageError, array_module
+from ..completion import with_hole
 from ..distributions import (
     binarize,
     diagonal_gaussian_log_prob,
@@ -170,6 +171,27 @@ class VAE(Model):
         """decode(z) with z drawn from q(z|x), or its mean where rng is None."""
         mu, log_var = self.encode(x)
         return self.decode(mu if rng is None else reparameterize(mu, log_var, rng)[0])
+
+    def complete(self, x, known, rng, n_steps=50):
+        """x (n, n_features), where known is 0 filled by decode(z). known as x, or (n_features,)
+
+        Rezende et al. 2014, appendix F: z ~ q(z|x), the hole ~ p(x|z), z ~ q(z|x), ..., n_steps times, from a random code's
+        picture. Where q(z|x) is p(z|x) this is Gibbs sampling, and the chain comes to p(hole|known); elsewhere it comes as
+        near as q is to p. What is returned is the decoder's mean, as in sample, though draws go into the chain; but where
+        the decoder learned grey pixels, which a Bernoulli law cannot draw, means do. Raises ValueError if x and known do
+        not fit.
+        """
+        x, known = with_hole(x, known)
+        where, filled = array_module(x).where, self.sample(len(x), rng)
+        for _ in range(n_steps):
+            filled = self.reconstruct(where(known, x, self.drawn(filled, rng)), rng)
+        return where(known, x, filled)
+
+    def drawn(self, mean, rng):
+        """x ~ p(x|z) from the decoder's mean (N, n_features); grey pixels, of Bernoulli means, are left as means."""
+        if self.likelihood == "gaussian":
+            return mean + math.sqrt(self.c) * rng.normal(mean.shape)
+        return self.shown(mean, rng)
 
     def sample(self, n, rng):
         """decode(z) for n codes z ~ N(0, I): the decoder's means, as papers show them."""
