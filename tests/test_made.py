@@ -1,4 +1,4 @@
-"""MADE: its output d sees earlier features alone, its probabilities sum to 1, it learns them and draws by them."""
+"""MADE: its output d sees earlier features alone, its probabilities sum to 1, it learns, draws and completes by them."""
 
 import dataclasses
 import itertools
@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simcupy
 from hypothesis import given
 from hypothesis import strategies as st
+from simcupy.runner import Runner
 
-from scratchgen import Rng, UsageError
+from scratchgen import Rng, UsageError, kernels
 from scratchgen.__main__ import main
+from scratchgen.backend import to_host
 from scratchgen.data import load
 from scratchgen.fit import fit
 from scratchgen.gradcheck import check_layer
@@ -271,6 +274,106 @@ def test_samples_are_bits_or_whole_numbers():
     bits, tokens = (MADE.example(Rng(0), n_values=n)[0].sample(200, Rng(1)) for n in (2, 5))
     assert bits.dtype == np.float32 and set(np.unique(bits)) == {0.0, 1.0}
     assert tokens.dtype == np.int64 and set(np.unique(tokens)) == {0, 1, 2, 3, 4}
+
+
+# ---- ending what was begun ----
+
+NATURAL = [settings for settings in KINDS if settings.get("order") != "agnostic"]
+
+
+@pytest.mark.parametrize("settings", NATURAL[1:])
+def test_what_is_drawn_after_a_beginning_comes_as_often_as_its_conditional_probability(settings):
+    model = random_model(scale=0.7, **settings)
+    everything, n = all_x(model), 10_000
+    log_p, begun = model.log_prob(everything), everything[len(everything) // 3]
+    code = model.n_values ** np.arange(model.n_features)[::-1]
+    for m in range(model.n_features + 1):
+        known = np.arange(model.n_features) < m
+        filled = model.complete(np.tile(begun, (n, 1)), known, Rng((m, 3), "float64"))
+        fits = (everything[:, :m] == begun[:m]).all(axis=1)
+        p = np.where(fits, np.exp(log_p - log_sum(log_p[fits])), 0)  # p(x) over all x that begin so
+        counts = np.bincount((filled @ code).astype(int), minlength=len(everything))
+        assert not counts[~fits].any()
+        likely = n * p > 10
+        chi_squared = ((counts - n * p)[likely] ** 2 / (n * p)[likely]).sum()
+        assert chi_squared < likely.sum() + 4 * math.sqrt(2 * likely.sum()) + 4
+        assert abs(counts[~likely].sum() / n - p[~likely].sum()) < 0.01
+
+
+@pytest.mark.parametrize("settings", NATURAL)
+def test_what_is_known_stays_and_what_stood_in_the_hole_has_no_say(settings):
+    model = random_model(scale=0.7, **settings)
+    x = Rng(5).integers(model.n_values, (60, model.n_features))
+    known = np.arange(model.n_features) < Rng(6).integers(model.n_features + 1, (60, 1))  # each row another beginning
+    filled = model.complete(x, known, Rng(1, "float64"))
+    np.testing.assert_array_equal(filled[known], x[known])
+    assert model.n_features == 1 or (filled != x).any()
+    other = np.where(known, x, -7.5 if model.n_values == 2 else 0)
+    np.testing.assert_array_equal(model.complete(other, known.astype(float), Rng(1, "float64")), filled)
+    with model.average.swapped():
+        alone = [model.drawn(x[:0], known[:0], 0, Rng(1, "float64")), model.sample_in(60, 0, Rng(1, "float64"))]
+    np.testing.assert_array_equal(model.complete(x, 0 * x, Rng(1, "float64")), alone[1])
+    np.testing.assert_array_equal(model.complete(x[:0], known[:0], Rng(1, "float64")), alone[0])
+    np.testing.assert_array_equal(model.complete(x, 0 * x[0] + 1, Rng(1)), x)
+
+
+@pytest.mark.parametrize("n_values", [2, 4])
+def test_temperature_divides_the_logits(n_values):
+    model, n = random_model(n_features=3, n_values=n_values), 20_000
+    x, known = np.ones((n, 3), dtype=int), np.array([1, 1, 0])
+    log_p = log_choices(model, x[:1], 0)[0, 2]
+    for temperature in (0.5, 2.0):
+        filled = model.complete(x, known, Rng(3, "float64"), temperature)[:, 2].astype(int)
+        share = np.bincount(filled, minlength=n_values) / n
+        np.testing.assert_allclose(share, np.exp(log_softmax(log_p / temperature)), atol=0.02)
+    assert (model.complete(x, known, Rng(3, "float64"), 1e-3)[:, 2] == log_p.argmax()).all()
+
+
+def test_only_a_beginning_can_be_ended():
+    model, x = random_model(n_features=4), np.zeros((2, 4))
+    for known in ([0, 1, 1, 1], [[1, 1, 0, 0], [1, 0, 1, 0]]):
+        with pytest.raises(ValueError, match="the known features must come first in every row"):
+            model.complete(x, np.array(known), Rng(0))
+    with pytest.raises(ValueError, match=r"x has shape \(2, 4\) and known \(3,\)"):
+        model.complete(x, np.ones(3), Rng(0))
+    with pytest.raises(ValueError, match="complete: x must be 0 or 1 everywhere"):
+        model.complete(x + 0.5, np.array([1, 0, 0, 0]), Rng(0))
+    with pytest.raises(ValueError, match="complete: temperature must be > 0, got 0"):
+        model.complete(x, np.array([1, 0, 0, 0]), Rng(0), 0)
+    with pytest.raises(UsageError, match="order=agnostic cannot complete: use order=natural"):
+        random_model(n_features=4, order="agnostic").complete(x, np.ones(4), Rng(0))
+
+
+def test_completion_is_by_the_averaged_weights():
+    model = MADE.example(Rng(0))[0]
+    model.average.average[...] = 0
+    filled = model.complete(np.ones((4000, 6), np.float32), np.arange(6) < 3, Rng(1))
+    assert filled.dtype == np.float32
+    np.testing.assert_allclose(filled.mean(axis=0), [1, 1, 1, 0.5, 0.5, 0.5], atol=0.03)
+
+
+@pytest.mark.parametrize("n_values", [2, 3])
+def test_a_device_completes_as_the_cpu_does_where_the_noise_is_the_same(n_values, monkeypatch):
+    monkeypatch.setitem(kernels.DEVICES, "simcupy", Runner())
+    found = []
+    for device in ("cpu", simcupy):
+        rng = Rng(3, device=device)
+        rng.generator = Rng(3).host  # the same numbers everywhere
+        model, x = MADE.example(rng, n_values=n_values)[0], np.ones((5, 6), np.float32 if n_values == 2 else int)
+        known = np.arange(6) < np.arange(5)[:, None]
+        found.append(model.complete(rng.array(x), rng.array(known), rng))
+    assert type(found[1]).__module__.startswith("simcupy") and found[0].dtype == found[1].dtype
+    np.testing.assert_array_equal(found[0], to_host(found[1]))
+
+
+def test_the_lower_half_of_a_digit_is_ended_to_suit_the_upper_one():
+    data = load("digits")
+    x, known = (data.x_train > 0.5).astype(np.float32), np.arange(64) < 32
+    model = MADE(n_features=64, hidden=(64,), batch=50, lr=3e-3, averaging=0.98).build(Rng(0))
+    fit(model, x, epochs=6, progress=False)
+    filled = model.complete(x[:400], known, Rng(1))
+    swapped = np.concatenate([filled[:, :32], np.roll(filled, 1, axis=0)[:, 32:]], axis=1)
+    assert model.log_prob(filled).mean() > model.log_prob(swapped).mean() + 2  # 3.5
 
 
 # ---- learning ----

@@ -5,8 +5,9 @@
 Germain et al. 2015. Every p(x) is such a product (the chain rule), so nothing is approximated: -log p(x) itself is the
 loss. But output d must not see x_d, nor what comes after it: masks on the weights see to that (masked.py).
 
-To know p(x) takes one pass; to draw an x takes up to D, as a feature must be there before the next is predicted. With
-order=agnostic one network learns several random orders, each under masks of its own, and p(x) is the mean of theirs.
+To know p(x) takes one pass; to draw an x takes up to D, as a feature must be there before the next is predicted. If the
+first ones are given, the rest is drawn from p(rest | first ones), exactly. With order=agnostic one network learns several
+random orders, each under masks of its own, and p(x) is the mean of theirs.
 """
 
 import math
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..activations import sigmoid
-from ..backend import UsageError, array_module
+from ..backend import UsageError, array_module, to_host
+from ..completion import with_hole
 from ..distributions import bernoulli_log_prob, binarize, categorical_log_prob
 from ..embeddings import Embedding
 from ..layers import log_sum_exp, one_hot
@@ -115,7 +117,7 @@ class MADE(Model):
             logits, back_network = self.network.forward((x, k), rng)
             return logits, lambda d_logits: back_network(d_logits, inputs=False)
         rows, back_embedding = self.embedding.forward(x.reshape(-1), rng)  # (B n_features, n_embed)
-        logits, back_network = self.network.forward((rows.reshape(len(x), -1), k), rng)
+        logits, back_network = self.network.forward((rows.reshape(len(x), self.n_features * self.n_embed), k), rng)
 
         def backward(d_logits):
             d_rows, _ = back_network(d_logits.reshape(logits.shape))
@@ -153,14 +155,17 @@ class MADE(Model):
 
         Raises ValueError for other x, save on a GPU, which would have to wait to see them.
         """
-        xp = array_module(x)
-        if xp.__name__ == "numpy" and not (self.tokens or ((x == 0) | (x == 1)).all()):
-            raise ValueError("log_prob: x must be 0 or 1 everywhere; binarize grey pixels first, as evaluate does")
-        if xp.__name__ == "numpy" and self.tokens and not (x == x.astype(int)).all():
-            raise ValueError("log_prob: x must be whole numbers everywhere")
-        x = x.astype(int if self.tokens else self.params.theta.dtype)
+        x, xp = self.checked("log_prob", x), array_module(x)
         with self.average.swapped():
             return xp.concatenate([self.log_mean(x[i : i + 1000]) for i in range(0, len(x), 1000)])  # to spare memory
+
+    def checked(self, method, x):
+        """x as zeros and ones or integers. Raises ValueError in the method's name where it is not, as log_prob says."""
+        if array_module(x).__name__ == "numpy" and not (self.tokens or ((x == 0) | (x == 1)).all()):
+            raise ValueError(f"{method}: x must be 0 or 1 everywhere; binarize grey pixels first, as evaluate does")
+        if array_module(x).__name__ == "numpy" and self.tokens and not (x == x.astype(int)).all():
+            raise ValueError(f"{method}: x must be whole numbers everywhere")
+        return x.astype(int if self.tokens else self.params.theta.dtype)
 
     def log_mean(self, x):
         """log p(x) (N,), the mean over the orders, by the weights as they are."""
@@ -184,22 +189,46 @@ class MADE(Model):
         return x[rng.permutation(n)]
 
     def sample_in(self, n, k, rng):
-        """n draws in the k-th order, by the weights as they are.
+        """n draws in the k-th order, by the weights as they are."""
+        x = rng.xp.zeros((n, self.n_features), dtype=int if self.tokens else rng.real)
+        return self.drawn(x, x != 0, k, rng)
+
+    def complete(self, x, known, rng, temperature=1.0):
+        """x (n, n_features), where known is 0 drawn from p(rest | known part). known (n, n_features) or (n_features,)
+
+        The draw is exact, so in each row known must be 1 up to some feature and 0 after it: features are predicted from
+        those before, and one behind a hole could have no say in what fills it. temperature: logits are divided by it; below
+        1 the probable becomes more so, and what is drawn does not follow p any more. Raises ValueError for another known or
+        order, if the shapes do not fit, and for x as in log_prob.
+        """
+        if self.order != "natural":
+            raise UsageError(f"a MADE with order={self.order} cannot complete: use order=natural")
+        if not temperature > 0:
+            raise ValueError(f"complete: temperature must be > 0, got {temperature}")
+        x, known = with_hole(x, known)
+        mask = to_host(known)  # on a GPU this waits, and no other filling would be one
+        if (mask[:, 1:] & ~mask[:, :-1]).any():
+            raise ValueError("complete: the known features must come first in every row, without a hole between them")
+        with self.average.swapped():
+            return self.drawn(self.checked("complete", x), known, 0, rng, temperature)
+
+    def drawn(self, x, known, k, rng, temperature=1.0):
+        """x (n, n_features) with what is not known drawn in the k-th order, by the weights as they are.
 
         The noise u comes first, and then x_d = [u_d < p(x_d = 1 | x_<d)] for all d at once, again and again: a pass settles
         the first feature of the order, the next one the second, ... as later features cannot change them. n_features passes
         settle all. Mostly many settle together, and once a pass changes nothing no other would (Song et al. 2021).
         """
-        xp, u = rng.xp, rng.uniform((n, self.n_features, *([self.n_values] if self.tokens else [])))
+        xp, given, u = rng.xp, x, rng.uniform((*x.shape, *([self.n_values] if self.tokens else [])))
         if self.tokens:  # Gumbel-max: see distributions.sample_categorical
             gumbel = -xp.log(-xp.log(1 - u) + 1e-30)
-        x = xp.zeros((n, self.n_features), dtype=int if self.tokens else rng.real)
         for _ in range(self.n_features):
-            before, logits = x, self.conditionals(x, k, None)[0]
+            before, logits = x, self.conditionals(x, k, None)[0] * (1 / temperature)
             if self.tokens:
                 x = (logits.reshape(gumbel.shape) + gumbel).argmax(axis=2)
             else:
                 x = (u < sigmoid(logits)).astype(rng.real)
+            x = xp.where(known, given, x)
             if xp.__name__ == "numpy" and (x == before).all():  # a GPU would have to wait to know
                 break
         return x
