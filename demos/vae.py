@@ -1,11 +1,12 @@
 """A variational autoencoder learns to write digits.
 
-It is trained on 1,400 small pictures of digits (or --data mnist). The figure shows digits it makes from noise, test digits
-with what it restores from their eight numbers of code, and -ELBO while it trains: a bound on -log p of the picture's
-random black-and-white versions, since grey pixels are taken for probabilities. Read scratchgen/models/vae.py.
+It is trained on 1,400 small pictures of digits (or --data mnist, fashion, a folder of any pictures, ...). The figure shows
+what it makes from noise, test pictures with what it restores from their eight numbers of code, and -ELBO while it trains: a
+bound on -log p of the picture's random black-and-white versions, since grey pixels are taken for probabilities. Read
+scratchgen/models/vae.py. (Rows V1, U6)
 """
 
-from common import pictures, run, train
+from common import picture_path, pictures, run, train
 
 from scratchgen.models.vae import VAE
 from scratchgen.plots import new_figure, save_figure, show_curves, show_images
@@ -23,14 +24,14 @@ def main(args):
     pairs = model.rng(0).zeros((8, 8, x.shape[1]))  # rows of test digits, and under each what its code restores
     pairs[0::2], pairs[1::2] = x.reshape(4, 8, -1), model.reconstruct(x).reshape(4, 8, -1)
     show_images(
-        axes[0, 1], pairs.reshape(64, -1), data.shape, 8, "rows in turn: test digits, restored from their codes"
+        axes[0, 1], pairs.reshape(64, -1), data.shape, 8, "rows in turn: test pictures, restored from their codes"
     )
     curves = {"training": "loss", "test": "test_negative_elbo"}
     epochs = [row["epoch"] for row in history]
     curves = {label: [row[name] for row in history] for label, name in curves.items()}
     show_curves(axes[0, 2], epochs, curves, "-ELBO", "epoch", "nats per picture")
     axes[0, 2].set_ylim(min(map(min, curves.values())) - 1, min(map(min, curves.values())) + 5)
-    save_figure(figure, args.out / "vae.png")
+    save_figure(figure, picture_path(args, "vae"))
 
 
 if __name__ == "__main__":
