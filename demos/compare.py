@@ -57,14 +57,14 @@ class Codes:
 
 
 class Trainer:
-    """Trains what it is given on one Data, and remembers how long each took, parts included."""
+    """Trains what it is given on one Data, and remembers how long each took, parts included. share: of the usual steps."""
 
-    def __init__(self, data, args):
-        self.data, self.args, self.small, self.seconds = data, args, is_small(data), {}
+    def __init__(self, data, args, share=1.0):
+        self.data, self.args, self.share, self.small, self.seconds = data, args, share, is_small(data), {}
         self.n_features = data.x_train.shape[1]
 
     def __call__(self, model, steps, data=None, parts=(), **options):
-        model, history = train(model, data or self.data, self.args, steps, x_test=None, **options)
+        model, history = train(model, data or self.data, self.args, self.share * steps, x_test=None, **options)
         self.seconds[model] = sum(row["seconds"] for row in history) + sum(self.seconds[part] for part in parts)
         return model
 

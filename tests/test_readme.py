@@ -1,6 +1,7 @@
 """What the README prints is what its code prints, and its files and commands exist."""
 
 import contextlib
+import importlib
 import io
 import pathlib
 import re
@@ -60,3 +61,32 @@ def test_the_table_of_all_families_is_the_one_that_its_demo_wrote():
 @pytest.mark.parametrize("line", re.findall(r"^python -m scratchgen (.*)$", README, flags=re.MULTILINE))
 def test_every_command_is_one(line):
     assert arguments().parse_args(line.split()).function
+
+
+INDEX = (ROOT / "demos" / "README.md").read_text(encoding="utf-8")
+READING = re.findall(r"^\| \**(\d+)\** \| (.*?) \| ([\d, ]+) \|", README, flags=re.MULTILINE)
+
+
+def test_the_reading_order_is_numbered_and_knows_how_long_files_are():
+    assert [int(number) for number, *_ in READING] == list(range(1, len(READING) + 1))
+    for _, files, lengths in READING:
+        paths = [ROOT / "scratchgen" / name for name in re.findall(r"`(.*?)`", files)]
+        parts = [sorted(path.glob("*.py")) if path.is_dir() else [path] for path in paths]
+        found = [sum(len(p.read_text(encoding="utf-8").splitlines()) for p in part) for part in parts]
+        told = [int(length) for length in lengths.split(",")]
+        assert told == pytest.approx(found, abs=15), f"{files}: now {found} lines"
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+\.py:[\w.]+)`", README))))
+def test_every_function_named_exists(name):
+    path, _, attributes = name.partition(".py:")
+    found = importlib.import_module("scratchgen." + path.replace("/", "."))
+    for attribute in attributes.split("."):
+        found = getattr(found, attribute)
+    assert callable(found)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+\.py::test_\w+)`", README + INDEX))))
+def test_every_test_named_exists(name):
+    file, _, test = name.partition("::")
+    assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
