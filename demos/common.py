@@ -55,11 +55,17 @@ def run(main, doc, data="digits", options=None):
         print(f"{time.perf_counter() - started:.0f} s")
 
 
-def pictures(args):
-    """The Data of --data, which must be pictures."""
+def pictures(args, least=1, grey=False, square=False):
+    """The Data of --data, which must be pictures, grey or square if so asked, with at least so many of them to test on."""
     data = load(args.data, args.seed)
-    if data.shape is None:
-        raise UsageError(f"--data {args.data}: this demo needs pictures, such as digits or mnist")
+    fits = (
+        data.shape is not None and not (grey and len(data.shape) == 3) and not (square and len({*data.shape[:2]}) == 2)
+    )
+    if not fits:
+        kind = "square " * square + "grey " * grey
+        raise UsageError(f"--data {args.data}: this demo needs {kind}pictures, such as digits or mnist")
+    if len(data.x_test) < least:
+        raise UsageError(f"--data {args.data}: this demo needs {least} test pictures, and there are {len(data.x_test)}")
     return data
 
 
@@ -74,7 +80,8 @@ def train(model, data, args, steps, falling=True, **options):
     falling: a model's rounds, over which its rates fall to 0, become the number of steps that this makes. options: see fit.
     """
     if model.batch:
-        model.batch = min(model.batch, len(data.x_train))
+        k = model.rows // model.batch
+        model.batch = max(1, min(model.batch, len(data.x_train) // k))
     steps_per_epoch = len(data.x_train) // (model.rows or len(data.x_train))
     epochs = args.epochs or math.ceil((steps / 20 if args.quick else steps) / steps_per_epoch)
     if falling and hasattr(model, "rounds"):
@@ -113,6 +120,13 @@ def sizes_for(data):
     """n_features, and for small pictures networks of half the default width."""
     small = {"hidden_G": (128, 256), "hidden_D": (256, 128)} if is_small(data) else {}
     return {"n_features": data.x_train.shape[1]} | small
+
+
+def enlarger_for(data):
+    """Settings of a Pix2Pix that enlarges coarse copies of half the side, or for larger pictures of a quarter."""
+    small = {"factor": 2, "hidden_G": (256, 256)} if is_small(data) else {"factor": 4}
+    settings = {"n_features": data.x_train.shape[1], "condition": "low_resolution", "error": "squares", "lr_G": 1e-3}
+    return settings | small
 
 
 def codes_for(data):

@@ -18,7 +18,7 @@ Read scratchgen/completion.py; complete in models/gan.py, models/vae.py and mode
 import numpy as np
 from common import is_small, picture_path, pictures, run, sizes_for, spread, train
 
-from scratchgen.backend import UsageError, to_host
+from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import psnr, sharpness
 from scratchgen.models.ddpm import DDPM
@@ -76,8 +76,8 @@ def measured(name, filled, x, labels, hole, shape, judge):
     single = float(np.mean([psnr(one[:, hole], x[:, hole]) for one in filled]))
     mean = psnr(filled.mean(axis=0)[:, hole], x[:, hole])
     differ = np.array([spread(several) for several in filled.swapaxes(0, 1)]) if m > 1 else None
-    read = to_host(judge.classifier.predict(**judge.classifier.on_device(x=together))) == np.tile(labels, m)
-    sharp = sharpness(together, shape) / sharpness(x, shape)
+    read = judge.read(together) == np.tile(labels, m)
+    sharp = sharpness(together, shape) / max(sharpness(x, shape), 1e-9)
     several = f", of the mean of {m} {mean:.2f}; two fillings of a hole {differ.mean():.2f} apart" if m > 1 else ""
     print(
         f"{name}: PSNR in the hole {single:.2f} dB{several}; {sharp:.2f} as sharp as real ones; "
@@ -87,15 +87,14 @@ def measured(name, filled, x, labels, hole, shape, judge):
 
 
 def main(args):
-    data = pictures(args)
-    if len(data.shape) == 3:
-        raise UsageError(f"--data {args.data}: this demo draws grey pictures, such as digits or mnist")
+    data = pictures(args, grey=True)
     judge, models = FrechetJudge(data), trained(data, args)
     shape, hole = data.shape, np.zeros(data.shape, bool)
     hole[HOLES[args.hole](*shape)] = True
     hole = hole.ravel()  # (D,)
     n, m, few = (20, 6, {"n_steps": 10}) if args.quick else (100, 8, {})
     chosen = np.random.default_rng(args.seed).permutation(len(data.x_test))[:n]  # MNIST's are in order of difficulty
+    n = len(chosen)
     x, labels = data.x_test[chosen], data.labels_test[chosen]
 
     baselines = {"mean picture": data.x_train.mean(axis=0), "most alike": most_alike(x, hole, data.x_train)}

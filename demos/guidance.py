@@ -40,7 +40,7 @@ def main(args):
     for w in W:
         rng = model.rng((args.seed, 0, 2))
         x = to_host(model.generate(len(asked), rng, rng.array(asked), guidance=w))
-        right = to_host(judge.classifier.predict(**judge.classifier.on_device(x=x))) == asked
+        right = judge.read(x) == asked
         varieties = [spread(x[asked == k][:200]) / real[k] for k in range(n_classes)]
         found = np.mean([judge.distance(part) for part in np.split(x, n_draws)]), right.mean(), np.mean(varieties)
         for values, value in zip(columns.values(), found):

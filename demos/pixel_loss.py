@@ -14,7 +14,7 @@ from common import nearest, pictures, run, train
 
 from scratchgen.backend import UsageError, to_host
 from scratchgen.models.gan import GAN
-from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure, show_images
+from scratchgen.plots import BLUE, GREY, INK, RED, name_columns, new_figure, save_figure, show_images
 
 ERROR = 1.0  # one pixel turned from white to black
 STEPS = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
@@ -79,9 +79,7 @@ def main(args):
     left, middle, right = axes[0]
     sheet = np.stack([part[:5] for part in made.values()], axis=1).reshape(-1, x.shape[1])
     show_images(left, sheet, data.shape, len(made), "squared error 1 for all but the first")
-    width = left.images[0].get_array().shape[1] / len(made)
-    left.set_xticks([(i + 0.5) * width for i in range(len(made))], [n.replace(" ", "\n") for n in made], fontsize=8)
-    left.tick_params(length=0)
+    name_columns(left, [n.replace(" ", "\n") for n in made])
     means = [(logits[name] - logits["the digit"]).mean() for name in CHANGES]
     middle.barh(list(CHANGES), means, color=[BLUE] * 3 + [RED] * 3)
     middle.axvline(0, color=INK, linewidth=0.8)

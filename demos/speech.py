@@ -21,7 +21,7 @@ from common import nearest, run, spread, train
 from scratchgen.backend import to_host
 from scratchgen.checkpoint import written_whole
 from scratchgen.data.vowels import FORMANTS, RATE, SIZE, WORDS, play, vowels
-from scratchgen.metrics.formants import formants
+from scratchgen.metrics.formants import EMPHASIS, formants
 from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, GREY, INK, PAPER, RED, new_figure, save_figure
 
@@ -67,7 +67,7 @@ def save_sound(sound, path):
 
 def spectrogram(sound, window=80, hop=20, n=256):
     """Decibels below the loudest (n / 2 + 1, moments) of a sound (T,): windows of 10 ms, too short to part the harmonics."""
-    sound = np.concatenate([[0], sound[1:] - 0.97 * sound[:-1]])
+    sound = np.concatenate([[0], sound[1:] - EMPHASIS * sound[:-1]])
     windows = np.lib.stride_tricks.sliding_window_view(sound, window)[::hop] * np.hanning(window)
     power = np.abs(np.fft.rfft(windows, n, axis=1)).T ** 2
     return 10 * np.log10(power / power.max() + 1e-9)

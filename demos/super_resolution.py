@@ -11,13 +11,13 @@ Read scratchgen/models/pix2pix.py, scratchgen/metrics/image.py. (Row U2; Ledig e
 import time
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, train
+from common import enlarger_for, is_small, picture_path, pictures, run, train
 
 from scratchgen.backend import UsageError, to_host
 from scratchgen.metrics.frechet import FrechetJudge
-from scratchgen.metrics.image import psnr, sharpness, ssim
+from scratchgen.metrics.image import WINDOW, psnr, sharpness, ssim
 from scratchgen.models.pix2pix import Pix2Pix, enlarged
-from scratchgen.plots import new_figure, save_figure, show_images
+from scratchgen.plots import name_columns, new_figure, save_figure, show_images
 
 SHOWN, OF = 4, 100
 
@@ -31,21 +31,14 @@ def bicubic(images, side):
 
 
 def main(args):
-    data = pictures(args)
-    if data.shape != data.shape[:1] * 2:
-        raise UsageError(f"--data {args.data}: this demo needs square grey pictures")
-    small, x = is_small(data), data.x_test
+    data = pictures(args, SHOWN, grey=True, square=True)
+    small, x, settings = is_small(data), data.x_test, enlarger_for(data)
+    if data.shape[0] % settings["factor"] or data.shape[0] < WINDOW:
+        factor = settings["factor"]
+        raise UsageError(f"--data {args.data}: this demo needs sides of {WINDOW} pixels or more that {factor} divides")
     judge = FrechetJudge(data)
-    settings = {
-        "condition": "low_resolution",
-        "error": "squares",
-        "n_features": x.shape[1],
-        "factor": 2 if small else 4,
-    }
-    if small:
-        settings["hidden_G"] = (256, 256)
-    by_squares = Pix2Pix(**settings, adversarial=0.0, lr_G=1e-3, beta1=0.9)
-    adversarial = Pix2Pix(**settings, adversarial=6.0 if small else 30.0, r1=0.1, lr_G=1e-3)
+    by_squares = Pix2Pix(**settings, adversarial=0.0, beta1=0.9)
+    adversarial = Pix2Pix(**settings, adversarial=6.0 if small else 30.0, r1=0.1)
     c = by_squares.conditions(x)
     small_images = c.reshape(len(x), by_squares.side // by_squares.factor, -1)
     made = {
@@ -71,10 +64,7 @@ def main(args):
     sheet = np.stack([x_hat[shown] for x_hat in made.values()], axis=1).reshape(-1, x.shape[1])
     axis = axes[0, 0]
     show_images(axis, sheet, data.shape, len(made), pixels=84)
-    width = axis.images[0].get_array().shape[1] / len(made)
-    places = [(i + 0.5) * width for i in range(len(made))]
-    axis.set_xticks(places, [f"{name}\n{numbers}" for name, numbers in zip(made, words)], fontsize=8)
-    axis.tick_params(length=0)
+    name_columns(axis, [f"{name}\n{numbers}" for name, numbers in zip(made, words)])
     save_figure(figure, picture_path(args, "super_resolution"))
 
 

@@ -21,7 +21,7 @@ import textwrap
 import numpy as np
 from common import run, train
 
-from scratchgen.backend import to_host
+from scratchgen.backend import UsageError, to_host
 from scratchgen.data import Data
 from scratchgen.data.text import Alphabet, load_text, split, windows
 from scratchgen.layers import log_softmax
@@ -183,6 +183,8 @@ def show_text(axis, blocks, vocabulary):
 def main(args):
     text = load_text()
     alphabet = Alphabet(text)
+    if args.prompt == "":
+        raise UsageError("--prompt: an empty opening: write some characters")
     openings = OPENINGS + ([args.prompt.lower()] if args.prompt else [])
     for opening in openings:
         alphabet.encode(opening)  # complains of strange characters now, before the training
@@ -238,4 +240,8 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, options=lambda parser: parser.add_argument("--prompt", help="an opening to be ended too"))
+    run(
+        main,
+        __doc__,
+        options=lambda parser: parser.add_argument("--prompt", help="an opening to end, in lower case"),
+    )

@@ -1,10 +1,10 @@
-"""The tour: every family of generative models trained in three minutes, on one page.
+"""The tour: every family of generative models trained in two minutes, on one page.
 
 It trains each family on the bundled digits (--data mnist: the real thing, an hour or two) and three of them on toys in the
 plane, and says of each in a line what it is, how long it trained, how good what it makes is, and which file to read. The
 page is tour.png; each panel is also a picture of its own, in the folder tour. The Fréchet distance is that of samples to
-training pictures, in a classifier's features, beside that of as many real test pictures. Everything trains for about half as
-long as in compare.py, whose table is the one to compare models by. What fails is named at the end, and the rest goes on.
+training pictures, in a classifier's features, beside that of as many real test pictures. Most models train for half as long
+as in compare.py, where the table is to compare them by. What fails is named at the end, and the rest goes on.
 """
 
 import math
@@ -14,7 +14,7 @@ import time
 from functools import partial
 
 import numpy as np
-from common import black_and_white, is_small, picture_path, pictures, run, train
+from common import black_and_white, enlarger_for, is_small, picture_path, pictures, run, train
 from compare import Trainer, families
 from diffusion_2d import SETTINGS
 from mode_collapse import SCALE, WIDE
@@ -39,14 +39,14 @@ SAYS = {
     "RBM": "an energy, and chains that seek low ones",
     "DBN": "an RBM on the hidden units of another",
     "GSN": "damage, restore, and again: a chain",
-    "MADE": "each pixel given those before: log p exact",
-    "autoencoder": "squeezed and restored, rows in turn",
+    "MADE": "each pixel given those before it",
+    "autoencoder": "rows in turn: test digits, restored",
     "VAE": "codes with noise, a bound on log p",
     "IWAE, 5 z": "the VAE, by a tighter bound",
     "GAN": "two networks against each other",
     "WGAN-GP": "a critic of bounded slope for a judge",
-    "conditional GAN": "digits on demand: 0 to 4, 5 to 9, in turn",
-    "VQ-VAE and MADE": "codes of whole numbers, and their grammar",
+    "conditional GAN": "digits on demand: 0 to 9, in turn",
+    "VQ-VAE and MADE": "whole numbers for codes, their grammar",
     "VQ-GAN and MADE": "and a discriminator against their blur",
     "DDPM": "from noise, a little less at each step",
     "latent diffusion": "the same, on a VQ-VAE's features",
@@ -72,12 +72,13 @@ class Tour:
     """The stops of the tour: what is trained at each, and how what it makes is measured and drawn."""
 
     def __init__(self, args):
-        self.args, self.data = args, pictures(args)
+        self.args, self.data = args, pictures(args, 30)
+        self.enlarger = enlarger_for(self.data)
         self.grey, self.black_and_white = Pictures(self.data, args), Pictures(black_and_white(self.data), args)
 
     def tile(self, x):
-        """How to draw 25 pictures x on an axis."""
-        return lambda axis: show_images(axis, x[:25], self.data.shape, 5, pixels=40)
+        """How to draw 30 pictures x on an axis."""
+        return lambda axis: show_images(axis, x[:30], self.data.shape, 5, pixels=40)
 
     def stops(self):
         """{name: (what it is, its file, a function that trains it: (seconds, its measure, how to draw it on an axis))}"""
@@ -86,9 +87,11 @@ class Tour:
             source = self.black_and_white if name in BLACK_AND_WHITE else self.grey
             file, make = families(source.trainer)[name]
             found[name] = says, file, partial(self.pictures, name, source, make)
-        found["pix2pix"] = "a coarse copy, enlarged, the original", "pix2pix", self.enlarged
-        found["mixture, moons"] = "sixteen bells along two moons", "gmm", self.mixture
-        found["GAN, ring"] = "eight modes, and all are hit", "gan", self.ring
+        h, w, *colours = self.data.shape
+        if h == w and not colours and h % self.enlarger["factor"] == 0:
+            found["pix2pix"] = "rows in turn: coarse, enlarged, real", "pix2pix", self.enlarged
+        found["mixture, moons"] = "sixteen bells (blue) along two moons", "gmm", self.mixture
+        found["GAN, ring"] = "noise onto a ring of eight modes", "gan", self.ring
         found["DDPM, swiss roll"] = "noise rolls itself up", "ddpm", self.swiss_roll
         return found
 
@@ -103,19 +106,12 @@ class Tour:
         x = np.clip(to_host(model.sample(2 * source.n, rng)), 0, 1)
         measure = source.distance(x)
         if name == "conditional GAN":
-            x = to_host(model.generate(rng.array(np.arange(25) % model.n_classes), rng))
+            x = to_host(model.generate(rng.array(np.arange(30) % model.n_classes), rng))
         return seconds, measure, self.tile(x)
 
     def enlarged(self):
         small = is_small(self.data)
-        settings = {
-            "condition": "low_resolution",
-            "error": "squares",
-            "factor": 2 if small else 4,
-            "r1": 0.1,
-            "lr_G": 1e-3,
-        }
-        model = Pix2Pix(n_features=self.data.x_train.shape[1], **settings, adversarial=6.0 if small else 30.0)
+        model = Pix2Pix(**self.enlarger, adversarial=6.0 if small else 30.0, r1=0.1)
         model = self.grey.trainer(model, 2_000 if small else 4_000)
         x = self.data.x_test
         c = model.conditions(model.rng(0).array(x))
@@ -158,7 +154,7 @@ class Tour:
         seconds, x, draw, _ = self.points(DDPM(**SETTINGS), data, 3_000)
         return (
             seconds,
-            f"{ToyJudge(data, len(x), self.args.seed).over_floor([x]):.2f} times real points' distance",
+            f"{ToyJudge(data, len(x), self.args.seed).over_floor([x]):.2f} × the distance of real points",
             draw,
         )
 
@@ -169,20 +165,20 @@ def main(args):
     bar = tqdm(stops.items(), unit="model", dynamic_ncols=True, disable=None)  # None: only on a terminal
     for i, (name, (says, file, visit)) in enumerate(bar, 1):
         bar.set_description(name)
+        if bar.disable:
+            print(f"training {name}", file=sys.stderr)
         try:
             seconds, measure, draw = visit()
         except Exception as error:  # whatever is wrong with one model, the others are still worth seeing
             failed.append(name)
             seconds, measure, draw = 0.0, f"FAILED: {type(error).__name__}: {error}", None
-        line = (
-            f"{i:>2} of {len(stops)}  {name:<17} {says:<41} {seconds:5.1f} s  {measure:<43} scratchgen/models/{file}.py"
-        )
+        line = f"{i:>2} of {len(stops)}  {name:<17} {says:<40} {seconds:5.1f} s  {measure:<43} models/{file}.py"
         bar.write(line, file=sys.stdout)
         sys.stdout.flush()
         panels[name] = says, measure, draw
     print(f"{len(stops) - len(failed)} of {len(stops)} models in {time.perf_counter() - started:.0f} s")
 
-    real = {"test digits": ("real ones, to compare with", "", tour.tile(tour.data.x_test))}
+    real = {"test pictures": ("real ones, to compare with", "", tour.tile(tour.data.x_test))}
     panels = real | panels
     n_rows = math.ceil(len(panels) / COLUMNS)
     figure, axes = new_figure(2.7 * COLUMNS, 3.1 * n_rows, n_rows, COLUMNS)

@@ -6,8 +6,8 @@ three, below the three of the first hundred that the error alone gets most wrong
 sharpness, Fréchet distance to real digits, and how many a classifier still reads as the digit that the outline came from.
 The last column, "again", is another draw of dropout, the only noise there is: it gives little variety.
 
---input FILE: a picture of an outline, hand-drawn, dark on light or light on dark, of any size; what both make of it goes to
-a picture of its own. Draw the outline of a digit, not its stroke, and use --data mnist: 8×8 pixels hold no drawing.
+--input FILE: a picture of an outline, hand-drawn, dark on light or light on dark, of any size; what all three make of it
+goes to a picture of its own. Draw the outline of a digit, not its stroke, and use --data mnist: 8×8 pixels hold no drawing.
 Read scratchgen/models/pix2pix.py. (Row U3; Isola et al. 2017)
 """
 
@@ -22,7 +22,7 @@ from scratchgen.data.files import read_picture
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import sharpness
 from scratchgen.models.pix2pix import Pix2Pix
-from scratchgen.plots import new_figure, save_figure, show_images
+from scratchgen.plots import name_columns, new_figure, save_figure, show_images
 
 STEPS = (0, 50, 200, 1000)  # the strip's moments, and the end
 OF, SHOWN = 100, 3  # pictures to choose from, and rows of each kind
@@ -54,6 +54,8 @@ def read_drawing(path, outlines):
     side = int(np.sqrt(outlines.shape[1]))
     images = outlines.reshape(-1, side, side)
     extents = [[np.ptp(np.flatnonzero(image.any(axis=axis))) + 1 for axis in (0, 1)] for image in images if image.any()]
+    if not extents:
+        raise UsageError("--data: none of its pictures has an outline to take the size from")
     longest = np.median(np.max(extents, axis=1))
     h, w = (max(1, round(n * longest / max(cut.shape))) for n in cut.shape)
     line = np.asarray(Image.fromarray(cut.astype(np.float32)).resize((w, h), Image.Resampling.BOX))
@@ -81,16 +83,12 @@ def show_columns(axis, columns, shape, names, title="", words=""):
     """Pictures column by column, each of (N, D), their names below."""
     sheet = np.stack(columns, axis=1).reshape(-1, columns[0].shape[1])
     show_images(axis, sheet, shape, len(columns), title)
-    width = axis.images[0].get_array().shape[1] / len(columns)
-    axis.set_xticks([(i + 0.5) * width for i in range(len(columns))], names, fontsize=8)
-    axis.tick_params(length=0)
+    name_columns(axis, names)
     axis.set_xlabel(words, fontsize=8)
 
 
 def main(args):
-    data = pictures(args)
-    if data.shape != data.shape[:1] * 2:
-        raise UsageError(f"--data {args.data}: this demo needs square grey pictures")
+    data = pictures(args, 2 * SHOWN, grey=True, square=True)
     small, x = is_small(data), data.x_test
     settings = {"n_features": x.shape[1], "dropout": 0.2, "lr_G": 1e-3} | ({"hidden_G": (256, 256)} if small else {})
     settings_D = {"adversarial": 10.0, "r1": 0.1, "lam": 1.0}
@@ -104,7 +102,7 @@ def main(args):
     judge = FrechetJudge(data)
 
     def words(x_hat):
-        right = to_host(judge.classifier.predict(**judge.classifier.on_device(x=x_hat))) == data.labels_test
+        right = judge.read(x_hat) == data.labels_test
         return (
             f"error {np.abs(x_hat - x).mean():.4f} a pixel, sharpness {sharpness(x_hat, data.shape):.3f}\n"
             f"Fréchet distance {judge.distance(x_hat):.2f}, read right {right.mean():.1%}"

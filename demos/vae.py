@@ -13,7 +13,7 @@ from scratchgen.plots import new_figure, save_figure, show_curves, show_images
 
 
 def main(args):
-    data = pictures(args)
+    data = pictures(args, 32)
     model = VAE(n_features=data.x_train.shape[1], hidden=(512, 256), n_latent=8, batch=50)
     model, history = train(model, data, args, steps=10_000, falling=False)
     print(", ".join(f"{name} {value:.2f}" for name, value in history[-1].items() if name.startswith("test_")))

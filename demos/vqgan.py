@@ -32,12 +32,11 @@ def main(args):
         restored[name] = to_host(model.reconstruct(model.rng(0).array(x)))
         print(f"{name}: {model.bits:.0f} bits a picture, {sum(row['seconds'] for row in history):.0f} s")
     for name, x_hat in restored.items():
-        labels = judge.classifier.predict(**judge.classifier.on_device(x=x_hat))
         measured[name] = {
             "sharpness": sharpness(x_hat, data.shape),
             "Fréchet distance (squared)": judge.distance(x_hat),
             "squared error per pixel": float(((x_hat - x) ** 2).mean()),
-            "read as another digit": float((to_host(labels) != data.labels_test).mean()),
+            "read as another digit": float((judge.read(x_hat) != data.labels_test).mean()),
         }
         print(f"{name:<12}" + ", ".join(f"{what} {value:.4f}" for what, value in measured[name].items()))
 

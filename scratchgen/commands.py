@@ -98,6 +98,9 @@ def train(args):
             raise UsageError(f"{out}: already holds a run; go on with --resume, or choose another folder")
         settings |= {field.name: train_inside(field, args) for field in inside}
     model = model_class(**settings).build(Rng(seed, device=device))
+    side = getattr(model, "side", None)
+    if side and data.shape not in (None, (side, side)):
+        raise UsageError(f"--data {name}: a {args.model} takes square grey pictures, and these have shape {data.shape}")
     model.check_data(data.x_train, data.labels_train)  # before a classifier is trained for the measures
     measure = sample_metrics(data, device) if model.judged_by_samples else None
     history = fit(

@@ -14,10 +14,11 @@ A GAN's G has no encoder, so its code is found by gradient descent through it (Y
 With z ~ N(0, I) and known pixels x ~ N(G(z), c) the first two are -2c log p(x, z) but for a constant: the code that is most
 probable, given what is known. Without c ‖z‖² the code goes where G was never trained; Yeh et al. cut it to [-1, 1] instead,
 as their codes are uniform there. The third is the paper's prior loss, in the form that does not fade (losses.loss_G): D must
-take the picture for real. The paper measures the first by |G(z) - x|, which has no such meaning, and more near the hole.
+take the picture for real. The paper measures the first by |G(z) - x|, a Laplace law's, and weighs it
+more near the hole.
 """
 
-from .backend import array_module
+from .backend import UsageError, array_module
 from .embeddings import Embedding
 from .kernels import bernoulli, square
 from .layer import Layer
@@ -76,6 +77,8 @@ def by_codes(generator, discriminator, n_latent, x, known, rng, n_steps, n_start
 
     n_steps of Adam, whose rate falls from lr to 0. z alone moves: G and D are run backwards with learn=False.
     """
+    if n_starts < 1:
+        raise UsageError(f"n_starts must be >= 1, got {n_starts}")
     xp = array_module(x)
     n = len(x)
     targets = xp.concatenate(n_starts * [x]), xp.concatenate(n_starts * [known]).astype(x.dtype)  # (n_starts n, D)
@@ -89,4 +92,4 @@ def by_codes(generator, discriminator, n_latent, x, known, rng, n_steps, n_start
         codes.dW += backward(ones, learn=False)
         adam.step()
     best = loss(codes.W).reshape(n_starts, n).argmin(axis=0)
-    return generator(codes.W).reshape(n_starts, n, -1)[best, xp.arange(n)]
+    return generator(codes.W).reshape(n_starts, n, x.shape[1])[best, xp.arange(n)]

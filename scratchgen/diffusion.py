@@ -110,11 +110,10 @@ def inpaint(denoise, x, x_0, known, alpha_bar, rng, n_steps, repeats=10):
         x_t ~ q(x_t|x_s) = N(√(ᾱ_t/ᾱ_s) x_s, (1 - ᾱ_t/ᾱ_s) I),      and down again, until x_s has been drawn `repeats` times
 
     (its line 5 has 1 - ᾱ where the root is meant). The hole is drawn beside known pixels as they were at t, and these then
-    get new noise: drawn once, it has heeded pixels that it no longer has beside it. Repeats let the two come to fit. Of two
-    numbers of correlation 0.8, the first known to be 1.5, the second has mean 1.2 and standard deviation 0.6; in 1,000 jumps
-    it comes to 0.75 and 0.70 drawn once, to 1.15 and 0.60 drawn ten times. Ten times in 50 jumps give 1.15 and 0.53, as a
-    long jump lacks variance, and repeats add that up. The weights of modes far apart stay wrong: they are settled early,
-    when the hole sees the known pixels through noise alone.
+    get new noise: drawn once, it has heeded pixels that it no longer has beside it. Repeats, here of the last jump too, let
+    the two come to fit. Of two numbers of correlation 0.8, the first known to be 1.5, the second has mean 1.2 and standard
+    deviation 0.6; in 1,000 jumps it comes to 0.75 and 0.70 drawn once, to 1.15 and 0.60 drawn ten times. The weights of
+    modes far apart stay wrong: they are settled early, when the hole sees the known pixels through noise alone.
     """
     if repeats < 1:
         raise UsageError(f"repeats must be >= 1, got {repeats}")

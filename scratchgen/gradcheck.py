@@ -138,6 +138,10 @@ class _Trial:
         w = self.d_outputs(outputs)
         try:
             dx = backward(tuple(w) if isinstance(y, tuple) else w[0], learn=learn, inputs=inputs)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise _Broken("backward must take (dy, learn=True, inputs=True)") from error
         except ValueError as error:  # mostly shapes that do not fit, such as a sum over the batch left out
             line = traceback.extract_tb(error.__traceback__)[-1]
             raise _Broken(f"backward failed in line {line.lineno} of {line.filename}: {error}") from error

@@ -99,6 +99,13 @@ def show_images(axis, images, shape, columns, title="", rows=(), pixels=56):
         spine.set_visible(False)
 
 
+def name_columns(axis, names):
+    """Write a name under each column of the pictures that show_images has drawn on an axis."""
+    width = axis.images[0].get_array().shape[1] / len(names)
+    axis.set_xticks([(i + 0.5) * width for i in range(len(names))], names, fontsize=8)
+    axis.tick_params(length=0)
+
+
 def show_points(axis, x, labels=None, title="", size=4):
     """Draw points (N, 2) on an axis, coloured by label with a legend, or a histogram of (N, 1)."""
     x = to_host(x)

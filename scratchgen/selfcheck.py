@@ -89,6 +89,8 @@ def _layers():
 
 
 def _check_layer(layer_class, seed):
+    if not hasattr(layer_class, "example"):
+        raise TypeError("a layer of this package needs a classmethod example(rng) -> (layer, input)")
     return check_layer(*layer_class.example(Rng((seed, 1), "float64")), seed=seed)
 
 

@@ -337,6 +337,10 @@ def test_a_ddpm_completes_with_labels_and_by_averaged_weights():
     assert (filled[0] != filled[1]).any()
     with pytest.raises(ValueError, match=r"x has shape \(4, 6\) and labels \(3,\)"):
         complete(model, x, KNOWN, labels=np.zeros(3, int))
+    labels = np.zeros(4, int)
+    plain = complete(model, x, KNOWN, labels=labels)
+    model.guidance = 3.0
+    assert (complete(model, x, KNOWN, labels=labels) != plain).any()
     model.average.average[...] = 0
     assert (complete(model, x, KNOWN)[:, KNOWN == 0] == 0.5).all()
 

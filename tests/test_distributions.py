@@ -19,11 +19,13 @@ from scratchgen.distributions import (
     diagonal_gaussian_log_prob,
     gaussian_head,
     gaussian_log_prob,
+    gaussian_posterior,
     reparameterize,
     sample_bernoulli,
     sample_categorical,
     sample_gaussian,
 )
+from scratchgen.losses import kl_standard_normal
 
 F64 = "float64"
 SEEDS = st.integers(0, 2**32 - 1)
@@ -196,6 +198,21 @@ def test_gaussian_head_cuts_in_two_and_bounds_the_variance():
     np.testing.assert_array_equal(dh, [[5, 5, 0, 7], [5, 5, 7, 0]])  # no gradient beyond the bound
     z, _ = reparameterize(mu.astype("float32"), log_var.astype("float32"), Rng(0))
     assert np.isfinite(z).all() and np.isfinite(np.exp(log_var.astype("float32"))).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_posterior_is_a_head_a_sample_and_a_kl(seed):
+    """In one pass what a VAE needs of its encoder's output, forwards and backwards."""
+    rng = Rng(seed, "float64")
+    h, dz, d_kl = 3 * rng.normal((4, 6)), rng.normal((4, 3)), 0.7
+    (z, kl), back = gaussian_posterior(h, Rng(1, "float64"))
+    (mu, log_var), back_head = gaussian_head(h)
+    z_alone, back_z = reparameterize(mu, log_var, Rng(1, "float64"))
+    kl_alone, *d_parts = kl_standard_normal(mu, log_var)
+    np.testing.assert_allclose(z, z_alone, rtol=1e-12)
+    assert kl == pytest.approx(kl_alone, rel=1e-12)
+    d_head = tuple(d + d_kl * d_part for d, d_part in zip(back_z(dz), d_parts))
+    np.testing.assert_allclose(back((dz, d_kl)), back_head(d_head), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4,), (2, 3, 4)])

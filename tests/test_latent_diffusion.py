@@ -47,6 +47,7 @@ def test_what_is_diffused_are_standardised_features():
     x_0 = model.scaler(model.encode(x))
     np.testing.assert_allclose(x_0.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(x_0.std(axis=0), 1, atol=1e-3)
+    assert not np.allclose(model.encode(x), model.vqvae.quantise(z))
 
 
 def test_samples_are_pictures_of_codes():

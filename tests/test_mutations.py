@@ -294,6 +294,7 @@ def test_batch_norm_without_the_paths_through_its_moments_is_caught(keep):
     assert not report
     assert (report.name, report.parameter) == ("ConstantMoments (learning)", "input.x0")
     assert check_layer(ConstantMoments(4, True, True), (6, 4)), "with both paths the copy is right"
+    assert check_layer(BatchNorm(4), (6, 4)), "and so is the library's"
 
 
 # The first things anyone gets wrong in y = x W + b.

@@ -47,10 +47,9 @@ def test_one_letter_cannot_be_the_log_variance_and_the_log_deviation():
 def test_m_squared_weighs_the_code_and_no_weight():
     """week10: "m² in the reconstruction loss is L2 regularisation"."""
     model = VAE(n_features=3, hidden=(), n_latent=2, batch=4).build(Rng(0, "float64"))
-    model.decoder.layers[0].W[...] *= 10  # what L2 regularisation would charge for
     x = Rng(1, "float64").uniform((4, 3))
     before = model.loss(x, Rng(2, "float64"))["kl"]
-    model.decoder.layers[0].W[...] *= 10
+    model.decoder.layers[0].W[...] *= 10  # what L2 regularisation would charge for
     assert model.loss(x, Rng(2, "float64"))["kl"] == before
     mu, log_var = model.encode(x)
     np.testing.assert_allclose(kl_standard_normal(mu, log_var)[1], mu / 4)  # ∂KL/∂m, a mean over 4 examples

@@ -1,5 +1,6 @@
 """What the README prints is what its code prints, and its files and commands exist."""
 
+import ast
 import contextlib
 import importlib
 import io
@@ -42,6 +43,15 @@ def test_the_mistake_in_it_is_reported_as_the_readme_shows():
     assert printed(wrong) in SHOWN
 
 
+def test_it_learns_in_a_network_as_the_readme_shows():
+    network = next(code for code in PYTHON if "sin(3 * x)" in code)
+    steps = printed(SQUAREPLUS + network).removeprefix(printed(SQUAREPLUS))
+    numbers = re.compile(r"\d\.\d{4}")  # another processor rounds otherwise
+    assert numbers.sub("loss", steps) in [numbers.sub("loss", shown) for shown in SHOWN]
+    first, _, last = map(float, numbers.findall(steps))
+    assert first > 1 and last < 0.1
+
+
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:models/)?\w+\.py)`", README))))
 def test_every_file_named_exists(name):
     assert (ROOT / "scratchgen" / name).exists()
@@ -75,6 +85,19 @@ def test_the_reading_order_is_numbered_and_knows_how_long_files_are():
         found = [sum(len(p.read_text(encoding="utf-8").splitlines()) for p in part) for part in parts]
         told = [int(length) for length in lengths.split(",")]
         assert told == pytest.approx(found, abs=15), f"{files}: now {found} lines"
+
+
+def test_imports_run_downwards_through_the_reading_order():
+    order = [name.removesuffix(".py").rstrip("/") for _, files, _ in READING for name in re.findall(r"`(.*?)`", files)]
+    for place, name in enumerate(order):
+        path = ROOT / "scratchgen" / name
+        for file in path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
+            package = ["scratchgen", *pathlib.Path(name).parts][: None if path.is_dir() else -1]
+            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    found = [*package[: len(package) + 1 - node.level], *(node.module or "").split(".")][1:]
+                    later = [other for other in order[place + 1 :] if found == other.split("/")[: len(found)] != []]
+                    assert not later or found == ["models"], f"{file.name} imports {later}, which come after it"
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+\.py:[\w.]+)`", README))))

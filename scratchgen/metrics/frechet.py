@@ -94,8 +94,12 @@ class FrechetJudge:
 
     def classes(self, x):
         """The fraction of pictures x (N, D) that the classifier puts into each class, (n_classes,), of sum 1."""
-        labels = to_host(self.classifier.predict(**self.classifier.on_device(x=x)))
+        labels = self.read(x)
         return np.bincount(labels, minlength=self.classifier.n_classes) / len(labels)
+
+    def read(self, x):
+        """The class that the classifier takes each picture of x (N, D) for, (N,), on the host."""
+        return to_host(self.classifier.predict(**self.classifier.on_device(x=x)))
 
 
 def accuracy(classifier, data):

@@ -226,8 +226,9 @@ class DDPM(Model):
     def complete(self, x, known, rng, labels=None, n_steps=20, repeats=10):
         """x (n, n_features), where known is 0 filled by diffusion.inpaint. known as x, or (n_features,)
 
-        n_steps jumps, each drawn `repeats` times, so n_steps repeats runs of the network. labels (n,), guidance and clip as
-        in path. Raises ValueError if shapes do not fit, UsageError where features rather than pixels are diffused.
+        n_steps jumps, each drawn `repeats` times, so n_steps repeats runs of the network. labels (n,) as in path; guidance
+        and clip are the settings'. Raises ValueError if shapes do not fit, UsageError where features, not pixels, are
+        diffused.
         """
         if type(self).encode is not DDPM.encode:
             raise UsageError(f"a {type(self).__name__} cannot complete: known pixels are not known features")

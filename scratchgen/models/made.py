@@ -198,8 +198,8 @@ class MADE(Model):
 
         The draw is exact, so in each row known must be 1 up to some feature and 0 after it: features are predicted from
         those before, and one behind a hole could have no say in what fills it. temperature: logits are divided by it; below
-        1 the probable becomes more so, and what is drawn does not follow p any more. Raises ValueError for another known or
-        order, if the shapes do not fit, and for x as in log_prob.
+        1 the probable becomes more so, and what is drawn does not follow p any more. Raises UsageError for another order,
+        ValueError for another known, for shapes that do not fit, and for x as in log_prob.
         """
         if self.order != "natural":
             raise UsageError(f"a MADE with order={self.order} cannot complete: use order=natural")

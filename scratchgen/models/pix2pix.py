@@ -195,8 +195,16 @@ class Pix2Pix(Model):
         with self.average.swapped():
             return self.translate(c, rng)[0]
 
+    def sample(self, n, rng):
+        raise UsageError(
+            "a Pix2Pix has no way to sample: it paints what it is given; see generate, demos/translation.py"
+        )
+
     def evaluate(self, x, rng):
-        """{name: number} on test pictures x (N, n_features): errors per picture and per pixel, D's mean logits."""
+        """{name: number} on test pictures x (N, n_features): errors per picture and per pixel, D's mean logits.
+
+        rng: dropout stays on, as in generate.
+        """
         c = self.conditions(x)
         x_hat = self.generate(c, rng)
         squares = squared_error(x_hat, x)[0]

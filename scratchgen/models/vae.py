@@ -177,9 +177,9 @@ class VAE(Model):
 
         Rezende et al. 2014, appendix F: z ~ q(z|x), the hole ~ p(x|z), z ~ q(z|x), ..., n_steps times, from a random code's
         picture. Where q(z|x) is p(z|x) this is Gibbs sampling, and the chain comes to p(hole|known); elsewhere it comes as
-        near as q is to p. What is returned is the decoder's mean, as in sample, though draws go into the chain; but where
-        the decoder learned grey pixels, which a Bernoulli law cannot draw, means do. Raises ValueError if x and known do
-        not fit.
+        near as q is to p. Returned are the decoder's means, as in sample, though draws go into the chain; grey pixels, which
+        a Bernoulli law cannot draw, stay means there too, and then it is no Gibbs sampling. Raises ValueError if x and
+        known do not fit.
         """
         x, known = with_hole(x, known)
         where, filled = array_module(x).where, self.sample(len(x), rng)
