@@ -5,6 +5,9 @@ import os
 import shutil
 import subprocess
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: one BLAS thread each, also in what they start
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

@@ -419,7 +419,7 @@ def check_one_drawn(name, data, seed):
     assert_central(lambda **options: check_layer(layer, x, mode=mode, **options), seed, kinked)
 
 
-NETWORKS = ["Block", "Denoiser", "MaskedMLP", "Sequential", "mlp"]  # many parameters, so fewer of them are drawn
+NETWORKS = ["Block", "CompletionLoss", "Denoiser", "MaskedMLP", "Sequential", "mlp"]  # many evaluations, so fewer draws
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in NETWORKS])
