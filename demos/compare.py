@@ -99,10 +99,11 @@ def families(t):
     vae = {"hidden": (128, 64), "n_latent": 8, "batch": 50} if t.small else {"hidden": (200, 200), "n_latent": 50}
     vae |= {"n_features": n, "binarize": True}
     diffusion = {"n_features": n, "lr": 2e-3} | pick({"width": 256, "batch": 128}, {"width": 512, "batch": 64})
+    mixture = pick({"n_components": 30}, {"n_components": 50, "covariance": "diagonal"}) | {"floor": 1e-2}
     gsn = {"hidden": (256, 256), "noise": 0.1, "batch": 50, "k": 1} if t.small else {"noise": 0.2, "k": 3}
     latent = {"n_features": n, "width": pick(128, 512)}
     return {
-        "Gaussian mixture": ("gmm", lambda: t(GMM(n_features=n, n_components=pick(30, 50), floor=1e-2), 30)),
+        "Gaussian mixture": ("gmm", lambda: t(GMM(n_features=n, **mixture), 30)),
         "RBM": ("rbm", lambda: t.rbm),
         "DBN": ("dbn", lambda: t(DBN(n_features=n, rbm=t.rbm, n_hidden=n, lr=0.02), pick(2_800, 3_000), parts=[t.rbm])),
         "GSN": ("gsn", lambda: t(GSN(n_features=n, **gsn), pick(3_000, 2_400))),

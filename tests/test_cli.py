@@ -624,7 +624,7 @@ def test_no_matplotlib_is_one_line(refused, monkeypatch):
 
 @pytest.mark.parametrize("name", ["x.npy", "x.png"])
 def test_a_full_disk_leaves_the_older_file(name, refused, monkeypatch):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib.font_manager")  # writes its cache at its first import, not below
     Path(name).write_bytes(b"the older one")
 
     def full(descriptor):
