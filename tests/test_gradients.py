@@ -414,7 +414,8 @@ def check_one_drawn(name, data, seed):
     make, kinked = LAYERS[name]
     layer, x = make(data.draw, Rng(seed, "float64"))
     # A bias before BatchNorm has gradient 0; the checker compares its rounding with a thousandth of the largest gradient.
-    assert_exact(check_layer(layer, x, seed=seed), limit=1e-10 if name == "mlp" else EXACT)
+    # The two parts of a Residual's gradient can cancel, to a small number with few digits left.
+    assert_exact(check_layer(layer, x, seed=seed), limit=1e-10 if name in ("mlp", "Residual") else EXACT)
     mode = "directions" if name in NETWORKS else "auto"  # each entry has been checked above
     assert_central(lambda **options: check_layer(layer, x, mode=mode, **options), seed, kinked)
 
