@@ -124,9 +124,12 @@ def sizes_for(data):
 
 def enlarger_for(data):
     """Settings of a Pix2Pix that enlarges coarse copies of half the side, or for larger pictures of a quarter."""
-    small = {"factor": 2, "hidden_G": (256, 256)} if is_small(data) else {"factor": 4}
+    if is_small(data):
+        sizes = {"factor": 2, "hidden_G": (256, 256), "adversarial": 6.0}
+    else:
+        sizes = {"factor": 4, "adversarial": 30.0}
     settings = {"n_features": data.x_train.shape[1], "condition": "low_resolution", "error": "squares", "lr_G": 1e-3}
-    return settings | small
+    return settings | sizes | {"r1": 0.1}
 
 
 def codes_for(data):

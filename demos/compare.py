@@ -134,7 +134,7 @@ def main(args):
     for name, (file, make) in families(trainer).items():
         model = make()
         x = np.clip(to_host(model.sample(5 * n, model.rng((args.seed, 0, 2)))), 0, 1)
-        distance = np.mean([judge.distance(part) for part in np.split(x, 5)])
+        distance = judge.mean_distance(x, n)
         rarest = judge.classes(x).min()
         size = sum(params.theta.size for params in model.parameters().values())
         seconds, nats, method = trainer.seconds[model], "", ""

@@ -42,7 +42,7 @@ def main(args):
 
     def distance(seed, **options):
         x = to_host(model.generate(n * n_draws, model.rng((args.seed, 0, seed)), **options))
-        return float(np.mean([judge.distance(part) for part in np.split(x, n_draws)])), x
+        return judge.mean_distance(x, len(x) // n_draws), x
 
     floor, (ancestral, _) = judge.floor(n), distance(2, sampler="ancestral")
     by_steps = {n_steps: distance(3, n_steps=n_steps) for n_steps in STEPS}

@@ -37,8 +37,7 @@ def main(args):
         factor = settings["factor"]
         raise UsageError(f"--data {args.data}: this demo needs sides of {WINDOW} pixels or more that {factor} divides")
     judge = FrechetJudge(data)
-    by_squares = Pix2Pix(**settings, adversarial=0.0, beta1=0.9)
-    adversarial = Pix2Pix(**settings, adversarial=6.0 if small else 30.0, r1=0.1)
+    by_squares, adversarial = Pix2Pix(**settings | {"adversarial": 0.0, "beta1": 0.9}), Pix2Pix(**settings)
     c = by_squares.conditions(x)
     small_images = c.reshape(len(x), by_squares.side // by_squares.factor, -1)
     made = {

@@ -64,8 +64,7 @@ class Pictures:
 
     def distance(self, x):
         """In words, the Fréchet distance of pictures x, a whole number of times n, and of real ones."""
-        found = np.mean([self.judge.distance(part) for part in np.split(x, len(x) // self.n)])
-        return f"Fréchet distance {found:.2f}, of real ones {self.floor:.2f}"
+        return f"Fréchet distance {self.judge.mean_distance(x, self.n):.2f}, of real ones {self.floor:.2f}"
 
 
 class Tour:
@@ -110,9 +109,8 @@ class Tour:
         return seconds, measure, self.tile(x)
 
     def enlarged(self):
-        small = is_small(self.data)
-        model = Pix2Pix(**self.enlarger, adversarial=6.0 if small else 30.0, r1=0.1)
-        model = self.grey.trainer(model, 2_000 if small else 4_000)
+        model = Pix2Pix(**self.enlarger)
+        model = self.grey.trainer(model, 2_000 if is_small(self.data) else 4_000)
         x = self.data.x_test
         c = model.conditions(model.rng(0).array(x))
         coarse = enlarged(c.reshape(len(x), model.side // model.scale, -1), model.scale).reshape(x.shape)

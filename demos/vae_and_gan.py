@@ -48,7 +48,7 @@ def on_pictures(axes, data, args):
     ):
         train(model, data, args, steps, x_test=None)
         x = to_host(model.sample(5 * n, model.rng((args.seed, 0, 2))))
-        shown[name] = x, np.mean([judge.distance(part) for part in np.split(x, 5)])
+        shown[name] = x, judge.mean_distance(x, n)
     shown["real"] = data.x_test, judge.floor(n)
     for axis, (name, (x, distance)) in zip(axes, shown.items()):
         sharp = sharpness(x, data.shape)

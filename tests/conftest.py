@@ -1,7 +1,9 @@
 """Hypothesis draws shapes, options and a seed; arrays are made from the seed, so that no example shrinks onto a kink."""
 
 import ctypes
+import importlib
 import os
+import pathlib
 import shutil
 import subprocess
 
@@ -17,6 +19,13 @@ settings.register_profile("dev", max_examples=20, deadline=None)
 settings.register_profile("ci", max_examples=20, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    """Imports a module of the demos folder."""
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parent.parent / "demos")
+    return importlib.import_module
 
 
 @pytest.fixture

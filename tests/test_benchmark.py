@@ -2,24 +2,15 @@
 
 import dataclasses
 import functools
-import importlib
 import json
 import math
 import os
-import pathlib
 import sys
 
 import numpy as np
 import pytest
 
 from scratchgen import Rng
-
-
-@pytest.fixture
-def demo(monkeypatch):
-    """Imports a module of the demos folder."""
-    monkeypatch.syspath_prepend(pathlib.Path(__file__).parent.parent / "demos")
-    return importlib.import_module
 
 
 def test_json_has_a_row_for_each_contestant_and_nothing_else_is_printed(demo, tmp_path, monkeypatch, capsys):

@@ -1,8 +1,6 @@
 """The demos of maximum likelihood claim what is so: gradients arrive at the closed forms, and densities at their samples."""
 
-import importlib
 import math
-import pathlib
 
 import numpy as np
 import pytest
@@ -13,14 +11,6 @@ from scratchgen.distributions import gaussian_log_prob, sample_gaussian
 from scratchgen.divergences import grid
 from scratchgen.gradcheck import check_layer, check_loss, gradcheck
 from scratchgen.models.vae import VAE
-
-
-@pytest.fixture
-def demo(monkeypatch):
-    """Imports a module of the demos folder."""
-    monkeypatch.syspath_prepend(pathlib.Path(__file__).parent.parent / "demos")
-    return importlib.import_module
-
 
 # A coin and a picture of coins.
 

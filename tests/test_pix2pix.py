@@ -1,7 +1,6 @@
 """Picture to picture: what a condition is made of, who learns from what, and that D asks for what is written down."""
 
 import dataclasses
-import importlib
 import math
 import pathlib
 import subprocess
@@ -359,10 +358,9 @@ def test_D_buys_sharpness_with_error():
 
 
 @pytest.fixture
-def translation(monkeypatch):
-    monkeypatch.syspath_prepend(DEMOS)
+def translation(demo):
     pytest.importorskip("PIL", reason="Pillow is not installed")
-    return importlib.import_module("translation")
+    return demo("translation")
 
 
 def zero(size, paper, ink, line, width=0.4, place=(0.3, 0.1)):

@@ -1,6 +1,5 @@
 """The bundled book, its characters as numbers, and what the demo of text measures with."""
 
-import importlib
 import pathlib
 import subprocess
 import sys
@@ -16,9 +15,8 @@ BOOK = load_text()
 
 
 @pytest.fixture
-def demo(monkeypatch):
-    monkeypatch.syspath_prepend(DEMOS)
-    return importlib.import_module("text")
+def text_demo(demo):
+    return demo("text")
 
 
 def test_the_book_is_whole_and_holds_nothing_else():
@@ -65,9 +63,9 @@ def test_no_window_reaches_from_one_part_into_the_other():
 # ---- the demo's measures ----
 
 
-def test_tables_are_probabilities_and_smoothed_counts(demo):
+def test_tables_are_probabilities_and_smoothed_counts(text_demo):
     tokens = np.array([0, 1, 0, 1, 0, 2, 2])
-    none, one, two = demo.tables(tokens, 4, 2)
+    none, one, two = text_demo.tables(tokens, 4, 2)
     for p in (none, one, two):
         np.testing.assert_allclose(p.sum(axis=-1), 1)
         assert (p > 0).all()
@@ -77,7 +75,7 @@ def test_tables_are_probabilities_and_smoothed_counts(demo):
     np.testing.assert_allclose(two[1, 0], (np.array([0, 1, 1, 0]) + 2 * one[0]) / 4)
 
 
-def test_tables_find_the_entropy_of_a_known_chain(demo):
+def test_tables_find_the_entropy_of_a_known_chain(text_demo):
     """And what they draw follows it."""
     rng = np.random.default_rng(0)
     chain = rng.dirichlet(np.ones(4), 4)
@@ -85,34 +83,34 @@ def test_tables_find_the_entropy_of_a_known_chain(demo):
     for u in rng.random(20_000):
         tokens.append(int((chain[tokens[-1]].cumsum() < u).sum()))
     tokens = np.array(tokens)
-    found = demo.tables(tokens[:15_000], 4, 2)
-    costs = demo.cost_by(found[:2], windows(tokens[15_000:], 6))
+    found = text_demo.tables(tokens[:15_000], 4, 2)
+    costs = text_demo.cost_by(found[:2], windows(tokens[15_000:], 6))
     visits = np.bincount(tokens, minlength=4) / len(tokens)
     entropy = -(visits[:, None] * chain * np.log(chain)).sum()
     assert costs.shape == (4996, 6)
     np.testing.assert_allclose(costs[:, 1:].mean(axis=0), entropy, atol=0.03)
     assert costs[:, 0].mean() == pytest.approx(-(visits * np.log(visits)).sum(), abs=0.03)
-    drawn = demo.drawn_by(found[:2], np.full((5000, 1), 2), 3, rng)
+    drawn = text_demo.drawn_by(found[:2], np.full((5000, 1), 2), 3, rng)
     np.testing.assert_allclose(np.bincount(drawn[:, 1], minlength=4) / 5000, chain[2], atol=0.03)
     np.testing.assert_allclose(np.bincount(drawn[:, 2], minlength=4) / 5000, chain[2] @ chain, atol=0.03)
 
 
-def test_the_cost_of_a_line_is_its_log_probability_and_openings_are_kept(demo):
+def test_the_cost_of_a_line_is_its_log_probability_and_openings_are_kept(text_demo):
     alphabet = Alphabet(BOOK)
-    model = demo.MADE(n_features=demo.N, n_values=len(alphabet), hidden=(8,), n_embed=3).build(Rng(0))
-    x = windows(alphabet.encode(BOOK[:80]), demo.N)
-    np.testing.assert_allclose(demo.cost(model, x).sum(axis=1), -model.log_prob(x), rtol=1e-5)
+    model = text_demo.MADE(n_features=text_demo.N, n_values=len(alphabet), hidden=(8,), n_embed=3).build(Rng(0))
+    x = windows(alphabet.encode(BOOK[:80]), text_demo.N)
+    np.testing.assert_allclose(text_demo.cost(model, x).sum(axis=1), -model.log_prob(x), rtol=1e-5)
     openings = ["alice ", "the queen was not at all amused", ""]
-    texts = demo.written(model, alphabet, openings, 50, model.rng(1))
+    texts = text_demo.written(model, alphabet, openings, 50, model.rng(1))
     assert [len(text) for text in texts] == 3 * [50]
     assert all(text.startswith(opening) for text, opening in zip(texts, openings))
 
 
-def test_copies_and_words(demo):
-    assert demo.longest_copy("the cat sat", "a cat sat on the mat") == 8  # " cat sat"
-    assert demo.longest_copy("xyz", "abc") == 0
-    assert demo.longest_copy("mat", "a mat") == 3
-    found = [match.group() for match in demo.words("ill, don't (say) rabbit-hole--so sai")]
+def test_copies_and_words(text_demo):
+    assert text_demo.longest_copy("the cat sat", "a cat sat on the mat") == 8  # " cat sat"
+    assert text_demo.longest_copy("xyz", "abc") == 0
+    assert text_demo.longest_copy("mat", "a mat") == 3
+    found = [match.group() for match in text_demo.words("ill, don't (say) rabbit-hole--so sai")]
     assert found == ["don't", "say", "rabbit-hole", "so"]
 
 

@@ -85,6 +85,10 @@ class FrechetJudge:
         """The squared Fréchet distance of pictures x (N, D) to the training pictures; N >= 2, better thousands."""
         return frechet_distance(self.features(x), self.reference)
 
+    def mean_distance(self, x, n):
+        """The mean distance of parts of n pictures each of x (N, D), N being a multiple of n."""
+        return float(np.mean([self.distance(part) for part in np.split(x, len(x) // n)]))
+
     def floor(self, n=None):
         """What real pictures score: the distance of n test pictures, all of them if not given or if there are fewer.
 
