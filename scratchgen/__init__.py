@@ -1,6 +1,7 @@
 """scratchgen: deep generative models in plain NumPy or CuPy, with every gradient written by hand."""
 
 from .backend import Rng, UsageError, array_module, stop, to_host
+from .check_flow import check_flow
 from .gradcheck import check_layer, check_loss, gradcheck
 from .layer import Layer, Sequential, Weight
 from .model import Model
@@ -16,6 +17,7 @@ __all__ = [
     "UsageError",
     "Weight",
     "array_module",
+    "check_flow",
     "check_layer",
     "check_loss",
     "gradcheck",

@@ -14,6 +14,7 @@ from functools import partial
 from . import distributions, losses
 from .activations import ACTIVATIONS, Activation, Tanh
 from .backend import Rng
+from .check_flow import check_flow
 from .derivative import GradReport
 from .gradcheck import check_layer, check_loss, gradcheck
 from .layer import Layer, Sequential
@@ -91,7 +92,8 @@ def _layers():
 def _check_layer(layer_class, seed):
     if not hasattr(layer_class, "example"):
         raise TypeError("a layer of this package needs a classmethod example(rng) -> (layer, input)")
-    return check_layer(*layer_class.example(Rng((seed, 1), "float64")), seed=seed)
+    check = check_flow if hasattr(layer_class, "inverse") else check_layer
+    return check(*layer_class.example(Rng((seed, 1), "float64")), seed=seed)
 
 
 class _Function(Layer):
@@ -101,7 +103,8 @@ class _Function(Layer):
         self.f = f
 
     def forward(self, x, rng):
-        y, back = self.f(*(x if isinstance(x, tuple) else (x,)), rng=rng or Rng(0, "float64"))
+        arrays = x if isinstance(x, tuple) else (x,)
+        y, back = self.f(*arrays, rng=rng or Rng(0, arrays[0].dtype))
         return y, lambda dy, learn=True, inputs=True: back(dy)
 
 

@@ -201,7 +201,7 @@ def test_value_or_gradient_that_is_not_finite(bad):
     report = checked(lambda layer, params: run(layer, np.ones((4, 3))) + bad)
     assert not report and report.problem == f"the value is {bad}"
     report = checked(bad_gradient)
-    assert not report and report.problem == "the analytic gradient is not finite"
+    assert not report and report.problem == f"the analytic gradient is not finite: layer.W[0, 1] is {bad}"
 
 
 @pytest.mark.parametrize("wrong", ["a", "b"])
@@ -274,7 +274,7 @@ def test_abs_is_reported_with_the_likely_reason():
 
 
 def lossy(x):
-    y = np.empty(x.shape)
+    y = np.empty(x.shape, x.real.dtype)
     y[...] = x  # a ComplexWarning where x is complex
     return np.maximum(y, -y)
 
@@ -299,7 +299,7 @@ def test_a_gradient_wrong_with_its_complex_step_is_caught_by_the_cross_check():
 
     report = check_layer(Both(), (4, 3))
     assert not report and report.error <= 1e-12
-    assert "central difference is" in report.problem
+    assert "second opinion, a central difference along a random direction: numeric" in report.problem
     assert check_layer(Both(), (4, 3), cross_check=False), "so this is what cross_check=False gives up"
 
 
@@ -534,3 +534,586 @@ def test_weights_of_two_lists_are_all_checked():
 
 def test_dropout_is_checked_with_its_mask_held():
     assert check_layer(Dropout(0.5), (6, 5), seed=3)
+
+
+# Layers that work alone and fail in a network: what they keep on self belongs to whoever ran last.
+
+
+def with_backward(f):
+    """f(dy) as a backward."""
+    return lambda dy, learn=True, inputs=True: f(dy)
+
+
+class Plain(Layer):
+    """A layer of one function: f(x) -> y, backward."""
+
+    def __init__(self, f):
+        self.f = f
+
+    def forward(self, x, rng):
+        return self.f(x)
+
+
+class KeepsInput(Layer):
+    def __init__(self):
+        self.W = Weight((3, 2), he)
+
+    def forward(self, x, rng):
+        self.x = x
+        return x @ self.W, self.back
+
+    def back(self, dy, learn=True, inputs=True):
+        if learn:
+            self.dW += self.x.T @ dy
+        return dy @ self.W.T
+
+
+class KeepsMask(Layer):
+    def forward(self, x, rng):
+        self.mask = x > 0
+        return x * self.mask, with_backward(lambda dy: dy * self.mask)
+
+
+class KeepsOutput(Layer):
+    def forward(self, x, rng):
+        self.y = np.tanh(x)
+        return self.y, with_backward(lambda dy: dy * (1 - self.y * self.y))
+
+
+class KeepsStatistics(Layer):
+    """The spread over the batch, which is the same for the same rows in another order."""
+
+    def forward(self, x, rng):
+        c = x - x.mean(axis=0)
+        self.s = np.sqrt((c * c).mean(axis=0) + 1e-5)
+        x_hat = c / self.s
+        return x_hat, with_backward(
+            lambda dy: (dy - dy.mean(axis=0) - x_hat * (dy * x_hat).mean(axis=0)) / self.s  # as BatchNorm
+        )
+
+
+class KeepsNoise(Layer):
+    def forward(self, x, rng):
+        if rng is None:
+            return x, with_backward(lambda dy: dy)
+        self.keep = (rng.uniform(x.shape) < 0.5).astype(rng.real)
+        return x * self.keep, with_backward(lambda dy: dy * self.keep)
+
+
+class KeepsPair(Layer):
+    def forward(self, x, rng):
+        self.a, self.b = x
+        return self.a * self.b, with_backward(lambda dy: (dy * self.b, dy * self.a))
+
+
+class KeepsWhenUsing(Layer):
+    def forward(self, x, rng):
+        mine = x
+        if rng is None:
+            self.x = x
+        return x * x, with_backward(lambda dy: 2 * dy * (mine if rng else self.x))
+
+
+KEEPERS = [KeepsInput, KeepsMask, KeepsOutput, KeepsStatistics, KeepsNoise, KeepsPair, KeepsWhenUsing]
+
+
+@pytest.mark.parametrize("keeper", KEEPERS)
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_layer_that_keeps_something_on_self_is_told_so(keeper, batch):
+    if keeper is KeepsStatistics and batch == 1:
+        batch = 3  # one row has no spread
+    x = Rng(0, F64).uniform((batch, 3)) + 0.5  # all above 0, as pictures are
+    report = check_layer(keeper(), (x, x + 1) if keeper is KeepsPair else x, seed=1)
+    assert not report
+    assert "backward uses what a later forward left on self: keep it in the closure" in str(report)
+
+
+def test_a_buffer_on_self_that_the_next_output_overwrites_is_caught():
+    class Reuses(Layer):
+        out = None
+
+        def forward(self, x, rng):
+            if self.out is None or self.out.dtype != x.dtype:
+                self.out = np.empty_like(x)
+            self.out[...] = 2 * x
+            return self.out, with_backward(lambda dy: 2 * dy)
+
+    report = check_layer(Reuses(), (4, 3))
+    assert not report and "a later forward changed the output of an earlier one" in str(report)
+
+
+# Inputs that have no gradient are named, passed or not.
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [("int64", "whole numbers (int64)"), ("uint8", "whole numbers (uint8)"), ("bool", "truth values")],
+)
+def test_whole_numbers_are_held_fixed_and_the_report_says_so(dtype, said):
+    x = np.array([[1, 0, 1], [1, 1, 0]], dtype)
+    report = check_layer(Linear(3, 2), x)
+    assert report and f"x0 is not checked: {said}" in str(report)
+    report = check_layer(Plain(lambda x: (2.0 * x, with_backward(lambda dy: 7 * dy))), x)
+    assert not report and f"nothing to check: x0 is not checked: {said}" in str(report)
+
+
+def test_whole_numbers_with_a_gradient_in_a_loss_are_checked_as_floats():
+    def loss(x, t, factor=1):
+        return ((x - t) ** 2).sum(), 2 * (x - t), factor * 2 * (t - x)
+
+    x, t = Rng(0, F64).normal((4,)), np.arange(4)
+    report = check_loss(loss, x, t)
+    assert report and "x1 is made of whole numbers (int64)" in str(report)
+    assert check_loss(lambda x, t: loss(x, t, 7), x, t).wrong == ("input.x1",)
+    report = check_loss(lambda x, i: (x[i].sum(), np.bincount(i, minlength=4) + 0 * x, 0 * i), x, np.array([1, 1, 3]))
+    assert report and "x1 is not checked: whole numbers (int64)" in str(report), "indices cannot be floats"
+
+
+# Precision.
+
+
+def scaled_by(number):
+    return Plain(lambda x: (x * number, with_backward(lambda dy: dy * number)))
+
+
+def test_a_layer_that_turns_float32_into_float64_is_told_so():
+    report = check_layer(scaled_by(np.sqrt(3)), (4, 3))
+    assert not report and "forward returns float64 for float32 inputs: " in str(report)
+    report = check_layer(Plain(lambda x: (2 * x, with_backward(lambda dy: dy * np.float64(2)))), (4, 3))
+    assert not report and "backward returns float64 for float32 inputs: " in str(report)
+    assert check_layer(scaled_by(float(np.sqrt(3))), (4, 3))
+    assert check_layer(scaled_by(np.sqrt(3, dtype=np.float32).item()), Rng(0, "float32").normal((4, 3)))
+
+
+def test_a_layer_that_refuses_float32_passes_with_a_remark():
+    def double_only(x):
+        assert x.dtype != np.float32, "float64, please"
+        return x * x, with_backward(lambda dy: 2 * x * dy)
+
+    report = check_layer(Plain(double_only), (4, 3))
+    assert report and "it does not run in float32: AssertionError: float64, please" in str(report)
+
+
+def rounded_inside(x):
+    buffer = np.zeros(x.shape, np.float32)
+    buffer[...] = 3 * x
+    return 1.0 * buffer if x.dtype == np.float32 else np.float64(1) * buffer
+
+
+SINGLE = {
+    "a buffer": lambda x: np.maximum(x, 0).astype(np.float32),  # kinks, too
+    "a buffer and double outputs": rounded_inside,
+    "complex64 as well": lambda x: (x * x).astype(np.complex64 if x.dtype.kind == "c" else np.float32),
+}
+SLOPES = {"a buffer": lambda x: x > 0, "a buffer and double outputs": lambda x: 3, "complex64 as well": lambda x: 2 * x}
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_a_right_gradient_of_a_forward_in_single_precision_passes_and_the_report_says_so(kind):
+    def layer(wrong):
+        return Plain(lambda x: (SINGLE[kind](x), with_backward(lambda dy: wrong * dy * SLOPES[kind](x))))
+
+    report = check_layer(layer(1), (20, 15))
+    assert report, report
+    assert "computes in single precision (float32" in str(report)
+    report = check_layer(layer(2), (20, 15))
+    assert not report and "twice too large" in str(report) and "single precision" in str(report)
+
+
+def test_a_gradient_rounded_to_float32_passes_with_a_remark():
+    report = check_layer(Plain(lambda x: (x * x, with_backward(lambda dy: (2 * x * dy).astype(np.float32)))), (4, 3))
+    assert report and 1e-9 < report.error < 1e-6 and "single precision" in str(report)
+    report = check_loss(lambda a: (np.float32((a * a).sum()), 2 * a), Rng(0, F64).normal((4, 3)))
+    assert report and "single precision" in str(report)
+
+
+def test_float32_targets_of_a_loss_cost_no_digits():
+    targets = Rng(1, "float32").uniform((4, 6)) * np.float32(0.9)
+    assert check_loss(bernoulli_nll, Rng(0, F64).normal((4, 6)), targets).error <= 1e-12
+
+
+def test_an_error_as_small_as_float32_rounding_is_called_that():
+    layer = Linear(6, 6)
+    params, x = Parameters(Rng(0, F64), layer=layer), Rng(1, F64).normal((4, 6))
+    targets = Rng(2, "float32").uniform((4, 6)) * np.float32(0.9)
+
+    def objective():
+        params.zero_grad()
+        logits, back = layer.forward(x, None)
+        value, d = bernoulli_nll(logits, targets)
+        back(d)
+        return value
+
+    report = gradcheck(objective, params)
+    assert not report and "rounding to float32 leaves such errors" in str(report) and "abs" not in str(report)
+
+
+# Weights that start at 0 and stay there.
+
+
+def nothing(rng, shape, fan_in):
+    return rng.zeros(shape)
+
+
+def test_two_layers_that_both_start_at_zero_are_told_that_they_never_learn():
+    report = check_layer(Sequential(Linear(3, 4, nothing), Tanh(), Linear(4, 2, nothing)), (5, 3))
+    assert report and report.error <= 1e-12
+    assert "layer.0.W, layer.0.b, layer.2.W have gradient 0 from the initial weights on" in str(report)
+    assert "input" not in str(report)
+
+
+def test_a_bias_whose_gradient_is_zero_for_a_while_is_no_dead_layer():
+    """Two scores of a hinge loss, both within the hinge: +1 and -1 for the bias, whatever it learns at first."""
+    layer = Linear(3, 1)
+    params, x = Parameters(Rng(0, F64), layer=layer), 0.01 * Rng(1, F64).normal((2, 3))
+    signs = np.array([[1.0], [-1.0]])
+
+    def hinge_loss():
+        params.zero_grad()
+        y, back = layer.forward(x, None)
+        inside = signs * y < 0.05
+        back(-signs * inside)
+        return (inside * (0.05 - signs * y)).sum() + 0 * y.sum()
+
+    for seed in range(20):
+        assert "never learn" not in str(gradcheck(hinge_loss, params, seed=seed))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_layer_that_starts_at_zero_learns(first):
+    inits = (nothing, he) if first else (he, nothing)
+    layer = Sequential(Linear(3, 4, inits[0]), Tanh(), Linear(4, 2, inits[1]))
+    assert "gradient 0" not in str(check_layer(layer, (5, 3)))
+
+
+# Functions with a domain.
+
+
+FUNCTIONS = {
+    "log": (np.log, lambda x: 1 / x),
+    "sqrt": (np.sqrt, lambda x: 0.5 / np.sqrt(x)),
+    "arctanh": (np.arctanh, lambda x: 1 / (1 - x * x)),
+    "logit": (lambda x: np.log(x / (1 - x)), lambda x: 1 / (x * (1 - x))),
+}
+
+
+@pytest.mark.parametrize("method", ["auto", "central"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_inputs_stay_where_the_caller_put_them(name, method):
+    f, slope = FUNCTIONS[name]
+    layer = Plain(lambda x: (f(x), with_backward(lambda dy: dy * slope(x))))
+    x = np.array([[1e-6, 0.02, 0.4], [0.3, 0.97, 0.999]])
+    assert check_layer(layer, x, method=method)
+    assert check_loss(lambda x: (f(x).sum(), slope(x)), x, method=method)
+    assert not check_loss(lambda x: (f(x).sum(), 1.01 * slope(x)), x, method=method)
+
+
+class LogScale(Layer):
+    """y = x log a, for weights a > 0."""
+
+    def __init__(self, start):
+        self.a = Weight((3,), lambda rng, shape, fan_in: rng.zeros(shape) + start)
+
+    def forward(self, x, rng):
+        assert (self.a.real > 0).all(), "a must be positive"
+        log_a = np.log(self.a)
+
+        def backward(dy, learn=True, inputs=True):
+            if learn:
+                self.da += (dy * x).sum(axis=0) / self.a
+            return dy * log_a
+
+        return x * log_a, backward
+
+
+@pytest.mark.parametrize("start", [1.0, 0.01])
+def test_weights_with_a_domain_are_moved_only_where_that_leaves_a_value(start):
+    report = check_layer(LogScale(start), (4, 3))
+    assert report and ("the weights stayed as they are" in str(report)) == (start < 1)
+
+
+def test_an_error_of_the_users_own_comes_up_as_it_is():
+    def forward(x):
+        return x * 2, with_backward(lambda dy: {}["no such key"])
+
+    with pytest.raises(KeyError, match="no such key"):
+        check_layer(Plain(forward), (4, 3))
+
+
+# Kinks in the inputs.
+
+
+PICTURES = np.maximum(Rng(0, F64).normal((6, 5)), 0)
+
+
+@pytest.mark.parametrize("method", ["auto", "central"])
+def test_pixels_of_exactly_zero_lie_on_the_kink_of_relu(method):
+    report = check_layer(ReLU(), PICTURES, method=method)
+    assert report and "lies on a kink" in str(report) and "more entries" in str(report)
+    beyond = Plain(lambda x: (np.maximum(x, 0), with_backward(lambda dy: dy * np.where(x.real > 0, 1, 3))))
+    report = check_layer(beyond, PICTURES, method=method)
+    assert not report and "it lies on a kink, with slope" in str(report)
+    wrong = Plain(lambda x: (np.maximum(x, 0), with_backward(lambda dy: 2 * dy * (x > 0))))
+    assert not check_layer(wrong, PICTURES, method=method)
+
+
+def test_kinks_of_many_inputs_are_left_out_along_a_direction():
+    x = np.maximum(Rng(0, F64).normal((50, 80)), 0)
+    report = check_layer(ReLU(), x)
+    assert report and "entries that are exactly 0 were left out" in str(report)
+    assert not check_layer(Plain(lambda x: (np.maximum(x, 0), with_backward(lambda dy: 1.01 * dy * (x > 0)))), x)
+
+
+def test_equal_entries_under_a_maximum_lie_on_a_kink():
+    def largest(x):
+        first = np.arange(x.shape[1]) == x.argmax(axis=1)[:, None]
+        return x.max(axis=1), with_backward(lambda dy: dy[:, None] * first)
+
+    report = check_layer(Plain(largest), np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [3.0, 2.0, 1.0]]))
+    assert report and "lies on a kink" in str(report)
+
+
+# More ways of refusing complex numbers.
+
+
+REFUSALS = [TypeError, ValueError, NotImplementedError, AssertionError, RuntimeError, KeyError, OverflowError]
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_whatever_error_refuses_complex_numbers_central_differences_follow(kind):
+    def square(x, wrong=1):
+        if np.iscomplexobj(x):
+            raise kind
+        return x * x, with_backward(lambda dy: wrong * 2 * x * dy)
+
+    report = check_layer(Plain(square), (4, 3))
+    assert report and report.method == "central" and kind.__name__ in str(report)
+    assert not check_layer(Plain(lambda x: square(x, 1.01)), (4, 3))
+    with pytest.raises(kind):
+        check_layer(Plain(square), (4, 3), method="complex-step")
+
+
+RIGHT_FOR_REAL_NUMBERS = {
+    "slogdet": lambda a: (np.linalg.slogdet(a)[1], np.linalg.inv(a).T),
+    "vdot": lambda a: (np.vdot(a, a).real, 2 * a),
+    "abs": lambda a: (np.abs(a).sum(), np.sign(a.real)),
+    "svd": lambda a: (np.linalg.svd(a, compute_uv=False).sum(), (lambda u, _, v: u @ v)(*np.linalg.svd(a))),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT_FOR_REAL_NUMBERS)
+def test_functions_that_are_right_for_real_numbers_alone_are_sent_to_central_differences(name):
+    a = Rng(0, F64).normal((3, 3))
+    report = check_loss(RIGHT_FOR_REAL_NUMBERS[name], a)
+    assert not report and 'method="central"' in str(report) and name in str(report)
+    assert check_loss(RIGHT_FOR_REAL_NUMBERS[name], a, method="central")
+
+
+# Sizes, and entries that nobody looks at.
+
+
+@pytest.mark.parametrize("method", ["auto", "central"])
+def test_large_values_and_large_or_small_inputs(method):
+    a = Rng(0, F64).normal((4, 4))
+    assert check_loss(lambda a: (1e8 + np.sin(a).sum(), np.cos(a)), a, method=method)
+    assert not check_loss(lambda a: (1e8 + np.sin(a).sum(), 1.01 * np.cos(a)), a, method=method)
+    for size in (1e8, 1e-8):
+        assert check_loss(lambda a: ((a * a).sum(), 2 * a), size * a, method=method)
+        assert not check_loss(lambda a: ((a * a).sum(), 2.01 * a), size * a, method=method)
+        mixed = np.concatenate([a, size * a])
+        assert check_loss(
+            lambda a: (np.sin(a[:4]).sum() + a[4:].sum() / size, np.concatenate([np.cos(a[:4]), 1 / size + 0 * a[4:]])),
+            mixed,
+            method=method,
+        )
+
+
+@pytest.mark.parametrize("method", ["auto", "central"])
+@pytest.mark.parametrize("hidden", [np.nan, -1.0, 0.0])
+def test_masked_entries_may_hold_anything(hidden, method):
+    seen = np.array([[True, False, True], [False, True, True]])
+    x = np.where(seen, 0.5, hidden)
+
+    def masked_log(x):
+        with np.errstate(all="ignore"):
+            y, slope = np.where(seen, np.log(x), 0), np.where(seen, 1 / x, 0)
+        return y, with_backward(lambda dy: dy * slope)
+
+    assert check_layer(Plain(masked_log), x, method=method)
+
+
+def test_a_small_spread_around_a_large_mean_is_no_false_alarm():
+    for seed in range(5):
+        assert check_layer(BatchNorm(3), 1e6 + Rng(seed, F64).normal((6, 3)), seed=seed)
+
+
+# A gradient that was not cleared.
+
+
+def test_a_forgotten_zero_grad_is_called_that():
+    layer = Linear(3, 2)
+    params, x = Parameters(Rng(0, F64), layer=layer), Rng(1, F64).normal((4, 3))
+    sums = np.zeros_like(params.grad)
+
+    def half_square(before):
+        before()
+        y, back = layer.forward(x, None)
+        back(y)
+        return 0.5 * (y * y).sum()
+
+    def collect():
+        value = half_square(params.zero_grad)
+        np.add(sums, params.grad, out=sums)
+        params.grad[...] = sums
+        return value
+
+    assert str(gradcheck(lambda: half_square(params.zero_grad), params)).count("\n") == 0
+    report = gradcheck(lambda: half_square(lambda: None), params)
+    assert report and "call params.zero_grad()" in str(report)
+    report = gradcheck(lambda: half_square(lambda: params.grad.fill(1)), params)
+    assert not report and "every entry is too large by 1: is zero_grad() forgotten?" in str(report)
+    report = gradcheck(collect, params)
+    assert not report and "zero_grad() is missing" in str(report)
+
+
+# Arguments of every kind work, or are refused in words.
+
+
+def product(x):
+    return x[0] * x[1], with_backward(lambda dy: (dy * x[1], dy * x[0]))
+
+
+def test_containers_that_work():
+    a, twice = Rng(0, F64).normal((4, 3)), Plain(lambda x: (2 * x, with_backward(lambda dy: 2 * dy)))
+    for x in ([[1.0, 2.0], [3.0, 4.0]], 3.0, np.float32(3), tuple(np.array([4, 5])), a.astype(np.float16)):
+        assert check_layer(twice, x)
+    for x in ([(4, 3), (4, 3)], ((4, 3), a), [a, a + 1], ([1.0, 2.0], [3.0, 4.0])):
+        assert check_layer(Plain(product), x)
+    report = check_layer(Plain(lambda x: (x[0] * x[1], with_backward(lambda dy: (dy * x[1], None)))), (a, 0.3))
+    assert report and "x1 is not checked: a plain number (float)" in str(report)
+    assert check_layer(Plain(lambda x: ([x, 2 * x], with_backward(lambda dy: dy[0] + 2 * dy[1]))), (4, 3))
+    assert check_layer(Plain(lambda x: (float(x.sum()), with_backward(lambda dy: dy + 0 * x))), (4, 3))
+
+
+def test_losses_that_take_or_return_other_containers():
+    a = Rng(0, F64).normal((4, 3))
+    assert check_loss(lambda p, t: (((p - t) ** 2).sum(), (2 * (p - t), 2 * (t - p))), a, a + 1)
+    assert check_loss(lambda p, t: ((p - t) ** 2, 2 * (p - t)), 1.0, 3.0)
+    assert check_loss(lambda p: ((p * p).sum(), 2 * p), [1.0, 2.0])
+    report = check_loss(lambda p, t: ((p * t).sum(), None, p), a, a + 1)
+    assert report and "x0 is not checked" in str(report)
+
+
+class Tensor:
+    """What torch's looks like from outside."""
+
+    __module__ = "torch"
+    shape, dtype = (2,), "torch.float32"
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (Tensor(), "torch tensor: give a NumPy array"),
+        ((np.ones(2), Tensor()), "x1 is a torch tensor: give a NumPy array"),
+        ([[1.0], [2.0, 3.0]], "no array of numbers"),
+        ([4, 5], "give an array, a shape such as"),
+        (3, "give an array, a shape such as"),
+        (None, "give an array, a shape such as"),
+        ({"x": (4, 3)}, "give an array, a shape such as"),
+        ((np.ones(2), {"x": 1}), "x1 is no array"),
+        (np.ones(2) + 1j, "no array of real numbers"),
+        ("abc", "give an array, a shape such as"),
+    ],
+)
+def test_what_is_no_input_is_refused_in_words(x, said):
+    with pytest.raises(ValueError, match=said):
+        check_layer(ReLU(), x)
+
+
+def test_results_that_are_no_numbers_are_refused_in_words():
+    for result, said in ((Tensor(), "a torch tensor"), (None, "None"), ((1.0, 2), "a tuple"), (1j, "the complex 1j")):
+        with pytest.raises(ValueError, match=f"must return one number, got {said}"):
+            checked(lambda layer, params, result=result: result)
+    with pytest.raises(ValueError, match="torch tensor"):
+        check_loss(lambda x: (x, x), Tensor())
+    for result, said in ((Tensor(), "a torch tensor"), ({}, "dict"), (None, "NoneType")):
+        layer = Plain(lambda x, result=result: (result, with_backward(lambda dy: dy)))
+        assert f"returned {said}" in str(check_layer(layer, (4, 3)))
+
+
+def test_shapes_at_the_edge():
+    assert check_layer(Tanh(), ()), "x may be one number"
+    report = check_layer(ReLU(), (0, 3))
+    assert not report and "nothing to check: x0 is not checked: it is empty, of shape (0, 3)" in str(report)
+    report = check_layer(Linear(3, 2), (0, 3))
+    assert not report and "it is empty, of shape (0, 3)" in str(report)
+    assert check_layer(Plain(lambda x: (x, with_backward(lambda dy: dy))), (4, 3)), "the identity"
+    assert check_layer(Plain(lambda x: (x.T, with_backward(lambda dy: dy.T))), (4, 3)), "a view"
+    unused = Plain(lambda x: (2 * x[0], with_backward(lambda dy: (2 * dy, None))))
+    assert check_layer(unused, ((4, 3), (4, 2)))
+    forgotten = Plain(lambda x: (x[0] * x[1], with_backward(lambda dy: (x[1] * dy, None))))
+    assert check_layer(forgotten, ((4, 3), (4, 3))).wrong == ("input.x1",)
+
+
+# Hints claim a factor only where every wrong entry is off by it.
+
+
+@pytest.mark.parametrize(
+    ("factors", "hint", "count"),
+    [
+        ((-1, 1), "the sign is wrong", "5 of 12 entries are wrong"),
+        ((2, 1), "twice too large: a ½ forgotten?", "5 of 12 entries are wrong"),
+        ((-1, 2), "analytic / numeric varies", "12 of 12 entries are wrong"),
+        ((3, 3), "3 times too large: summed over the batch where the value takes the mean?", "12 of 12 entries"),
+        ((0, 2), "the analytic gradient is 0 at this entry, but not at all wrong ones", "12 of 12 entries"),
+    ],
+)
+def test_hints_speak_for_all_wrong_entries(factors, hint, count):
+    factor = np.where(np.arange(12).reshape(4, 3) < 5, *factors)
+    x = np.where(factor == 0, 3.0, 1.0)  # so that the worst entry is one of those that are 0
+    report = check_layer(Plain(lambda x: (x * x, with_backward(lambda dy: 2 * x * dy * factor))), x)
+    assert not report
+    assert report.hint().startswith(hint) and count in str(report)
+
+
+def test_a_weight_that_is_one_number_is_named_without_an_index():
+    class Scale(Layer):
+        def __init__(self):
+            self.a = Weight((), ones)
+
+        def forward(self, x, rng):
+            def backward(dy, learn=True, inputs=True):
+                if learn:
+                    self.da += 2 * (dy * x).sum()
+                return dy * self.a
+
+            return x * self.a, backward
+
+    report = check_layer(Scale(), (4, 3))
+    assert not report and "layer.a: analytic" in str(report) and "twice too large" in str(report)
+
+
+# Layers in containers, and what Sequential cannot chain.
+
+
+def test_layers_are_found_however_nested():
+    class Net(Layer):
+        def __init__(self):
+            self.blocks = [(Linear(3, 3), Tanh()), (Linear(3, 3), Tanh())]
+            self.heads = {"a": [[Linear(3, 1)]], "b": {"c": Linear(3, 1)}}
+            self.numbers = [[1, 2], ["three"]]
+
+    params = Parameters(Rng(0, F64), net=Net())
+    names = ["net.blocks.0.0", "net.blocks.1.0", "net.heads.a.0.0", "net.heads.b.c"]
+    assert list(params.named()) == [f"{name}.{weight}" for name in names for weight in "Wb"]
+
+
+def test_sequential_says_what_it_cannot_chain():
+    pair = Plain(lambda x: ((x, x.sum(axis=1)), with_backward(lambda dy: dy[0])))
+    with pytest.raises(ValueError, match=r"Sequential cannot chain Plain.*it returned 2 things"):
+        Sequential(pair, Tanh())(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"number 0 is \[.*write Sequential\(\*layers\)"):
+        Sequential([Linear(2, 2), Tanh()])
+    with pytest.raises(ValueError, match=r"number 1 is .*Tanh.*write Tanh\(\.\.\.\)"):
+        Sequential(Linear(2, 2), Tanh)
