@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from scratchgen.backend import Rng, UsageError
+from scratchgen.checkpoint import load_model
 from scratchgen.data import TOYS, Data, batches, binarized, idx, load, names
+from scratchgen.fit import fit
+from scratchgen.models.vae import VAE
 
 
 def refusal(name):
@@ -225,6 +228,14 @@ def test_mnist_content_is_checked(home):
     assert "SHA-256" in message
 
 
+@pytest.mark.parametrize("file", [IMAGES, LABELS, "t10k-images-idx3-ubyte"])
+def test_mnist_is_not_taken_for_fashion(home, file, monkeypatch):
+    monkeypatch.setitem(idx.CONTENTS, ("mnist", file), hashlib.sha256(GOOD[file]).hexdigest())
+    put(home / "own/fashion", GOOD)
+    message = refusal("fashion")
+    assert f"holds mnist's {file}" in message and str(home / "own/fashion" / file) in message
+
+
 def test_offline_says_where_it_looked(home):
     pytest.importorskip("pooch")
     message = refusal("mnist")
@@ -341,10 +352,33 @@ def test_one_coloured_picture_makes_all_of_them_rgb(tmp_path):
     assert rows == {(image.astype(np.float32) / np.float32(255)).tobytes() for image in expected}
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "gif", "webp"])
-def test_formats(tmp_path, suffix):
-    draw(tmp_path / f"a.{suffix}", np.full((8, 8), 100, np.uint8))
-    draw(tmp_path / f"b.{suffix}", np.full((8, 8), 100, np.uint8))
+SUFFIXES = [
+    "png",
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "bmp",
+    "dib",
+    "gif",
+    "webp",
+    "tif",
+    "tiff",
+    "tga",
+    "ppm",
+    "TIF",
+    "JPEG",
+]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_formats(tmp_path, suffix, capsys):
+    for name in "ab":
+        path = tmp_path / f"{name}.{suffix.lower()}"
+        draw(path, np.full((8, 8), 100, np.uint8))
+        path.rename(tmp_path / f"{name}.{suffix}")
+    assert len(load(tmp_path).x_test) == 1
+    assert capsys.readouterr().err == ""
     np.testing.assert_allclose(load(tmp_path).x_train, 100 / 255, atol=1.5 / 255)
 
 
@@ -356,6 +390,73 @@ def test_subfolders_are_classes(tmp_path):
     for x, labels in ((data.x_train, data.labels_train), (data.x_test, data.labels_test)):
         assert labels.dtype == np.int64
         np.testing.assert_array_equal(labels, np.round(x[:, 0] * 255))
+
+
+def fill(folder, *classes, n=4, first=0):
+    """n pictures in each folder, whose grey value is first, first + 1, ...: one value for each class."""
+    for k, name in enumerate(classes, first):
+        for i in range(n):
+            draw(folder / name / f"{i}.png", np.full((2, 2), k, np.uint8))
+
+
+def grey_by_label(data):
+    """{label: the grey values of the pictures that have it} over both parts."""
+    x, labels = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.labels_train, data.labels_test])
+    return {int(k): set(np.round(255 * x[labels == k, 0]).astype(int)) for k in np.unique(labels)}
+
+
+CLASSES = {0: {0}, 1: {1}, 2: {2}}
+
+
+@pytest.mark.parametrize("wrapped", ["", "photos", "archive/photos"])
+def test_a_folder_of_folders_of_classes_is_looked_through(wrapped, tmp_path):
+    fill(tmp_path / wrapped, "ant", "bee", "cat")
+    assert grey_by_label(load(tmp_path)) == CLASSES
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "validation"), ("TRAIN", "Test")])
+@pytest.mark.parametrize("wrapped", ["", "photos"])
+def test_train_and_test_folders_are_the_parts(names, wrapped, tmp_path):
+    train, test = (tmp_path / wrapped / name for name in names)
+    fill(train, "ant", "bee", "cat", n=5)
+    fill(test, "bee", "cat", n=2, first=1)  # a class may be missing in the test part
+    data = load(tmp_path)
+    assert (len(data.x_train), len(data.x_test), data.n_classes) == (15, 4, 3)
+    assert grey_by_label(data) == CLASSES
+    assert set(data.labels_test) == {1, 2}
+
+
+def test_train_and_test_folders_without_classes(tmp_path):
+    fill(tmp_path, "train", "test", n=3)
+    data = load(tmp_path)
+    assert data.labels_train is None
+    assert not data.x_train.any() and data.x_test.all()
+    assert (len(data.x_train), len(data.x_test)) == (3, 3)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    fill(tmp_path, "car", "plane", "train")
+    assert grey_by_label(load(tmp_path)) == CLASSES
+
+
+def test_linked_folders_are_followed(tmp_path):
+    fill(tmp_path / "set", "ant", "bee")
+    fill(tmp_path / "far", "owl", first=2)
+    (tmp_path / "set" / "cat").symlink_to(tmp_path / "far" / "owl")
+    assert grey_by_label(load(tmp_path / "set")) == CLASSES
+    (tmp_path / "set" / "ant" / "up").symlink_to(tmp_path / "set")
+    assert "under another name" in refusal(tmp_path / "set")
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path, capsys):
+    fill(tmp_path, "ant", "bee", n=2)
+    (tmp_path / "ant" / "readme.md").write_text("about ants")
+    for name in (".hidden", "a.svg", "b.svg", "c.svg", "d.svg"):
+        (tmp_path / name).write_text("<svg/>")
+    assert load(tmp_path).n_classes == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "left out 5 files" in line and "a.svg" in line and line.endswith("...")
+    assert ".hidden" not in line
 
 
 def test_transparent_pixels_are_white(tmp_path):
@@ -417,7 +518,21 @@ def one_picture(folder):
     return [str(folder), "1 example"]
 
 
+def classes_that_are_not_clear(folder):
+    fill(folder / "photos", "ant", "bee")
+    fill(folder / "scans", "ant", "bee")
+    return [str(folder), "photos and scans", "ant", "not clear"]
+
+
+def a_class_to_test_on_only(folder):
+    fill(folder / "train", "ant", "bee")
+    fill(folder / "test", "ant", "owl")
+    return [str(folder), "owl", "none to train on"]
+
+
 BAD_FOLDERS = [
+    classes_that_are_not_clear,
+    a_class_to_test_on_only,
     no_pictures,
     two_sizes,
     broken_picture,
@@ -547,6 +662,8 @@ BAD_ARRAYS = {
     "float labels": ({"x": X, "labels": X[:, 0]}, "float32"),
     "one-hot labels": ({"x": X, "labels": np.eye(40, dtype=int)}, "shape (40, 40)"),
     "negative label": ({"x": X, "labels": Y - 1}, "label -1"),
+    "absurd label": ({"x": X, "labels": np.where(Y == 3, 2**63 - 1, Y)}, "label 9223372036854775807"),
+    "absurd unsigned label": ({"x": X, "labels": np.where(Y == 3, 2**63, 1).astype(np.uint64)}, "no class"),
     "other names": ({"x_train": X, "y_train": Y}, "x_train, y_train"),
     "labels of one part only": ({"x_train": X, "x_test": X, "labels_train": Y}, "labels_train"),
     "test part of another shape": ({"x_train": X, "x_test": X[:, :4]}, "different shapes"),
@@ -623,6 +740,70 @@ def test_damaged_npz_is_refused(tmp_path):
     assert str(path) in refusal(path)
 
 
+# ---- files of every kind with something wrong somewhere ----
+
+
+def mutated(content, rng):
+    """The bytes of a file after an accident: a byte changed, a stretch lost, doubled or filled, the end cut, odd signs."""
+    a, b = sorted(rng.integers(0, len(content), 2))
+    few = a + min(b - a, 30)
+    head = int(rng.integers(0, min(len(content), 128)))  # headers are in front, and so are the odd parsers
+    sign = rng.choice([b"(", b"'", b"{", b"\\", b"9" * 9, b"\n", b"\x01", b","])
+    return [
+        content[:a] + bytes([rng.integers(256)]) + content[a + 1 :],
+        content[:a] + content[few:],
+        content[:few] + content[a:],
+        content[:a],
+        content[:a] + rng.bytes(few - a) + content[few:],
+        content[:head] + bytes(sign) + content[head + 1 :],
+    ][rng.integers(6)]
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "png", "idx", "idx.gz", "checkpoint", "history"])
+def test_a_mutated_file_of_any_kind_is_read_or_refused_in_one_line(kind, home, tmp_path):
+    out, rng = tmp_path / "run", np.random.default_rng(5)
+    path, read = {
+        "npy": (tmp_path / "x.npy", lambda: load(tmp_path / "x.npy")),
+        "npz": (tmp_path / "x.npz", lambda: load(tmp_path / "x.npz")),
+        "png": (tmp_path / "pictures" / "a.png", lambda: load(tmp_path / "pictures")),
+        "idx": (home / "own/fashion" / IMAGES, lambda: load("fashion")),
+        "idx.gz": (home / "own/fashion" / f"{IMAGES}.gz", lambda: load("fashion")),
+        "checkpoint": (out / "checkpoint.npz", lambda: load_model(out / "checkpoint.npz")),
+        "history": (out / "history.csv", lambda: fit(vae(), X, epochs=1, out=out, resume=True, progress=False)),
+    }[kind]
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "x.npz", x=X, labels=Y)
+    for name in "ab":
+        draw(tmp_path / "pictures" / f"{name}.png", COLOUR)
+    put(home / "own/fashion", {name: content for name, content in GOOD.items() if name != IMAGES})
+    put(
+        home / "own/fashion", {IMAGES: GOOD[IMAGES]} if kind == "idx" else {f"{IMAGES}.gz": gzip.compress(GOOD[IMAGES])}
+    )
+    fit(vae(), X, epochs=1, out=out, progress=False)
+    content, refused = path.read_bytes(), 0
+    for _ in range(60):
+        path.write_bytes(mutated(content, rng))
+        try:
+            read()
+        except UsageError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 5
+
+
+def vae():
+    return VAE(n_features=X.shape[1], hidden=(3,), n_latent=1, batch=20).build(Rng(0))
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': '<f4', 'fortran_order': False, 'shape': (2, 9", "{'descr", "(\n 1", "'", "(" * 999]
+)
+def test_headers_on_which_numpys_own_parser_stumbles(header, tmp_path):
+    content = header.encode()
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little") + content + bytes(72))
+    assert "x.npy: not readable" in refusal(tmp_path / "x.npy")
+
+
 def test_binarized_pixels_are_black_as_often_as_they_are_grey():
     grey = np.tile(np.array([0, 0.1, 0.5, 0.9, 1], np.float32), (20_000, 1))
     data = binarized(Data("grey", grey, grey[:10]))
@@ -631,5 +812,8 @@ def test_binarized_pixels_are_black_as_often_as_they_are_grey():
     again = binarized(Data("grey", grey, grey[:10]))
     np.testing.assert_array_equal(data.x_train, again.x_train)
     assert not np.array_equal(data.x_train[:10], data.x_test)
+    both = binarized(Data("grey", grey, grey))  # equally long parts must not share the noise
+    assert not np.array_equal(both.x_train, both.x_test)
+    np.testing.assert_array_equal(both.x_train, data.x_train)
     other = binarized(Data("grey", grey, grey[:10]), seed=1)
     assert not np.array_equal(data.x_train, other.x_train)

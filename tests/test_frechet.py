@@ -309,22 +309,42 @@ def test_a_folder_in_the_way_is_done_without(empty_cache, capsys):
     assert said(capsys) == 1
 
 
-def test_few_pictures_are_enough(empty_cache):
-    data = small()
-    part = {"x_train": data.x_train[:3], "labels_train": data.labels_train[:3]}
-    few = dataclasses.replace(data, **part, x_test=data.x_test[:2], labels_test=np.ones(2, int))
-    assert np.isfinite(FrechetJudge(few).floor())
+def few(n_train, n_test):
+    """A Data of the first digits."""
+    data = load("digits")
+    return Data("few", data.x_train[:n_train], data.x_test[:n_test], data.labels_train[:n_train],
+                data.labels_test[:n_test], data.shape)  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
-    [({"labels_train": None, "labels_test": None}, "no labels"), ({"shape": None}, "no pictures")],
+    ("data", "reason"),
+    [
+        (dataclasses.replace(few(300, 300), labels_train=None, labels_test=None), "no labels"),
+        (dataclasses.replace(few(300, 300), shape=None), "no pictures"),
+        (few(199, 300), "199 pictures to train on, and 200 are needed"),
+        (few(300, 1), "1 picture to test on, and 200 are needed"),
+        (dataclasses.replace(few(300, 300), labels_train=np.full(300, 3)), "all of one class"),
+    ],
 )
-def test_data_that_cannot_be_judged_is_refused_in_a_line(changes, reason, empty_cache):
-    with pytest.raises(UsageError, match=rf"^digits: .*{reason}") as caught:
-        FrechetJudge(small(**changes))
+def test_data_that_cannot_be_judged_is_refused_in_a_line(data, reason, empty_cache):
+    with pytest.raises(UsageError, match=rf"^no Fréchet distance: .*{data.name}.*{reason}") as caught:
+        FrechetJudge(data)
     assert "\n" not in str(caught.value)
+    if data.shape:  # else these are points, and measured otherwise
+        assert sample_metrics(data) == (None, str(caught.value))
     assert not empty_cache.exists()
+
+
+@pytest.mark.parametrize("how", ["shuffled", "all wrong"])
+def test_a_classifier_that_has_learned_nothing_is_no_judge(how, empty_cache):
+    data, rng = few(300, 300), np.random.default_rng(0)
+    if how == "shuffled":
+        data = dataclasses.replace(data, labels_train=rng.permutation(data.labels_train))
+    else:
+        data = dataclasses.replace(data, labels_test=(data.labels_test + 1) % 10)
+    measure, left_out = sample_metrics(data)
+    assert measure is None
+    assert "no Fréchet distance: the classifier reads " in left_out and "guessing the commonest class" in left_out
 
 
 # ---- what suits the samples of which data ----
@@ -342,7 +362,7 @@ class Sampler:
 
 
 def test_labelled_pictures_are_measured_by_distance_and_rarest_class(cache, judge, digits):
-    model, measure = Sampler(digits.x_train), sample_metrics(digits)
+    model, measure = Sampler(digits.x_train), sample_metrics(digits)[0]
     found = measure(model, Rng(1))
     assert model.asked == [397]  # as many as there are test pictures
     assert list(found) == ["frechet", "frechet_floor", "classifier_accuracy", "rarest_class"]
@@ -361,24 +381,18 @@ def test_labelled_pictures_are_measured_by_distance_and_rarest_class(cache, judg
 def test_mixtures_in_the_plane_are_measured_by_their_modes(name):
     data = load(name)
     model = Sampler(data.x_test)
-    found = sample_metrics(data)(model, Rng(0))
+    found = sample_metrics(data)[0](model, Rng(0))
     assert model.asked == [2500]
     assert found["modes"] == len(data.toy.centres)
     assert found["high_quality"] > 0.97
     assert 0 <= found["reverse_kl"] < 0.02
 
 
-def test_other_data_has_no_measure(empty_cache):
-    for data in (small(labels_train=None, labels_test=None), small(shape=None)):
-        assert sample_metrics(data) is None
-    assert not empty_cache.exists()
-
-
 def test_a_model_that_cannot_sample_is_not_measured(cache, judge, digits):
     classifier, _ = Classifier.example(Rng(0))
     with pytest.raises(UsageError, match="no way to sample"):
         classifier.sample(5, Rng(0))
-    assert sample_metrics(digits)(classifier, Rng(0)) == {}
+    assert sample_metrics(digits)[0](classifier, Rng(0)) == {}
 
 
 # ---- MNIST ----

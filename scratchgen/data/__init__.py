@@ -7,12 +7,12 @@ in [0, 1], and `shape` says how to fold a row back into a picture.
 
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
-from pathlib import Path
 
 import numpy as np
 
 from ..backend import Rng, UsageError
 from ..distributions import binarize
+from .cache import full_path
 from .files import load_arrays, load_folder
 from .idx import SETS, load_idx
 from .order import batches, fixed_order
@@ -68,7 +68,7 @@ def load(name, seed=0):
         return Data(name, *load_idx(name))
     if name in TOYS:
         return load_toy(name, seed)
-    path = Path(name).expanduser()
+    path = full_path(name)
     if path.is_dir():
         return Data(str(path.absolute()), *load_folder(path))
     if path.suffix.lower() in (".npy", ".npz"):
@@ -81,7 +81,9 @@ def binarized(data, seed=28):
 
     The papers' way since Salakhutdinov & Murray 2008, though by our own draws: results compare, digit for digit they do not.
     """
-    x_train, x_test = (binarize(x, Rng((seed, len(x)))) for x in (data.x_train, data.x_test))
+    n, m = len(data.x_train), len(data.x_test)
+    x_train = binarize(data.x_train, Rng((seed, n)))
+    x_test = binarize(data.x_test, Rng((seed, m, int(m == n))))  # a stream of its own where both are equally long
     return replace(data, x_train=x_train, x_test=x_test)
 
 

@@ -6,15 +6,24 @@ part, a tenth of it, always the same, becomes one.
 """
 
 import math
-import zipfile
-import zlib
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 
 from ..backend import UsageError
 from .order import fixed_order
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".avif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".tga",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".ico",
+}  # fmt: skip
+PARTS = {
+    "train": {"train", "training"},
+    "test": {"test", "testing", "val", "valid", "validation"},
+}  # folders of these names hold the parts of a data set, not classes
+MOST_CLASSES = 100_000  # a label beyond is a number of something else: networks have an input for every class
 
 # The arrays an .npz may hold together; one alone may have any name.
 LAYOUTS = [
@@ -29,40 +38,99 @@ def load_folder(folder):
     """The pictures under a folder, in the order of their paths: (x_train, x_test, labels_train, labels_test, shape).
 
     Pictures in subfolders are labelled by the subfolder they are in (0, 1, ... in alphabetical order); pictures lying
-    directly in the folder have no labels. If every picture is grey, shape is (h, w); otherwise all are (h, w, 3).
-    Transparent pixels are laid on white. Hidden files are passed over. Needs Pillow.
-    Raises UsageError for an unreadable picture, different sizes, or no pictures at all.
+    directly in the folder have no labels. Folders train and test (or training, validation, ...), and nothing beside them,
+    are the two parts of the data; a folder that holds only one other is looked through. If every picture is grey, shape is
+    (h, w); otherwise all are (h, w, 3). Transparent pixels are laid on white. Hidden files are passed over, and so are
+    files that are no pictures, which is said on standard error. Links are followed. Needs Pillow.
+    Raises UsageError for an unreadable picture, different sizes, classes that are not clear, or no pictures at all.
     """
     paths = find_pictures(folder)
-    classes = find_classes(folder, paths)
+    top = common_top(folder, paths)
+    parts = [part_of(path.relative_to(top).parts[0]) for path in paths]
+    if None in parts or len(set(parts)) == 1:  # one part, of which a tenth becomes the test pictures
+        parts = None
+        classes = find_classes(top, paths)
+    else:
+        classes = find_classes(top, paths, depth=1)
     images = read_pictures(paths)  # (N, h, w, 3) uint8
     if (images == images[..., :1]).all():
         images = images[..., 0]  # (N, h, w)
     labels = None if classes is None else np.unique(classes, return_inverse=True)[1].astype(np.int64)  # (N,)
     x, shape = flatten(images, folder)
-    return *split(x, labels, folder), shape
+    if parts is None:
+        return *split(x, labels, folder), shape
+    train = np.array(parts) == "train"
+    if labels is None:
+        return x[train], x[~train], None, None, shape
+    unseen = sorted(set(np.array(classes)[~train]) - set(np.array(classes)[train]))
+    if unseen:
+        raise UsageError(f"{folder}: class {unseen[0]} has pictures to test on and none to train on: add some")
+    return x[train], x[~train], labels[train], labels[~train], shape
 
 
 def find_pictures(folder):
-    def visible(path):
-        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and visible(path))
-    paths = sorted(path for path in found if path.is_file())
-    if not paths:
+    """The paths of all pictures below a folder, sorted. What is left out is said on standard error."""
+    pictures, others, seen = [], [], set()
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if os.path.realpath(here) in seen:  # or a link to a folder above would be followed for ever
+            raise UsageError(f"{here}: is read already under another name: remove one of the links")
+        seen.add(os.path.realpath(here))
+        for path in (Path(here) / name for name in files if not name.startswith(".")):
+            (pictures if path.suffix.lower() in SUFFIXES else others).append(path)
+    if not pictures:
         raise UsageError(f"{folder}: no pictures in this folder: put {', '.join(sorted(SUFFIXES))} files in it")
-    return paths
+    if others:
+        names = ", ".join(sorted(str(path.relative_to(folder)) for path in others)[:3]) + ", ..." * (len(others) > 3)
+        print(f"{folder}: left out {counted(len(others), 'file')} not named as pictures are: {names}", file=sys.stderr)
+    return sorted(pictures)
 
 
-def find_classes(folder, paths):
-    """The name of the subfolder each picture is in, or None if none is in a subfolder."""
-    nested = [path.parent != folder for path in paths]
+def refuse(error):
+    raise error
+
+
+def counted(n, noun):
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def common_top(folder, paths):
+    """The folder whose entries are classes or parts: the given one, or below it where it holds nothing but one folder of
+    folders, as an unpacked archive does."""
+    while True:
+        below = [path.relative_to(folder).parts for path in paths]
+        first, *others = {parts[0] for parts in below}
+        if others or not (part_of(first) or all(len(parts) > 2 for parts in below)):
+            return folder
+        folder = folder / first
+
+
+def part_of(name):
+    """ "train" or "test" for a folder of such a name, or None."""
+    return next((part for part, names in PARTS.items() if name.lower() in names), None)
+
+
+def find_classes(top, paths, depth=0):
+    """The name of the folder each picture is in, `depth` folders below the top, or None if none is in such a folder."""
+    below = [path.relative_to(top).parts[depth:] for path in paths]
+    nested = [len(parts) > 1 for parts in below]
     if not any(nested):
         return None
     if not all(nested):
         stray = paths[nested.index(False)]
         raise UsageError(f"{stray}: lies beside subfolders that hold pictures: move it into one, as its class")
-    return [path.relative_to(folder).parts[0] for path in paths]
+    if all(len(parts) > 2 for parts in below):  # folders of folders: which of the two are the classes?
+        inner = {}
+        for outer, name, *_ in below:
+            inner.setdefault(name, set()).add(outer)
+        shared = sorted(name for name, outers in inner.items() if len(outers) > 1)
+        if len(shared) > 1:
+            first, second = sorted(inner[shared[0]])[:2]
+            raise UsageError(
+                f"{top}: both {first} and {second} have a folder {shared[0]}, so it is not clear which are the classes: "
+                "give a folder that holds one folder for each class, or one that holds train and test"
+            )
+    return [parts[0] for parts in below]
 
 
 def read_pictures(paths):
@@ -124,7 +192,7 @@ def read_arrays(path):
             return {"x": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file: check the path") from None
-    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # zipfile, zlib and NumPy's parser of headers raise almost anything on a broken file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         if "pickle" in reason:  # what NumPy takes anything else to be, and advises to load unsafely
             reason = "pickled objects, or no NumPy array at all"
@@ -181,12 +249,13 @@ def check_labels(labels, n, path):
     """Labels as int64 (n,), or None."""
     if labels is None:
         return None
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+    if labels.dtype.kind not in "iub" or labels.ndim != 1:
         raise UsageError(f"{path}: labels of shape {labels.shape} and type {labels.dtype}: save integers of shape (N,)")
     if len(labels) != n:
         raise UsageError(f"{path}: {len(labels)} labels for {n} examples: save one label per example")
-    if labels.min() < 0:
-        raise UsageError(f"{path}: label {labels.min()} is negative: number the classes 0, 1, 2, ...")
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < MOST_CLASSES:
+            raise UsageError(f"{path}: label {label} is no class: number the classes 0, 1, 2, ...")
     return labels.astype(np.int64)
 
 

@@ -11,12 +11,14 @@ import gzip
 import hashlib
 import math
 import os
+import tempfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ..backend import UsageError
+from .cache import cache_folder, full_path
 
 SETS = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -79,20 +81,21 @@ def load_file(kind, file, n_axes):
     path = find(kind, file) or download(kind, file)
     content = read(path)
     array = parse(content, path, n_axes)
-    expected = CONTENTS.get((kind, file))
-    if expected and hashlib.sha256(content).hexdigest() != expected:
+    found = hashlib.sha256(content).hexdigest()
+    if found != CONTENTS.get((kind, file), found):
         raise UsageError(f"{path}: its content is not {kind}'s (SHA-256 differs): {REMEDY}")
+    for (other, name), known in CONTENTS.items():
+        if known == found and other != kind:
+            raise UsageError(f"{path}: holds {other}'s {name}, where {kind}'s should be: {REMEDY}")
     return array, path
 
 
-def cache_folder(kind):
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scratchgen" / kind
-
-
 def local_folders(kind):
-    """Where a file may lie already, in the order in which to look."""
-    own = os.environ.get("SCRATCHGEN_DATA")
-    return ([Path(own).expanduser() / kind] if own else []) + [cache_folder(kind)]
+    """Yield where a file may lie already, in the order in which to look."""
+    if own := os.environ.get("SCRATCHGEN_DATA"):
+        yield full_path(own) / kind
+    if cache := cache_folder(kind):
+        yield cache
 
 
 def find(kind, file):
@@ -103,7 +106,7 @@ def find(kind, file):
 
 def download(kind, file):
     """Fetch one .gz file into the cache; its path. pooch writes to a temporary name, checks, and only then renames."""
-    looked = " or ".join(str(folder) for folder in local_folders(kind))
+    looked = " or ".join(str(folder) for folder in local_folders(kind)) or "$SCRATCHGEN_DATA, which is not set"
     missing = f"{file}.gz is not in {looked}"
     remedy = f"put it there, or set SCRATCHGEN_DATA to the folder that holds {kind}/"
     try:
@@ -112,8 +115,9 @@ def download(kind, file):
         hint = "pip install pooch to download it"
         raise UsageError(f"{missing}: {remedy}, or {hint}") from None
     url = f"{SETS[kind]}{file}.gz"
+    folder = cache_folder(kind) or Path(tempfile.mkdtemp(prefix="scratchgen-"))
     try:
-        return Path(pooch.retrieve(url, f"sha256:{DOWNLOADS[kind, file]}", f"{file}.gz", cache_folder(kind)))
+        return Path(pooch.retrieve(url, f"sha256:{DOWNLOADS[kind, file]}", f"{file}.gz", folder))
     except ValueError:  # pooch's word for a wrong checksum
         raise UsageError(
             f"{url} is not {kind}'s file (SHA-256 differs): try again later, or put it in {looked}"
@@ -129,7 +133,7 @@ def read(path):
         return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except EOFError:
         raise UsageError(f"{path}: the gzip file is truncated: {REMEDY}") from None
-    except (OSError, zlib.error) as error:
+    except (OSError, MemoryError, zlib.error) as error:
         raise UsageError(f"{path}: cannot be read ({type(error).__name__}): {REMEDY}") from None
 
 

@@ -7,7 +7,7 @@ classifier's features it sees blurred pictures, lost classes and a lack of varie
 not see copies of the training pictures. Heusel et al. 2017, eq 6, take the features of a network for photographs (FID). Here
 it is models/classifier.py, trained on the data at hand, so these numbers compare only with others of the same classifier:
 give its accuracy beside them, and the floor, which is what real pictures score. Fewer samples make a larger distance:
-compare equal numbers of them.
+compare equal numbers of them. Of fewer than LEAST pictures no distance is taken.
 """
 
 import hashlib
@@ -22,13 +22,16 @@ import numpy as np
 
 from ..backend import Rng, UsageError, find_device, to_host
 from ..checkpoint import load_model, save_checkpoint
-from ..data.idx import cache_folder
+from ..data.cache import cache_folder
 from ..data.order import fixed_order
 from ..fit import fit
 from ..models.classifier import Classifier
 
 SEED = 0  # of the classifier, whatever the seed of the run: runs with other seeds are measured alike
 STEPS, EPOCHS = 1500, 8  # its training takes at least so many of each
+LEAST = (
+    200  # pictures to train on and to test on: of fewer, means and covariances of 32 features or more are mostly chance
+)
 VERSION = 1  # to be raised when a change elsewhere makes other classifiers out of the same data and settings
 
 
@@ -63,17 +66,39 @@ def root(covariance):
     return vectors * np.sqrt(np.maximum(values, 0))
 
 
+def unfit(data):
+    """Why the Fréchet distance of this Data's pictures would mean nothing, in a few words, or ""."""
+    if data.shape is None:
+        return f"the examples of {data.name} are no pictures"
+    if data.labels_train is None:
+        return f"the pictures of {data.name} have no labels, from which a classifier could learn what to look at"
+    for part, x in (("train", data.x_train), ("test", data.x_test)):
+        if len(x) < LEAST:
+            return f"{data.name} has {len(x)} picture{'s' * (len(x) > 1)} to {part} on, and {LEAST} are needed"
+    if len(np.unique(data.labels_train)) < 2:
+        return f"the pictures of {data.name} are all of one class, and the classifier needs two"
+    return ""
+
+
 class FrechetJudge:
     """Measures pictures against a Data with labels: their distance to training pictures, and the classes they show.
 
     accuracy: the fraction of the test pictures that its classifier gets right. device: where the classifier runs, as in
     find_device; pictures may lie anywhere. n_reference: how many training pictures, at most. Raises UsageError for data that
-    has no classes or no pictures.
+    is `unfit`, and where the classifier reads no more test pictures right than the commonest class has.
     """
 
     def __init__(self, data, device="cpu", n_reference=10_000):
+        if reason := unfit(data):
+            raise UsageError(f"no Fréchet distance: {reason}")
         self.data, self.classifier = data, trained_classifier(data, device)
         self.accuracy = accuracy(self.classifier, data)
+        guess = np.unique(data.labels_test, return_counts=True)[1].max() / len(data.labels_test)
+        if self.accuracy <= guess + 2 * math.sqrt(guess * (1 - guess) / len(data.labels_test)):  # two standard errors
+            raise UsageError(
+                f"no Fréchet distance: the classifier reads {self.accuracy:.0%} of the test pictures of {data.name} right, "
+                f"and guessing the commonest class {guess:.0%}"
+            )
         # Files may be sorted, by class or by difficulty as MNIST's test pictures are: so a part is taken in shuffled order.
         self.reference = self.features(data.x_train[fixed_order(len(data.x_train))[:n_reference]])  # (n_reference, F)
 
@@ -125,20 +150,23 @@ def trained_classifier(data, device="cpu"):
     settings, epochs = plan(data)
     mark = fingerprint(data, settings, epochs)
     name = re.sub(r"\W+", "_", Path(data.name).stem)[:40]  # for people; it is the fingerprint that counts
-    path = cache_folder("classifiers") / f"{name}-{mark[:16]}.npz"
-    try:
-        classifier, notes = load_model(path, device)
-        if notes.get("fingerprint") == mark:
-            return classifier
-    except UsageError:
-        pass  # none yet, or a damaged one
+    folder = cache_folder("classifiers")
+    path = folder and folder / f"{name}-{mark[:16]}.npz"
+    if path:
+        try:
+            classifier, notes = load_model(path, device)
+            if notes.get("fingerprint") == mark:
+                return classifier
+        except UsageError:
+            pass  # none yet, or a damaged one
 
     print(f"training the classifier that measures samples of {data.name}:", end=" ", file=sys.stderr, flush=True)
     started, classifier = time.perf_counter(), Classifier(**settings).build(Rng(SEED, device=device))
     fit(classifier, data.x_train, labels=data.labels_train, epochs=epochs, seed=SEED, progress=False)
     found = f"{time.perf_counter() - started:.1f} s once, {accuracy(classifier, data):.1%} of the test pictures right"
     try:
-        save_checkpoint(path, classifier, fingerprint=mark)
+        if path:
+            save_checkpoint(path, classifier, fingerprint=mark)
     except UsageError as error:
         found = f"{found}; not kept for the next time: {error}"
     print(found, file=sys.stderr)

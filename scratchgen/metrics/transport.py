@@ -1,4 +1,4 @@
-"""How far points are from a toy density, beside how far its own points are from each other."""
+"""How far points are from those of a toy density or of the user, beside how far real points are from each other."""
 
 import numpy as np
 
@@ -6,6 +6,26 @@ from ..backend import Rng, to_host
 from ..divergences import sliced_wasserstein
 
 PAIRS, DIRECTIONS = 40, 50  # a pair's distance varies by a third, and hardly with more directions
+
+
+class PointsJudge:
+    """Measures samples of n points by their sliced Wasserstein distance to a Data's test points, which no model has seen.
+
+    Points are divided by the training points' standard deviation, column by column; a column that never changes is left as
+    it is. n: as many as there are test points. floor: the mean distance of n training points to the test points, over PAIRS
+    draws.
+    """
+
+    def __init__(self, data, seed=0):
+        scale = data.x_train.std(axis=0)
+        self.scale, self.n, self.seed = np.where(scale > 0, scale, 1), len(data.x_test), seed
+        self.test, n_train = data.x_test / self.scale, len(data.x_train)
+        parts = [Rng((seed, 0, 6, i)).host.choice(n_train, self.n, replace=self.n > n_train) for i in range(PAIRS)]
+        self.floor = float(np.mean([self.distance(data.x_train[part]) for part in parts]))
+
+    def distance(self, x):
+        """Of points x (N, D) to the test points."""
+        return sliced_wasserstein(to_host(x) / self.scale, self.test, Rng(self.seed), DIRECTIONS)
 
 
 class ToyJudge:

@@ -1,0 +1,58 @@
+"""Arrays that fit is given, looked at before anything is trained: a wrong one shows late, as bad results, or never."""
+
+import hashlib
+
+import numpy as np
+
+from ..backend import UsageError, array_module, to_host
+
+ROWS = 1_000  # so many examples, evenly spread, stand for all of them in a fingerprint
+
+
+def check_examples(name, x):
+    """Raise UsageError unless x is an array (N, D) of finite numbers, neither N nor D being 0. name: what to call it."""
+    kind = type(x).__module__.partition(".")[0]
+    if not (hasattr(x, "dtype") and hasattr(x, "ndim")) or kind in ("torch", "pandas", "jax", "jaxlib", "tensorflow"):
+        raise UsageError(
+            f"{name} is a {kind}.{type(x).__name__}: give a NumPy array (N, D), such as numpy.asarray({name})"
+        )
+    if x.ndim != 2:
+        flat = f"; {name}.reshape(len({name}), -1) makes rows" if x.ndim > 2 else ""
+        raise UsageError(f"{name} has shape {x.shape}: give one row for each example, (N, D){flat}")
+    if not x.size:
+        raise UsageError(f"{name} has shape {x.shape} and is empty: give at least one example, or leave it out")
+    if x.dtype.kind not in "fiub":
+        raise UsageError(f"{name} holds {x.dtype}: give real numbers, such as {name}.astype('float32')")
+    finite = array_module(x).isfinite(x)
+    if not finite.all():
+        row, column = np.unravel_index(int(finite.argmin()), x.shape)
+        raise UsageError(
+            f"{name} is {x[row, column]} in row {row}, column {column}: remove or replace what is not finite"
+        )
+
+
+def check_labels(name, labels, n, vectors=False):
+    """Raise UsageError unless labels are whole numbers (n,), one for each example; or, vectors, numbers (n, K)."""
+    if not (hasattr(labels, "dtype") and hasattr(labels, "ndim")):
+        raise UsageError(f"{name} is a {type(labels).__name__}: give a NumPy array, such as numpy.asarray({name})")
+    if len(labels.shape) == 0 or len(labels) != n:
+        raise UsageError(f"{name} has shape {labels.shape} and there are {n} examples: give one label for each")
+    if vectors and labels.ndim == 2:
+        return check_examples(name, labels)
+    if labels.ndim != 1 and labels.dtype.kind in "iub":
+        raise UsageError(f"{name} has shape {labels.shape}: give one whole number for each example, ({n},)")
+    if labels.dtype.kind not in "iub":
+        raise UsageError(
+            f"{name} holds {labels.dtype}: give whole numbers, such as {name}.astype(int) if they are whole"
+        )
+
+
+def fingerprint(**arrays):
+    """{name: text}, by which data that has changed is known: type, shape, and a hash of 1,000 rows. None is left out."""
+    return {name: _mark(array) for name, array in arrays.items() if array is not None}
+
+
+def _mark(array):
+    rows = np.linspace(0, len(array) - 1, min(ROWS, len(array))).astype(int)
+    sampled = np.ascontiguousarray(to_host(array[rows]))
+    return f"{array.dtype} {tuple(array.shape)} {hashlib.sha256(sampled).hexdigest()[:16]}"
