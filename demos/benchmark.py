@@ -26,9 +26,10 @@ from peers.cases import CASES
 from peers.turns import take_turns
 
 from scratchgen.backend import Rng, UsageError, find_device
-from scratchgen.fit import blas_threads
 from scratchgen.graph import CapturedStep
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure
+from scratchgen.progress import told
+from scratchgen.threads import blas_threads, choose_threads
 
 N = 20_000  # examples on the device
 PINS = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"  # which CPU OpenBLAS is to take this one for
@@ -54,10 +55,14 @@ def synchroniser(xp):
 def ours(case, device, captured=False):
     rng = Rng(0, device=device)
     model = case.model.build(rng)
-    blas_threads(model).__enter__()  # few BLAS threads for small models, as in fit
     step = CapturedStep(model, rng) if captured else partial(model.train_step, rng=rng)
     batches = picked(rng.uniform((N, model.n_features)), rng.permutation(N), model.rows)
-    return lambda: step(x=next(batches)), synchroniser(rng.xp)
+
+    def next_step():
+        return step(x=next(batches))
+
+    blas_threads(choose_threads(model, next_step)).__enter__()  # as in fit
+    return next_step, synchroniser(rng.xp)
 
 
 def floor(case, device):
@@ -196,7 +201,7 @@ def main(args):
     environment, rows = describe(xp), []
     if not args.json:
         print(", ".join(f"{name} {value}" for name, value in environment.items()), flush=True)
-    for case in cases:
+    for case in told(cases, "case"):
         peers = not args.quick or case is cases[0]  # PyTorch takes seconds to import
         with unpinned():
             found = measure(case, seconds, hasattr(xp, "cuda"), peers=peers, compiled=not args.quick)

@@ -5,14 +5,19 @@ import math
 import pathlib
 import sys
 import time
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import replace
 
 import numpy as np
 
 from scratchgen.__main__ import Parser
-from scratchgen.backend import Rng, UsageError, find_device
+from scratchgen.backend import Rng, UsageError, find_device, to_host
+from scratchgen.console import run_to_the_end
 from scratchgen.data import binarized, load
-from scratchgen.fit import Stopped, blas_threads, fit
+from scratchgen.fit import fit
+from scratchgen.metrics.frechet import FrechetJudge
+from scratchgen.progress import CLOCK, new_bar, told
+from scratchgen.threads import blas_threads
 
 BINARIZED = "binarized by chance, once, seed 28"  # data.binarized, in the words of a Likelihood
 
@@ -37,36 +42,62 @@ def run(main, doc, data="digits", options=None):
     parser.add_argument("--quick", action="store_true", help="a twentieth of the training: to see that it runs")
     if options:
         options(parser)
-    started = time.perf_counter()
-    try:
-        args = parser.parse_args()
+
+    def work():
+        started, args = time.perf_counter(), parser.parse_args()
         if args.seed < 0 or (args.epochs is not None and args.epochs < 1):
             raise UsageError("--seed must be >= 0 and --epochs >= 1")
         find_device(args.device)
         args.out.mkdir(parents=True, exist_ok=True)  # now rather than after the training
-        main(args)
-    except (UsageError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as stopped:
-        print(f"{parser.prog}: {stopped if isinstance(stopped, Stopped) else 'stopped'}", file=sys.stderr)
-        sys.exit(130)
-    if not getattr(args, "json", False):
-        print(f"{time.perf_counter() - started:.0f} s")
+        code = main(args)
+        if not getattr(args, "json", False):
+            print(f"{time.perf_counter() - started:.0f} s")
+        return code
+
+    if code := run_to_the_end(parser.prog, work):
+        sys.exit(code)
 
 
-def pictures(args, least=1, grey=False, square=False):
-    """The Data of --data, which must be pictures, grey or square if so asked, with at least so many of them to test on."""
+def pictures(args, least=1, to_train=1, of_each=1, side=1, grey=False, square=False):
+    """The Data of --data, which must be pictures, grey or square if so asked. What it lacks is said before any training.
+
+    least, to_train: how many pictures to test and to train on it must have. of_each: how many to train on of each class, if
+    there are classes. side: the least height and width.
+    """
     data = load(args.data, args.seed)
+    needs = f"--data {args.data}: this demo needs"
     fits = (
         data.shape is not None and not (grey and len(data.shape) == 3) and not (square and len({*data.shape[:2]}) == 2)
     )
     if not fits:
         kind = "square " * square + "grey " * grey
-        raise UsageError(f"--data {args.data}: this demo needs {kind}pictures, such as digits or mnist")
-    if len(data.x_test) < least:
-        raise UsageError(f"--data {args.data}: this demo needs {least} test pictures, and there are {len(data.x_test)}")
+        raise UsageError(f"{needs} {kind}pictures, such as digits or mnist")
+    if min(data.shape[:2]) < side:
+        h, w = data.shape[:2]
+        raise UsageError(
+            f"{needs} pictures at least {side} pixels high and wide, and these are {w}x{h}: use larger ones"
+        )
+    for n, x, use in ((to_train, data.x_train, "training"), (least, data.x_test, "test")):
+        if len(x) < n:
+            raise UsageError(f"{needs} {n} {use} pictures, and there {is_or_are(len(x))}: use more")
+    if data.labels_train is not None:
+        classes, counts = np.unique(data.labels_train, return_counts=True)
+        if counts.min() < of_each:
+            where = f"of class {classes[counts.argmin()]} there {is_or_are(counts.min())}"
+            raise UsageError(f"{needs} {of_each} training pictures of each class, and {where}: use more")
     return data
+
+
+def is_or_are(n):
+    return f"is {n}" if n == 1 else f"are {n}"
+
+
+def judge_of(data, left_out, device="cpu"):
+    """A FrechetJudge of the Data; or None where it would mean nothing, and a line says what is left out, and why."""
+    try:
+        return FrechetJudge(data, device)
+    except UsageError as error:
+        print(f"left out: {left_out}: {str(error).removeprefix('no Fréchet distance: ')}")
 
 
 def picture_path(args, name):
@@ -98,8 +129,8 @@ def train_D(model, draw, steps, seed):
     """
     objective = next(iter(model.objectives))
     rng, losses = model.rng((seed, 1)), []
-    with blas_threads(model):
-        for _ in range(steps):
+    with blas_threads(1):
+        for _ in told(range(steps), "step of D"):
             losses.append(getattr(model, objective)(draw(model.batch, rng), rng)[objective])
             model.optimizer_D.step()
     return losses, rng
@@ -108,6 +139,21 @@ def train_D(model, draw, steps, seed):
 def accuracy(model, real, made):
     """The fraction of real and of generated examples, as many of each, that D tells by the sign of its logit."""
     return float((model.judge(real) > 0).mean() + (model.judge(made) < 0).mean()) / 2
+
+
+def results(futures, what):
+    """The results of futures, in their order. While they run, a bar or a line every ten seconds says how many are done."""
+    bar, waiting = new_bar(len(futures), what, True), set(futures)
+    CLOCK.start()
+    while waiting:
+        done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+        if bar:
+            bar.update(len(done))
+        else:
+            CLOCK.say(f"{what} {len(futures) - len(waiting)} of {len(futures)} done")
+    if bar:
+        bar.close()
+    return [future.result() for future in futures]
 
 
 def line(n, x, rng):
@@ -158,6 +204,14 @@ def independent_nll(data):
     """-log p of black and white test pictures in nats, each pixel for itself, as often black as in training; counts + ½."""
     p = (data.x_train.sum(axis=0) + 0.5) / (len(data.x_train) + 1)
     return -(data.x_test * np.log(p) + (1 - data.x_test) * np.log(1 - p)).sum(axis=1).mean()
+
+
+def in_turn(x, made, rows, columns):
+    """Rows of pictures x (N, D), each above those made of them, so many rows or as many as are full; and the columns."""
+    columns = min(columns, len(x))
+    rows = min(rows, len(x) // columns)
+    parts = [to_host(part)[: rows * columns].reshape(rows, columns, -1) for part in (x, made)]
+    return np.stack(parts, axis=1).reshape(2 * rows * columns, -1), columns
 
 
 def nearest(x, others):

@@ -17,10 +17,11 @@ from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng
 from scratchgen.data.toys import Mixture
 from scratchgen.divergences import wasserstein_samples
-from scratchgen.fit import blas_threads
 from scratchgen.models.gan import GAN
 from scratchgen.optim import Adam
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_animation, save_figure
+from scratchgen.progress import told
+from scratchgen.threads import blas_threads
 
 DATA = Mixture("bumps", 0.5, [[-1.0], [1.0]], [0.6, 0.4])
 X = np.linspace(-4, 6, 201, dtype=np.float32)  # where D is drawn; the edges of p_g's bins
@@ -78,13 +79,13 @@ def main(args):
     model.params_G.named()["generator.4.b"][...] = 3.5  # G starts beside the data
     rng, moments = model.rng((args.seed, 1)), {-ahead: state(model)}
     alone = Adam(model.params_D, model.lr_D)  # its own: steps of optimizer_D would let D's rate fall to 0 before G's
-    with blas_threads(model):
-        for step in range(1, ahead + 1):
+    with blas_threads(1):
+        for step in told(range(1, ahead + 1), "step of D"):
             model.discriminator_loss(DATA.sample(model.batch, rng), rng)
             alone.step()
             if step % (ahead // 4) == 0:
                 moments[step - ahead] = state(model)
-        for step in range(1, rounds + 1):
+        for step in told(range(1, rounds + 1), "round"):
             model.train_step(DATA.sample(model.rows, rng), rng)
             if step % (rounds // 400) == 0:
                 moments[step] = state(model)

@@ -19,11 +19,12 @@ from scratchgen.backend import Rng
 from scratchgen.data import TOYS
 from scratchgen.distributions import diagonal_gaussian_log_prob
 from scratchgen.divergences import grid, js
-from scratchgen.fit import blas_threads
 from scratchgen.losses import loss_D
 from scratchgen.metrics.coverage import coverage
 from scratchgen.models.gan import GAN
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
+from scratchgen.progress import told
+from scratchgen.threads import blas_threads
 
 RING, SCALE, LOG_2, DISTANCE = TOYS["ring"], math.sqrt(2), math.log(2), 0.25
 FAILING = {"loss": "minimax", "k": 5, "r1": 0.0, "beta1": 0.5, "beta2": 0.999, "lr_G": 1e-3, "lr_D": 1e-3}
@@ -111,13 +112,15 @@ def theory(axes, args):
         print(f"D of {n} steps {settings or ''}: JSD {LOG_2 - loss / 2:.3f} by its loss, {LOG_2:.3f} in truth")
 
 
-def one_ring(remedy, rounds, seed):
-    """Samples of the failing GAN with a remedy, its coverage, and D's mean loss over the last tenth."""
-    model = GAN(**FAILING | {"rounds": rounds, "noise_rounds": int(FADING * rounds), "averaging": 0.99} | remedy)
+def one_ring(name, rounds, seed):
+    """Samples of the failing GAN with one of REMEDIES, its coverage, and D's mean loss over the last tenth."""
+    model = GAN(
+        **FAILING | {"rounds": rounds, "noise_rounds": int(FADING * rounds), "averaging": 0.99} | REMEDIES[name]
+    )
     model.build(Rng(seed))
     rng, losses = model.rng((seed, 1)), []
-    with blas_threads(model):
-        for _ in range(rounds):
+    with blas_threads(1):
+        for _ in told(range(rounds), f"{name}, seed {seed}: round"):
             losses.append(model.train_step(SCALE * RING.sample(model.rows, rng), rng)["discriminator_loss"])
     x = model.sample(2_500, rng) / SCALE
     return x, coverage(x, RING.centres, RING.sigma), float(np.mean(losses[-rounds // 10 :]))
@@ -126,8 +129,8 @@ def one_ring(remedy, rounds, seed):
 def practice(axes, args):
     rounds, seeds = 75 if args.quick else 1_500, range(args.seed, args.seed + 3)
     pictures = {}
-    for row, (name, remedy) in enumerate(REMEDIES.items()):
-        found = [one_ring(remedy, rounds, seed) for seed in seeds]
+    for row, name in enumerate(REMEDIES):
+        found = [one_ring(name, rounds, seed) for seed in seeds]
         pictures[name] = found[-1][0]
         modes, quality = ([c[key] for _, c, _ in found] for key in ("modes", "high_quality"))
         colour = INK if name == "none" else BLUE

@@ -14,7 +14,7 @@ import time
 from functools import partial
 
 import numpy as np
-from common import black_and_white, enlarger_for, is_small, picture_path, pictures, run, train
+from common import black_and_white, enlarger_for, in_turn, is_small, judge_of, picture_path, pictures, run, train
 from compare import Trainer, families
 from diffusion_2d import SETTINGS
 from mode_collapse import SCALE, WIDE
@@ -23,7 +23,6 @@ from tqdm import tqdm
 from scratchgen.backend import to_host
 from scratchgen.data import load
 from scratchgen.metrics.coverage import coverage
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import psnr
 from scratchgen.metrics.transport import ToyJudge
 from scratchgen.models.ddpm import DDPM
@@ -57,13 +56,15 @@ BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are 
 class Pictures:
     """Pictures to learn from, the judge of what is made, and who trains."""
 
-    def __init__(self, data, args):
-        self.data, self.judge, self.trainer = data, FrechetJudge(data, args.device), Trainer(data, args, SHARE)
+    def __init__(self, data, args, judge):
+        self.data, self.judge, self.trainer = data, judge, Trainer(data, args, SHARE)
         self.n = min(100 if args.quick else 2_000, len(data.x_test))
-        self.floor = self.judge.floor(self.n)
+        self.floor = judge and judge.floor(self.n)
 
     def distance(self, x):
-        """In words, the Fréchet distance of pictures x, a whole number of times n, and of real ones."""
+        """In words, the Fréchet distance of pictures x, a whole number of times n, and of real ones; "" without a judge."""
+        if not self.judge:
+            return ""
         return f"Fréchet distance {self.judge.mean_distance(x, self.n):.2f}, of real ones {self.floor:.2f}"
 
 
@@ -71,9 +72,15 @@ class Tour:
     """The stops of the tour: what is trained at each, and how what it makes is measured and drawn."""
 
     def __init__(self, args):
-        self.args, self.data = args, pictures(args, 30)
+        self.args, self.data = args, pictures(args, least=30, to_train=50)
         self.enlarger = enlarger_for(self.data)
-        self.grey, self.black_and_white = Pictures(self.data, args), Pictures(black_and_white(self.data), args)
+        judge, two_tone = judge_of(self.data, "Fréchet distance", args.device), black_and_white(self.data)
+        self.grey = Pictures(self.data, args, judge)
+        judge = judge and judge_of(two_tone, "Fréchet distance of black and white pictures", args.device)
+        self.black_and_white = Pictures(two_tone, args, judge)
+        self.labelled = self.data.labels_train is not None and len(np.unique(self.data.labels_train)) > 1
+        if not self.labelled:
+            print("left out: conditional GAN: the pictures have no labels, or are all of one class")
 
     def tile(self, x):
         """How to draw 30 pictures x on an axis."""
@@ -83,6 +90,8 @@ class Tour:
         """{name: (what it is, its file, a function that trains it: (seconds, its measure, how to draw it on an axis))}"""
         found = {}
         for name, says in SAYS.items():
+            if name == "conditional GAN" and not self.labelled:
+                continue
             source = self.black_and_white if name in BLACK_AND_WHITE else self.grey
             file, make = families(source.trainer)[name]
             found[name] = says, file, partial(self.pictures, name, source, make)
@@ -100,7 +109,7 @@ class Tour:
         if name == "autoencoder":
             x = self.data.x_test
             restored = to_host(model.reconstruct(rng.array(x)))
-            rows = np.stack([part[:15].reshape(3, 5, -1) for part in (x, restored)], axis=1).reshape(30, -1)
+            rows, _ = in_turn(x, restored, 3, 5)
             return seconds, f"PSNR {psnr(restored, x):.1f} dB", self.tile(rows)
         x = np.clip(to_host(model.sample(2 * source.n, rng)), 0, 1)
         measure = source.distance(x)
@@ -193,7 +202,7 @@ def main(args):
         save_figure(figure, folder / (re.sub(r"\W+", "_", name.lower()) + ".png"))
     if failed:
         print(f"tour.py: {len(failed)} of {len(stops)} models failed: {', '.join(failed)}", file=sys.stderr)
-        sys.exit(1)
+        return 1
 
 
 def show(axis, name, says, measure, draw):

@@ -4,11 +4,11 @@ Whatever a user can get wrong ends in one line on standard error and exit code 2
 """
 
 import argparse
-import os
 import sys
 
 from . import commands
 from .backend import UsageError
+from .console import run_to_the_end
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,7 +42,8 @@ def arguments():
         return sub
 
     device = {"choices": ["cpu", "gpu", "auto"], "default": "cpu", "help": "auto: a GPU if there is one; default: cpu"}
-    command(commands.list_, "show models, data sets and demos")
+    sub = command(commands.list_, "show models, data sets and demos, or one model's settings")
+    sub.add_argument("model", nargs="?", metavar="MODEL", help="show the settings of this one")
 
     sub = command(commands.gradcheck, "check every gradient of this library; exit code 1 if any fails")
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="only what has this in its name")
@@ -56,6 +57,9 @@ def arguments():
     sub.add_argument("--epochs", type=natural, required=True, metavar="N", help="passes over the data, in all")
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz and history.csv")
     sub.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint, with its settings")
+    sub.add_argument(
+        "--accept-new-data", action="store_true", help="go on though the data is not that of the run so far"
+    )
     sub.add_argument("--device", **device)
     sub.add_argument("--graph", action="store_true", help="record the training step as a CUDA graph: faster on a GPU")
     sub.add_argument("--seed", type=natural, metavar="S", help="default: 0")
@@ -69,6 +73,7 @@ def arguments():
     sub.add_argument("-o", required=True, metavar="FILE", help="a .png to look at or a .npy with the numbers")
     sub.add_argument("--seed", type=natural, default=0, metavar="S", help="default: 0")
     sub.add_argument("--label", type=int, metavar="K", help="which class, for models that take one")
+    sub.add_argument("--data", metavar="D", help="where the training data lies now, for runs of older versions")
     sub.add_argument("--device", **device)
 
     sub = command(commands.evaluate, "measure a trained model on its test data")
@@ -76,6 +81,7 @@ def arguments():
     sub.add_argument(
         "--draws", type=positive, default=100, metavar="K", help="importance weights for each example (default: 100)"
     )
+    sub.add_argument("--data", metavar="D", help="other data than it was trained on, or where that lies now")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("--device", **device)
     return parser
@@ -83,24 +89,12 @@ def arguments():
 
 def main(argv=None):
     """Run one command; returns the exit code."""
-    try:
+
+    def work():
         args = arguments().parse_args(argv)
-        code = args.function(args) or 0
-        sys.stdout.flush()
-        return code
-    except UsageError as error:
-        message, code = str(error), 2
-    except KeyboardInterrupt as stopped:
-        message, code = str(stopped) or "stopped", 130
-    except BrokenPipeError:  # `... | head` has read enough: no complaint from Python on the way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a path too long, a folder that may not be entered, ...
-        message, code = f"{error}; use another path", 2
-    except MemoryError as error:
-        message, code = f"not enough memory ({error}); make the model, the batch or -n smaller", 2
-    print(f"scratchgen: {message}", file=sys.stderr)
-    return code
+        return args.function(args)
+
+    return run_to_the_end("scratchgen", work)
 
 
 if __name__ == "__main__":

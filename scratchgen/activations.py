@@ -44,7 +44,7 @@ class Activation(Layer):
 
     def __getstate__(self):
         """Without the compiled kernels: to be copied and pickled."""
-        return {name: value for name, value in vars(self).items() if name != "kernels"}
+        return {name: value for name, value in super().__getstate__().items() if name != "kernels"}
 
     kernels = functools.cached_property(activation_kernels)
 

@@ -89,7 +89,8 @@ def keep_freed_memory():
 class Rng:
     """A random stream that also knows the precision and the device: the only maker of arrays.
 
-    seed: an int, or a tuple of ints such as (seed, epoch): equal seeds give equal streams.
+    seed: an int >= 0, or a tuple of them such as (seed, epoch): equal seeds give equal streams. NumPy fills seeds up with
+        zeros, so that s, (s, 0) and (s, 0, 0) are one stream: number the streams of one seed from 1, or give both lengths.
     dtype: float32 to train, float64 or complex128 to check gradients. Noise is real in any case.
     device: "cpu", "gpu", "auto" or an array module.
     """
@@ -105,6 +106,13 @@ class Rng:
             # With CuPy's default size one call starts a quarter of a million threads, however small the array.
             stream = self.xp.random.XORWOW(int(self.host.integers(2**63)), size=65536)
             self.generator = self.xp.random.Generator(stream)
+
+    def __getstate__(self):
+        """To be copied and pickled, with the module by its name."""
+        return vars(self) | {"xp": self.xp.__name__}
+
+    def __setstate__(self, state):
+        vars(self).update(state, xp=importlib.import_module(state["xp"]))
 
     def like(self, seed, dtype=None):
         """A new stream from another seed, on the same device, and of the same precision if none is given."""

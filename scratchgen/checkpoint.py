@@ -21,7 +21,7 @@ VERSION = 1
 def written_whole(path, mode="wb"):
     """A file to write, which appears under its name only when complete. Raises UsageError if it cannot be written."""
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
@@ -36,15 +36,24 @@ def written_whole(path, mode="wb"):
             temporary.unlink()
 
 
-def describe(model):
-    """What a checkpoint says of a model beside its arrays, as it is read back (JSON has lists for tuples)."""
+def make_folder(path):
+    """Make a folder and those above it. Raises UsageError if that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+
+
+def describe(model, **notes):
+    """What a checkpoint says of a model beside its arrays, as it is read back (JSON has lists for tuples), and the notes."""
     dtype = next(iter(model.parameters().values())).theta.dtype.name
-    return json.loads(json.dumps({"model": kind_of(type(model)), "settings": model.settings(), "dtype": dtype}))
+    said = {"model": kind_of(type(model)), "settings": model.settings(), "dtype": dtype} | notes
+    return json.loads(json.dumps(said, default=lambda value: value.tolist()))  # NumPy's numbers and arrays
 
 
 def save_checkpoint(path, model, **notes):
     """Write the model's state and settings. notes: further JSON values (epoch, seed, data)."""
-    notes = np.array(json.dumps({"version": VERSION} | describe(model) | notes))
+    notes = np.array(json.dumps({"version": VERSION} | describe(model, **notes)))
     with written_whole(path) as file:
         np.savez(file, notes=notes, **{name: to_host(array) for name, array in model.state().items()})
 
@@ -55,7 +64,9 @@ def read_checkpoint(path):
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:  # a pickle can run code
             arrays = {name: saved[name] for name in saved.files}
         notes = json.loads(str(arrays.pop("notes")))
-        version = notes["version"]
+        version, epoch = notes["version"], notes.setdefault("epoch", 0)
+        if not (isinstance(epoch, int) and isinstance(notes["settings"], dict) and isinstance(notes["model"], str)):
+            raise ValueError("notes of other types")
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{path}: there is no such checkpoint; train first, or name the folder given to --out"
@@ -76,6 +87,6 @@ def load_model(path, device="cpu"):
     try:
         model = find_model(notes["model"])(**notes["settings"])
         model.build(Rng(0, notes["dtype"], device)).load_state(arrays)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UsageError(f"{path}: does not fit this scratchgen ({error}); train again into another folder") from None
     return model, notes

@@ -5,6 +5,8 @@ forward's names. backward adds the weights' gradients to dW, db, ... and returns
 tape and no graph: a model calls the closures in reverse order itself. The values of the weights lie in parameters.py.
 """
 
+import numpy as np
+
 from .initialisers import zeros
 
 
@@ -94,7 +96,8 @@ class Layer:
                 f"{type(self).__name__}.{name} is a view into the flat vector of its Parameters; write layer.{name}{remedy}"
             )
         else:
-            object.__setattr__(self, name, value)
+            # A rate that is an np.float64 would raise the precision of float32 arrays.
+            object.__setattr__(self, name, value.item() if isinstance(value, np.generic) else value)
 
     def __getattr__(self, name):
         if self._is_view(name):
@@ -108,19 +111,29 @@ class Layer:
         weights = self.__dict__.get("_weights", {})
         return name in weights or (name[:1] == "d" and name[1:] in weights)
 
+    def __getstate__(self):
+        """To be copied and pickled, without the views: Parameters makes those of the copy."""
+        return {name: value for name, value in vars(self).items() if not self._is_view(name)}
+
     def __repr__(self):
         weights = ", ".join(f"{name} {weight.shape}" for name, weight in self.__dict__.get("_weights", {}).items())
         inside = ", ".join(repr(child) for _, child in self.children())
         return f"{type(self).__name__}({', '.join(filter(None, [weights, inside]))})"
 
     def children(self):
-        """The layers inside this one, as (name, layer) pairs."""
+        """The layers inside this one, as (name, layer) pairs; also those in lists, tuples and dicts, however nested."""
         for name, value in self.__dict__.items():
-            if isinstance(value, Layer):
-                yield name, value
-            elif isinstance(value, (list, tuple, dict)):
-                items = value.items() if isinstance(value, dict) else enumerate(value)
-                yield from ((f"{name}.{key}", item) for key, item in items if isinstance(item, Layer))
+            yield from layers_in(name, value)
+
+
+def layers_in(name, value):
+    """(name, layer) of a layer, or of each layer in a list, tuple or dict, named like blocks.0.1."""
+    if isinstance(value, Layer):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, (Layer, list, tuple, dict)):
+                yield from layers_in(f"{name}.{key}", item)
 
 
 class Sequential(Layer):
@@ -130,6 +143,11 @@ class Sequential(Layer):
     """
 
     def __init__(self, *layers):
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                remedy = "; write Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
+                remedy = f"; write {layer.__name__}(...)" if isinstance(layer, type) else remedy
+                raise ValueError(f"Sequential chains layers, and number {i} is {layer!r}{remedy}")
         self.layers = layers
 
     def steps(self):
@@ -144,6 +162,11 @@ class Sequential(Layer):
         check, backs = self.same_weights(), []
         for step in self.steps():
             x, back = step.forward(x, rng)
+            if isinstance(x, (tuple, list)):
+                raise ValueError(
+                    f"Sequential cannot chain {step!r}: it returned {len(x)} things, and Sequential hands on one array; "
+                    "write a layer that calls it and says where each goes"
+                )
             backs.append(back)
         return x, chained(backs, x, check)
 

@@ -7,6 +7,8 @@ p = 1 / (1 + e⁻ˡ), because log p computed from l never meets log 0.
 
 import math
 
+import numpy as np
+
 from .backend import array_module
 from .kernels import bernoulli, kl_normal, square
 from .layer import example, same_shape
@@ -39,7 +41,7 @@ def gaussian_nll(x_hat, x, c):
     different c cannot be compared.
     """
     same_shape("gaussian_nll", x_hat=x_hat, x=x)
-    batch, n = x.shape
+    (batch, n), c = x.shape, float(c)  # an np.float64 would raise the precision
     value, d = square(x_hat, x, 0.5 / (c * batch))
     return value.sum() + 0.5 * n * math.log(2 * math.pi * c), d
 
@@ -58,9 +60,11 @@ def bernoulli_nll(logits, x):
     return nll.sum(), d
 
 
-def _check_target(name, logits, target):
-    if not isinstance(target, (int, float)):
+def _checked(name, logits, target):
+    """The target, an array of the logits' shape or a number, and then Python's: an np.float64 would raise the precision."""
+    if getattr(target, "shape", ()) != ():
         same_shape(name, logits=logits, target=target)
+    return target.item() if isinstance(target, np.generic) else target
 
 
 @example(lambda rng: (3 * rng.normal((6, 1)), 0.9))
@@ -70,7 +74,7 @@ def binary_cross_entropy(logits, target):
     target: one number for the whole batch (1: all real, 0: all false, between: smoothed) or an array like the logits.
     The formula is bernoulli_nll's.
     """
-    _check_target("binary_cross_entropy", logits, target)
+    target = _checked("binary_cross_entropy", logits, target)
     nll, d = bernoulli(logits, target, 1 / len(logits))
     return nll.sum(), d
 
@@ -131,7 +135,7 @@ def kl_gaussians(mu_q, log_var_q, mu_p, log_var_p):
 @example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
 def least_squares(logits, target):
     """½ Σ (l - y)².      ∂/∂l = l - y.      Mao et al. 2017, eq 2, with targets 0 and 1 (a = 0, b = c = 1)."""
-    _check_target("least_squares", logits, target)
+    target = _checked("least_squares", logits, target)
     batch, difference = len(logits), logits - target
     return (difference * difference).sum() * (0.5 / batch), difference * (1 / batch)
 
@@ -142,7 +146,7 @@ def hinge(logits, target):
 
     Miyato et al. 2018, eq 16.
     """
-    _check_target("hinge", logits, target)
+    target = _checked("hinge", logits, target)
     xp, scale = array_module(logits), 1 / len(logits)
     value = target * xp.maximum(1 - logits, 0) + (1 - target) * xp.maximum(1 + logits, 0)
     inside = [(logits > -1).astype(logits.dtype), (logits < 1).astype(logits.dtype)]
@@ -156,7 +160,7 @@ def wasserstein(logits, target):
     With y = 1 and 0 the sum of both means is E[D(G(z))] - E[D(x)], -W₁ for the best D of slope <= 1. Arjovsky et al. 2017,
     eq 2 and 3; the slope is kept small by wgan.py.
     """
-    _check_target("wasserstein", logits, target)
+    target = _checked("wasserstein", logits, target)
     weight = (1 - 2 * target) * (1 / len(logits)) + array_module(logits).zeros_like(logits)
     return (weight * logits).sum(), weight
 

@@ -9,6 +9,8 @@ import inspect
 import math
 from typing import get_args
 
+import numpy as np
+
 from .backend import UsageError
 from .parameters import Parameters
 from .settings import check_setting
@@ -128,13 +130,10 @@ class Model:
                 raise UsageError(
                     f"{field.name}={value} needs pixels in [0, 1]; use --set {field.name}={other} for other numbers"
                 )
-        if self.rows and self.rows > max(len(x), self.batch):
-            most = len(x) * self.batch // self.rows
-            remedy = f"--set batch={most}" if most else f"--set k=1 batch={len(x)}"
-            raise UsageError(f"a round takes {self.rows} examples, k batches, and there are {len(x)}: use {remedy}")
         if self.pixels and (x.min() < 0 or x.max() > 1):
             raise UsageError(
-                f"a {type(self).__name__} needs pixels in [0, 1], and these numbers reach from {x.min():g} to {x.max():g}"
+                f"{type(self).__name__} needs pixels in [0, 1], and these numbers reach from {x.min():g} to {x.max():g}: "
+                "use another model (vae, gan, wgan, ddpm and gmm take any numbers), or rescale"
             )
         n_classes = getattr(self, "n_classes", None)
         told = getattr(self, "conditional", True)
@@ -148,6 +147,13 @@ class Model:
             raise UsageError(
                 f"the labels are {labels.min()} ... {labels.max()}, the model has n_classes={n_classes}: they count from 0"
             )
+
+    def check_rows(self, n):
+        """Raise UsageError if n training examples are too few for one train_step that takes several batches."""
+        if self.rows and self.rows > max(n, self.batch):
+            most = n * self.batch // self.rows
+            remedy = f"--set batch={most}" if most else f"--set k=1 batch={n}"
+            raise UsageError(f"a round takes {self.rows} examples, k batches, and there are {n}: use {remedy}")
 
     def settings(self):
         """{name: value}; of a model inside this one its own settings."""
@@ -167,9 +173,17 @@ class Model:
         return next(iter(self.parameters().values())).rng.like(seed)
 
     def on_device(self, **arrays):
-        """Those of the arrays that are not None, {name: array}, on this model's device and in its precision."""
+        """Those of the arrays that are not None, {name: array}, on this model's device and in its precision.
+
+        Labels, and tokens, are whole numbers and stay so; other whole numbers become floats.
+        """
         rng = self.rng(0)
-        return {name: rng.array(array) for name, array in arrays.items() if array is not None}
+        arrays = {name: rng.array(array) for name, array in arrays.items() if array is not None}
+        for name, array in arrays.items():
+            if array.dtype.kind in "iub":
+                whole = name == "labels" or getattr(self, "tokens", False)
+                arrays[name] = array.astype(np.int64 if whole else rng.dtype)
+        return arrays
 
     def state(self):
         """{name: live array} of all that training changes: weights, buffers, optimizers, averages.
@@ -200,6 +214,8 @@ class Model:
     def load_state(self, arrays):
         """Write saved arrays into the live ones. Raises UsageError, before anything is written, where one does not fit."""
         state = self.state()
+        # A checkpoint of an older version does not say which classes were seen: all of them count.
+        arrays = {name: array for name, array in state.items() if name.endswith(".seen")} | arrays
         if state.keys() != arrays.keys():
             raise UsageError(
                 f"the arrays of another model: {sorted(state.keys() ^ arrays.keys())[0]} is on one side only"

@@ -8,6 +8,7 @@ a function of the number of steps done so far.
 import contextlib
 import contextvars
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -198,21 +199,42 @@ def clip_weights(params, c):
     params.changed()
 
 
-# Schedules: each returns a function from the number of steps done so far to a learning rate.
+# Schedules: each makes a function from the number of steps done so far to a learning rate.
 
 
-def constant(lr):
-    return lambda step: lr
+@dataclass(frozen=True)
+class constant:
+    """lr, always."""
+
+    lr: float
+
+    def __call__(self, step):
+        return self.lr
 
 
-def cosine(lr, n_steps, last=0.0):
+@dataclass(frozen=True)
+class cosine:
     """From lr down to last along half a cosine in n_steps, then last. Loshchilov & Hutter 2016, eq 5, one period."""
-    return lambda step: last + 0.5 * (lr - last) * (1 + math.cos(math.pi * min(step / n_steps, 1)))
+
+    lr: float
+    n_steps: int
+    last: float = 0.0
+
+    def __call__(self, step):
+        return self.last + 0.5 * (self.lr - self.last) * (1 + math.cos(math.pi * min(step / self.n_steps, 1)))
 
 
-def linear(lr, start, stop, last=0.0):
+@dataclass(frozen=True)
+class linear:
     """lr for `start` steps, then on a straight line down to last, reached after `stop` steps."""
-    return lambda step: lr + (last - lr) * min(max(step - start, 0) / (stop - start), 1)
+
+    lr: float
+    start: float
+    stop: float
+    last: float = 0.0
+
+    def __call__(self, step):
+        return self.lr + (self.last - self.lr) * min(max(step - self.start, 0) / (self.stop - self.start), 1)
 
 
 def falling(lr, n_steps):
@@ -220,18 +242,27 @@ def falling(lr, n_steps):
     return linear(lr, n_steps / 2, n_steps) if n_steps else constant(lr)
 
 
-def steps(lr, every, factor=0.1):
+@dataclass(frozen=True)
+class steps:
     """lr · factor^⌊step / every⌋: down by a factor every so many steps."""
-    return lambda step: lr * factor ** (step // every)
+
+    lr: float
+    every: int
+    factor: float = 0.1
+
+    def __call__(self, step):
+        return self.lr * self.factor ** (step // self.every)
 
 
-def iwae(steps_per_pass, lr=1e-3):
+@dataclass(frozen=True)
+class iwae:
     """lr · 10^(-i/7) for 3^i passes over the data, i = 0 ... 7: eight stages, 3,280 passes. Burda et al. 2015, section 5"""
 
-    def schedule(step):
-        passes, i = step // steps_per_pass, 0
+    steps_per_pass: int
+    lr: float = 1e-3
+
+    def __call__(self, step):
+        passes, i = step // self.steps_per_pass, 0
         while i < 7 and passes >= 3**i:
             passes, i = passes - 3**i, i + 1
-        return lr * 10 ** (-i / 7)
-
-    return schedule
+        return self.lr * 10 ** (-i / 7)

@@ -34,6 +34,12 @@ class Parameters:
         self._bind()
         for _, layer, name, weight, _ in self._places:
             getattr(layer, name)[...] = weight.init(rng, weight.shape, weight.fan_in)
+            weight.init = None  # it has done its work, and a function inside another could not be pickled
+
+    def __setstate__(self, state):
+        """Of a copy: its layers' views go into its own vectors (Layer.__getstate__ has left them out)."""
+        vars(self).update(state)
+        self._bind()
 
     def _walk(self, named, seen):
         for name, layer in named:

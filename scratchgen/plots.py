@@ -149,15 +149,20 @@ def show_curves(axis, x, curves, title="", xlabel="", ylabel=""):
         axis.legend(fontsize=8, frameon=False)
 
 
-def picture_of(x, data, path):
-    """One picture of samples x (N, D), as the Data they imitate is best shown: images in a grid, points in the plane."""
-    if data.shape is None:
+def picture_of(x, shape, path):
+    """One picture of samples x (N, D), written as a .png: images of this shape in a grid, none smaller than it is; points
+    (shape None) in the plane. Prints the path."""
+    if shape is None:
         figure, axes = new_figure(5, 5)
         show_points(axes[0, 0], x)
-    else:
-        slim = math.sqrt(data.shape[0] / data.shape[1])  # rows of numbers are pictures one pixel high
-        columns = min(len(x), math.ceil(slim * math.sqrt(len(x))))
-        rows = math.ceil(len(x) / columns)
-        figure, axes = new_figure(max(1, 0.62 * columns / slim), max(1, 0.62 * rows * slim))
-        show_images(axes[0, 0], x, data.shape, columns)
-    save_figure(figure, path)
+        return save_figure(figure, path)
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UsageError("pictures need Pillow: pip install pillow") from None
+    slim = math.sqrt(shape[0] / shape[1])  # rows of numbers are pictures one pixel high
+    columns = min(len(x), math.ceil(slim * math.sqrt(len(x))))
+    sheet = Image.fromarray((255 * tile(x, shape, columns)).round().astype(np.uint8))
+    with written_whole(path) as file:
+        sheet.save(file, "PNG", optimize=True)
+    print(pathlib.Path(path), flush=True)

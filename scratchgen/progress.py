@@ -1,23 +1,78 @@
-"""What a training run says while it runs: a tqdm bar on a terminal, a line every ten seconds elsewhere."""
+"""What a long computation says while it runs: a tqdm bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
 
 SILENCE = 10  # seconds: a program that says nothing for longer looks hung
+LOOKS = 3  # so many looks in a row must find something wrong: at the start of a training much is, for a moment
+
+
+class Clock:
+    """Since when nothing has been said. One for the whole process: many short trainings in a row must speak too."""
+
+    def __init__(self):
+        self.spoken = self.alive = -SILENCE
+
+    def start(self):
+        """Something begins. After a pause in which nothing ran, the ten seconds count from now."""
+        now = time.perf_counter()
+        if now - self.alive > SILENCE:
+            self.spoken = now
+        self.alive = now
+
+    def say(self, line):
+        """Print the line on standard error if the last one was said ten seconds ago."""
+        self.alive = time.perf_counter()
+        if self.alive - self.spoken > SILENCE:
+            print(line, file=sys.stderr, flush=True)
+            self.spoken = self.alive
+
+
+CLOCK = Clock()
+
+
+def new_bar(total, unit, show, description=None):
+    """A tqdm bar, or None where there is no terminal or no tqdm."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    if show and sys.stderr is not None and sys.stderr.isatty():
+        return tqdm(total=total, desc=description, unit=unit, leave=False, dynamic_ncols=True)
+    return None
+
+
+def told(items, what, total=None):
+    """The items one after the other, while a bar or a line every ten seconds says how many of them are done.
+
+    what: their name in the singular, such as "seed". total: how many there are, for items without a length.
+    """
+    total = len(items) if total is None else total
+    bar = new_bar(total, what, True)
+    CLOCK.start()
+    try:
+        for done, item in enumerate(items, 1):
+            yield item
+            if bar:
+                bar.update()
+            else:
+                CLOCK.say(f"{what} {done} of {total} done")
+    finally:
+        if bar:
+            bar.close()
 
 
 class Progress:
-    """with Progress(total steps, epochs, show) as progress: progress.steps(n, losses), progress.epoch(row)."""
+    """with Progress(steps an epoch, first epoch, epochs, show) as progress: progress.steps(n, losses), progress.epoch(row).
 
-    def __init__(self, n_steps, n_epochs, show):
-        self.n_epochs, self.show, self.bar, self.spoken = n_epochs, show, None, time.perf_counter()
-        self.complained = False
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return
-        if show and sys.stderr.isatty():
-            self.bar = tqdm(total=n_steps, unit="step", leave=False, dynamic_ncols=True)
+    first: the number of the first epoch to come, which is not 1 after a resume.
+    """
+
+    def __init__(self, n_steps, first, n_epochs, show):
+        self.n_steps, self.n_epochs, self.show, self.looks = n_steps, n_epochs, show, 0
+        self.now, self.done = first, 0  # the epoch that is running, and how many of its steps are done
+        self.bar = new_bar((n_epochs - first + 1) * n_steps, "step", show, self.which())
+        CLOCK.start()
 
     def __enter__(self):
         return self
@@ -26,22 +81,38 @@ class Progress:
         if self.bar:
             self.bar.close()
 
+    def which(self):
+        return f"epoch {min(self.now, self.n_epochs)} of {self.n_epochs}"
+
     def steps(self, n, losses):
         """n more steps are done; losses: {name: mean of the epoch so far}."""
+        self.done += n
         if self.bar:
-            self.bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
+            self.bar.set_postfix(shown(losses), refresh=False)
             self.bar.update(n)
+        elif self.show and self.done < self.n_steps:  # after the last step the epoch's own line comes, which says more
+            self.say(f"{self.which()}, step {self.done} of {self.n_steps}", losses)
 
     def epoch(self, row):
         """One more epoch is done; row: its row of the history."""
-        if self.show and not self.bar and time.perf_counter() - self.spoken > SILENCE:
-            found = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "seconds"))
-            print(f"epoch {row['epoch']} of {self.n_epochs}: {found}", file=sys.stderr, flush=True)
-            self.spoken = time.perf_counter()
+        if self.show and not self.bar:
+            self.say(self.which(), row)
+        self.now, self.done = self.now + 1, 0
+        if self.bar:
+            self.bar.set_description(self.which(), refresh=False)
+
+    def say(self, where, numbers):
+        CLOCK.say(f"{where}: " + ", ".join(f"{name} {value}" for name, value in shown(numbers).items()))
 
     def complain(self, line, epoch, step):
-        """Something looks wrong: said once a run, by a line that stays."""
-        if line and self.show and not self.complained:
-            self.complained = True
-            line = f"epoch {epoch}, step {step}: {line}"
-            self.bar.write(line, file=sys.stderr) if self.bar else print(line, file=sys.stderr, flush=True)
+        """Something looks wrong, or line is "": said once a run, by a line that stays, when it has stayed wrong."""
+        if self.looks < LOOKS:
+            self.looks = self.looks + 1 if line else 0
+            if self.looks == LOOKS and self.show:
+                line = f"epoch {epoch}, step {step}: {line}"
+                self.bar.write(line, file=sys.stderr) if self.bar else print(line, file=sys.stderr, flush=True)
+
+
+def shown(row):
+    """{name: text} of a row's numbers, without what the line says already."""
+    return {name: f"{value:.4g}" for name, value in row.items() if name not in ("epoch", "seconds")}

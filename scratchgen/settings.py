@@ -5,9 +5,13 @@ model, whose value is a model, its settings, or on the command line the folder o
 """
 
 import dataclasses
+import inspect
 import math
+import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
+
+import numpy as np
 
 from .backend import UsageError
 
@@ -16,6 +20,27 @@ FRACTIONS = (
     "mask", "dropout", "spared", "label_noise", "label_smoothing", "label_dropout", "momentum", "beta1", "beta2",
     "averaging", "decay",
 )  # fmt: skip
+
+COMMON = {  # what a setting means where its model's file does not say it
+    "n_features": "numbers an example",
+    "n_classes": "how many classes the labels tell apart",
+    "n_latent": "numbers of a code z",
+    "hidden": "sizes of the hidden layers",
+    "hidden_G": "sizes of G's hidden layers",
+    "hidden_D": "sizes of D's hidden layers",
+    "likelihood": "of the decoder: bernoulli for pixels in [0, 1], the other for any numbers",
+    "loss": "the adversarial losses, by that of G; see losses.py",
+    "activation": "of the hidden layers",
+    "activation_D": "of D's hidden layers",
+    "init": "how the weights start; see initialisers.py",
+    "optimizer": "see optim.py",
+    "batch": "examples a step",
+    "lr": "learning rate",
+    "lr_G": "learning rate of G",
+    "lr_D": "learning rate of D",
+    "beta2": "Adam's",
+}
+FROM_DATA = ("n_features", "n_classes")  # fields that the command line fills in
 
 
 def is_model(kind):
@@ -30,14 +55,16 @@ def check_setting(model, field, value):
     and FRACTIONS below 1.
     """
     name, kind = f"{model.__name__} setting {field.name}", field.type
+    value = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value  # as Python has it
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UsageError(f"{name}: {value!r} is unknown, use one of {', '.join(map(str, get_args(kind)))}")
         return value
     if get_origin(kind) is tuple:
-        if not isinstance(value, (tuple, list)) or not all(type(n) is int and n > 0 for n in value):
+        whole = isinstance(value, (tuple, list)) and all(isinstance(n, (int, np.integer)) and n > 0 for n in value)
+        if not whole or bool in map(type, value):
             raise UsageError(f"{name}: expected positive whole numbers such as (400, 200), got {value!r}")
-        return tuple(value)
+        return tuple(map(int, value))
     if is_model(kind):
         value = kind(**value) if isinstance(value, dict) else value
         if not isinstance(value, kind):
@@ -57,37 +84,57 @@ def check_setting(model, field, value):
     return value
 
 
+def meanings(model):
+    """{name of a setting: what it means}: the comment beside the field, of the model's class or one that it extends."""
+    found = dict.fromkeys((field.name for field in dataclasses.fields(model)), "")
+    for kind in reversed([kind for kind in model.__mro__ if dataclasses.is_dataclass(kind)]):
+        found |= dict(re.findall(r"^    (\w+): [^\n]*?  # (.*)$", inspect.getsource(kind), flags=re.MULTILINE))
+    return {field.name: found[field.name] or COMMON.get(field.name, "") for field in dataclasses.fields(model)}
+
+
+def choices(kind):
+    """The values that a setting of this type may have, in words, where it is a choice."""
+    return "true, false" if kind is bool else ", ".join(map(str, get_args(kind))) if get_origin(kind) is Literal else ""
+
+
 def parse_settings(model, assignments):
     """{name: value} from strings such as "hidden=400,200", by the types of the model's fields.
 
+    Of a model inside another, "vqvae.hidden=400,200" are settings: {"vqvae": {"hidden": (400, 200)}}.
     Raises UsageError for an unknown name, a missing = or a value of the wrong type.
     """
-    from .checkpoint import load_model  # imports the models, which stand above this file
-
     fields = {field.name: field for field in dataclasses.fields(model)}
-    settings = {}
+    settings, inside = {}, {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: expected name=value")
-        if name not in fields:
+        outer, dot, inner = name.partition(".")
+        if dot and outer in fields and is_model(fields[outer].type):
+            inside.setdefault(outer, []).append(f"{inner}={text}")
+        elif name in fields:
+            settings[name] = check_setting(model, fields[name], parsed(name, fields[name].type, text))
+        else:
             raise UsageError(f"--set {name}: {model.__name__} has no such setting, use one of {', '.join(fields)}")
-        kind = fields[name].type
-        try:
-            if get_origin(kind) is tuple:
-                value = tuple(int(part) for part in text.split(",") if part.strip())
-            elif kind is bool:
-                value = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-            elif is_model(kind):
-                value = load_model(Path(text) / "checkpoint.npz")[0]
-            else:
-                value = text if get_origin(kind) is Literal else kind(text)
-        except UsageError:
-            raise
-        except (ValueError, KeyError):
-            words = {int: "a whole number", float: "a number", bool: "true or false"}
-            raise UsageError(
-                f"--set {name}={text}: expected {words.get(kind, 'whole numbers such as 400,200')}"
-            ) from None
-        settings[name] = check_setting(model, fields[name], value)
+    for name, given in inside.items():
+        if name in settings:
+            raise UsageError(f"--set {name}={settings[name]}: is trained already: leave --set {name}.{given[0]} out")
+        settings[name] = parse_settings(fields[name].type, given)
     return settings
+
+
+def parsed(name, kind, text):
+    """The value of a setting of this type that a text stands for. Raises UsageError for one that stands for none."""
+    from .checkpoint import load_model  # imports the models, which stand above this file
+
+    if is_model(kind):
+        return load_model(Path(text) / "checkpoint.npz")[0]
+    try:
+        if get_origin(kind) is tuple:
+            return tuple(int(part) for part in text.split(",") if part.strip())
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        return text if get_origin(kind) is Literal else kind(text)
+    except (ValueError, KeyError):
+        words = {int: "a whole number", float: "a number", bool: "true or false"}
+        raise UsageError(f"--set {name}={text}: expected {words.get(kind, 'whole numbers such as 400,200')}") from None

@@ -1,24 +1,43 @@
 """Hypothesis draws shapes, options and a seed; arrays are made from the seed, so that no example shrinks onto a kink."""
 
+import atexit
 import ctypes
 import importlib
 import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: one BLAS thread each, also in what they start
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# One BLAS thread, also in what the tests start: other numbers of threads give other last digits, and workers side by side
+# would wait for each other.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+# A home of their own, thrown away at the end, so that nothing that an earlier run left behind is found, and nothing is left.
+# Workers (pytest -n) inherit it from the process that starts them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    HOME = tempfile.mkdtemp(prefix="scratchgen-tests-")
+    atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR"):
+        os.environ.pop(name, None)
+    os.environ["HOME"] = os.environ["USERPROFILE"] = HOME
 
 import pytest
 from hypothesis import settings
 
+from scratchgen import progress
 from scratchgen.backend import find_device
 
 settings.register_profile("dev", max_examples=20, deadline=None)
 settings.register_profile("ci", max_examples=20, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(autouse=True)
+def silence(monkeypatch):
+    """No line every ten seconds of many short trainings, which tests that listen to standard error would hear."""
+    monkeypatch.setattr(progress, "SILENCE", 1e9)
 
 
 @pytest.fixture

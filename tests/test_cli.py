@@ -2,15 +2,18 @@
 that names what is wrong and what to do, with nothing printed, nothing half-written and nothing overwritten.
 """
 
+import dataclasses
 import gzip
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -20,7 +23,10 @@ import scratchgen.layers
 from scratchgen import selfcheck
 from scratchgen.__main__ import main
 from scratchgen.checkpoint import load_model, read_checkpoint
+from scratchgen.data import load
 from scratchgen.layers import Linear
+from scratchgen.metrics.frechet import trained_classifier
+from scratchgen.metrics.meanings import meaning
 from scratchgen.models import find_model, model_names
 from scratchgen.models.vae import VAE
 
@@ -31,6 +37,7 @@ SMALL = ["--set", "hidden=16", "n_latent=2"]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folder of a VAE after two epochs of the digits, made once."""
+    trained_classifier(load("digits"))  # now, as it says that it trains one, where there is none yet
     out = tmp_path_factory.mktemp("trained") / "run"
     assert main([*TRAIN, "--out", str(out), *SMALL]) == 0
     return out
@@ -66,20 +73,32 @@ def strict(text):
 # ---- list, gradcheck ----
 
 
-def test_list_shows_models_settings_data_and_demos(cli):
+def test_list_shows_models_data_and_demos_in_a_page(cli):
     out = cli("list")
     for name in model_names():
         assert f"\n  {name} " in out
-    for text in (
-        "      likelihood=bernoulli\n",
-        "      hidden=400\n",
-        "a folder of pictures",
-        *scratchgen.data.names(),
-    ):
+    for text in ("a folder of pictures", "list MODEL", *scratchgen.data.names()):
         assert text in out
     demos = Path(scratchgen.__file__).parent.parent / "demos"
     for path in demos.glob("*.py"):
         assert (f"\n  {path.stem} " in out) == (path.stem != "common")
+    assert "hidden=400" not in out
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_list_of_a_model_says_what_every_setting_means(name, cli):
+    out = cli("list", name)
+    model = find_model(name)
+    for field in dataclasses.fields(model):
+        (line,) = (line for line in out.splitlines() if re.match(rf"  {field.name}(=| )", line))
+        assert len(line.split(maxsplit=1)) == 2, "a setting without a meaning"
+        for choice in get_args(field.type) if get_origin(field.type) is Literal else ():
+            assert str(choice) in out
+
+
+def test_list_of_no_model(capsys):
+    assert main(["list", "gan9"]) == 2
+    assert "'gan9'" in capsys.readouterr().err
 
 
 def test_gradcheck_checks_everything(cli):
@@ -158,9 +177,11 @@ def test_train_through_a_real_process(tmp_path):
     command = [sys.executable, "-m", "scratchgen", *TRAIN, "--out", "new/run", "--seed", "1", *SMALL, "--set", "c=0.5"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert process.stderr == ""
-    first, *paths = process.stdout.splitlines()
+    first, *rows, checkpoint, history = process.stdout.splitlines()
+    paths = checkpoint, history
     assert first.startswith("vae on digits: epoch 2, ")
-    assert "test_negative_elbo" in first
+    (row,) = (row for row in rows if row.startswith("  test_negative_elbo "))
+    assert "nats an example" in row and row.endswith("lower is better")
     assert [Path(path) for path in paths] == [Path("new/run/checkpoint.npz"), Path("new/run/history.csv")]
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["checkpoint.npz", "history.csv"]
     notes, _ = read_checkpoint(tmp_path / "new" / "run" / "checkpoint.npz")
@@ -236,8 +257,9 @@ def test_evaluate(run, cli):
     assert "100 draws" in found["log_p_method"] and "binarized by chance" in found["log_p_method"]
     first, *lines = cli("evaluate", run).splitlines()
     assert first == "vae after epoch 2, on 397 test examples of digits"
-    shown = {name: value if isinstance(value, str) else f"{value:.5g}" for name, value in found.items()}
-    assert dict(line.split(maxsplit=1) for line in lines) == shown
+    for line, (name, value) in zip(lines, found.items(), strict=True):
+        value = value if isinstance(value, str) else f"{value:.5g}"
+        assert line.split(maxsplit=1) == [name, f"{value:<12} {meaning(name)}".rstrip()]
     more = strict(cli("evaluate", run, "--json", "--draws", "1000"))
     assert more["log_p"] > found["log_p"] and "1,000 draws" in more["log_p_method"]
 
@@ -601,12 +623,14 @@ def test_a_damaged_history_is_one_line(content, refused):
         assert main(["train", "vae", "--epochs", "3", "--out", "run", "--resume"]) == 0
 
 
-@pytest.mark.parametrize("command", [["evaluate", "run"], ["sample", "run", "-o", "x.png"]])
+@pytest.mark.parametrize(
+    "command", [["evaluate", "run"], ["train", "vae", "--epochs", "3", "--out", "run", "--resume"]]
+)
 def test_data_that_has_changed_or_gone_is_one_line(command, refused):
     rewritten(data="wide.npy")
-    refused(command, "wide.npy: has 16 numbers an example", "trained on 64", "put back the data")
+    refused(command, "wide.npy: has 16 numbers an example", "trained on 64", "put back the data", "--data")
     rewritten(data="none.npy")
-    refused(command, "none.npy: no such file")
+    refused(command, "none.npy: no such file", "name the data by --data")
 
 
 def test_a_checkpoint_that_names_no_data_is_one_line(refused, cli):
@@ -619,6 +643,7 @@ def test_a_checkpoint_that_names_no_data_is_one_line(refused, cli):
 
 def test_no_matplotlib_is_one_line(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    rewritten(shape=None)  # points, which matplotlib draws; pictures need Pillow alone
     refused(["sample", "run", "-o", "x.png"], "matplotlib", "pip install")
 
 

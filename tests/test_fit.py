@@ -4,10 +4,12 @@ unbroken run has, bit for bit. And: what fit writes, what it refuses, and what i
 Run as a script, this file trains and kills itself half-way; see the end.
 """
 
+import contextlib
 import csv
 import functools
 import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -17,12 +19,14 @@ import numpy as np
 import pytest
 
 from scratchgen import progress as progress_module
+from scratchgen import threads
 from scratchgen.__main__ import main
 from scratchgen.backend import Rng, UsageError
 from scratchgen.checkpoint import read_checkpoint
 from scratchgen.fit import READ_EVERY, Stopped, fit
 from scratchgen.models import find_model, model_names
 from scratchgen.models.autoencoder import AutoEncoder
+from scratchgen.models.classifier import Classifier
 from scratchgen.models.vae import VAE
 
 VARIANTS = [(name, i) for name in model_names() for i in range(len(find_model(name).variants))]
@@ -389,7 +393,7 @@ def test_the_bar_is_drawn_on_a_terminal_unless_switched_off(monkeypatch):
         monkeypatch.setattr(sys, "stderr", Terminal())
         fit(tiny(), pixels(8), epochs=1, progress=progress)
         drawn[progress] = sys.stderr.getvalue()
-    assert "step" in drawn[True]
+    assert "step" in drawn[True] and "epoch 1 of 1" in drawn[True]
     assert drawn[False] == ""
 
 
@@ -444,7 +448,7 @@ def test_trains_the_same_without_tqdm(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"epochs": -1}, "epochs must be >= 0, got -1"),
+        ({"epochs": -1}, "epochs must be a whole number >= 0, got -1"),
         ({"x": pixels(3)}, "batch 4 is larger than the 3 examples"),
         ({"x": 2 * pixels(8)}, r"needs pixels in \[0, 1\]"),
         ({"x": pixels(8) - 1}, r"needs pixels in \[0, 1\]"),
@@ -464,20 +468,253 @@ def test_refused_with_nothing_written(options, words, tmp_path):
         (tiny(lr=0.1), {}, "lr=0.001, not 0.1"),
         (tiny(hidden=(5,)), {}, r"hidden=\[4\], not \[5\]"),
         (tiny(), {"seed": 1}, "seed=0, not 1"),
-        (tiny(), {"notes": {"data": "mine"}}, "data=yours, not mine"),
+        (tiny(), {"notes": {"colour": "red"}}, "colour=blue, not red"),
+        (tiny(), {"x": pixels(9)}, r"x was float32 \(8, 3\), is float32 \(9, 3\)"),
+        (tiny(), {"x": pixels(8)[::-1]}, "yours that has changed since .x has other values"),
+        (tiny(), {"x": pixels(8)[::-1], "notes": {"data": "mine"}}, "yours, and mine is other data"),
         (AutoEncoder(n_features=3, hidden=(4,), n_latent=1, batch=4).build(Rng(0)), {}, "model=vae, not autoencoder"),
         (VAE(n_features=3, hidden=(4,), n_latent=1, batch=4).build(Rng(0, "float64")), {}, "dtype=float32, not float6"),
     ],
 )
 def test_another_run_is_left_alone(model, options, words, tmp_path):
-    fit(tiny(), pixels(8), epochs=1, out=tmp_path, notes={"data": "yours"})
+    fit(tiny(), pixels(8), epochs=1, out=tmp_path, notes={"data": "yours", "colour": "blue"})
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     theta = model.params.theta.copy()
     with pytest.raises(UsageError, match=words) as caught:
-        fit(model, pixels(8), **{"epochs": 2, "out": tmp_path, "resume": True} | options)
+        fit(model, **{"x": pixels(8), "epochs": 2, "out": tmp_path, "resume": True} | options)
     assert str(tmp_path) in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     np.testing.assert_array_equal(model.params.theta, theta)
+
+
+# ---- the data of a resumed run ----
+
+
+def test_the_same_data_in_another_place_is_the_same(tmp_path):
+    fit(tiny(), pixels(8), epochs=1, out=tmp_path, notes={"data": "here"})
+    assert len(fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, notes={"data": "there"})) == 2
+    assert read_checkpoint(tmp_path / "checkpoint.npz")[0]["data"] == "there"
+
+
+def test_new_data_is_taken_where_that_is_said(tmp_path):
+    fit(tiny(), pixels(8), epochs=1, out=tmp_path)
+    with pytest.raises(UsageError, match="accept_new_data"):
+        fit(tiny(), pixels(12), epochs=2, out=tmp_path, resume=True)
+    assert len(fit(tiny(), pixels(12), epochs=2, out=tmp_path, resume=True, accept_new_data=True)) == 2
+    assert len(fit(tiny(), pixels(12), epochs=3, out=tmp_path, resume=True)) == 3, "it is the run's data from now on"
+
+
+@pytest.mark.parametrize("changed", ["labels", "x_test", "labels_test"])
+def test_labels_and_test_data_that_changed_are_other_data(changed, tmp_path):
+    data = {"x": pixels(8), "labels": np.arange(8) % 2, "x_test": pixels(6), "labels_test": np.arange(6) % 2}
+    fit(tiny(), **data, epochs=1, out=tmp_path)
+    with pytest.raises(UsageError, match=f"{changed} has other values"):
+        fit(tiny(), **data | {changed: data[changed][::-1]}, epochs=2, out=tmp_path, resume=True)
+    del data[changed], data["labels_test" if changed == "x_test" else "x"]
+    fit(tiny(), **{"x": pixels(8)} | data, epochs=2, out=tmp_path, resume=True)  # what is not given says nothing
+
+
+def test_a_run_of_an_older_version_goes_by_the_name_of_its_data(tmp_path):
+    fit(tiny(), pixels(8), epochs=1, out=tmp_path, notes={"data": "here"})
+    notes, arrays = read_checkpoint(tmp_path / "checkpoint.npz")
+    del notes["fingerprint"], notes["threads"]
+    np.savez(tmp_path / "checkpoint.npz", notes=np.array(json.dumps(notes)), **arrays)
+    with pytest.raises(UsageError, match="trained on here, and there is other data"):
+        fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, notes={"data": "there"})
+    fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, notes={"data": "here"})
+
+
+def test_two_processes_do_not_train_into_one_folder(tmp_path):
+    pytest.importorskip("fcntl")
+    fit(tiny(), pixels(8), epochs=1, out=tmp_path)
+    refusals = []
+
+    def meanwhile(model, row):
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); import test_fit as t\n"
+            "t.fit(t.tiny(), t.pixels(8), epochs=3, out=sys.argv[2], resume=True)"
+        )
+        process = subprocess.run([sys.executable, "-c", code, os.path.dirname(__file__), tmp_path], capture_output=True)
+        refusals.append(process.stderr.decode().splitlines()[-1])
+
+    fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, on_epoch=meanwhile)
+    assert "UsageError" in refusals[0] and "another process is training into it" in refusals[0]
+    assert len(fit(tiny(), pixels(8), epochs=3, out=tmp_path, resume=True)) == 3, "the folder is free again"
+
+
+def test_two_new_runs_at_once_in_one_folder(tmp_path):
+    pytest.importorskip("fcntl")
+
+    def meanwhile(model, row):
+        with pytest.raises(UsageError, match=r"already holds a run|another process"):
+            fit(tiny(), pixels(8), epochs=1, out=tmp_path)
+
+    fit(tiny(), pixels(8), epochs=1, out=tmp_path, on_epoch=meanwhile)
+
+
+# ---- arrays that do not fit ----
+
+X, LABELS = pixels(8), np.arange(8) % 3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"x": X.tolist()}, "x is a builtins.list: give a NumPy array"),
+        ({"x": X[0]}, "x has shape"),
+        ({"x": X.reshape(2, 4, 3)}, r"x has shape \(2, 4, 3\).*reshape"),
+        ({"x": X[:0]}, "x has shape .0, 3. and is empty"),
+        ({"x": X.astype(str)}, "x holds <U"),
+        ({"x": X.astype(complex)}, "x holds complex128"),
+        ({"x": X[:, :2]}, "2 numbers an example, the model n_features=3"),
+        ({"x": np.where(X[3, 1] == X, np.nan, X)}, "x is nan in row 3, column 1"),
+        ({"x": np.where(X[3, 1] == X, np.inf, X)}, "x is inf in row 3, column 1"),
+        ({"labels": LABELS[:7]}, r"labels has shape \(7,\) and there are 8 examples"),
+        ({"labels": LABELS + 0.5}, "labels holds float64: give whole numbers"),
+        ({"labels": LABELS.astype(str)}, "labels holds <U"),
+        ({"labels": LABELS.tolist()}, "labels is a list"),
+        ({"x_test": X[:0]}, "x_test has shape .0, 3. and is empty"),
+        ({"x_test": X[:, :2]}, "x_test has 2 numbers an example and x 3"),
+        ({"x_test": X * 2}, r"test data: likelihood=bernoulli needs pixels in \[0, 1\]"),
+        ({"x_test": np.where(X[3, 1] == X, np.nan, X)}, "x_test is nan in row 3, column 1"),
+        ({"x_test": X, "labels_test": LABELS[:7]}, r"labels_test has shape \(7,\) and there are 8"),
+        ({"x_test": X, "labels_test": LABELS + 0.5}, "labels_test holds float64"),
+        ({"labels_test": LABELS}, "labels_test was given without x_test"),
+        ({"seed": -1}, "seed must be a whole number >= 0"),
+        ({"seed": 1.5}, "seed must be a whole number >= 0"),
+        ({"epochs": 2.5}, "epochs must be a whole number >= 0"),
+    ],
+)
+def test_arrays_and_numbers_that_do_not_fit_are_one_line(given, words, tmp_path):
+    with pytest.raises(UsageError, match=words) as caught:
+        fit(tiny(), **{"x": X, "epochs": 1, "out": tmp_path / "new"} | given)
+    assert "\n" not in str(caught.value) and "learning rate" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "test", "words"),
+    [
+        (LABELS + 1, LABELS, "the labels are 1 ... 3"),
+        (LABELS - 1, LABELS, "the labels are -1 ... 1"),
+        (LABELS, LABELS + 1, "test data: the labels are 1 ... 3"),
+        (np.eye(3)[LABELS], LABELS, "labels holds float64"),
+        (np.eye(3, dtype=int)[LABELS], LABELS, r"labels has shape \(8, 3\): give one whole number for each example"),
+    ],
+)
+def test_labels_that_the_model_does_not_have(labels, test, words):
+    model = Classifier(n_features=3, n_classes=3, hidden=(4,), batch=4).build(Rng(0))
+    with pytest.raises(UsageError, match=words):
+        fit(model, X, labels=labels, x_test=X, labels_test=test, epochs=1)
+    fit(model, X, labels=LABELS.astype(np.uint8), x_test=X, labels_test=LABELS > 0, epochs=1)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.uint8, np.int64, bool])
+def test_numbers_of_any_type_train_in_the_models_precision(kind):
+    model, x = tiny(), np.round(pixels(8)).astype(kind)
+    history = fit(model, x, x_test=x, epochs=2)
+    assert model.params.theta.dtype == np.float32
+    assert history == [row | {"seconds": row["seconds"]} for row in history]
+    assert np.isfinite(history[-1]["loss"])
+    other = tiny()
+    fit(other, x.astype(np.float32), epochs=2)
+    np.testing.assert_array_equal(other.params.theta, model.params.theta)
+
+
+def test_numpy_scalars_wherever_a_number_is_taken(tmp_path):
+    settings = {"n_latent": np.int64(1), "lr": np.float64(1e-3), "hidden": tuple(np.array([4])), "beta": np.float32(1)}
+    model = VAE(**{"n_features": np.int32(3), "batch": np.int8(4), "binarize": np.bool_(False)} | settings).build(
+        Rng(0)
+    )
+    assert all(type(value) in (int, float, bool, str, tuple) for value in model.settings().values())
+    notes = {"share": np.float32(0.5), "table": np.arange(3)}
+    fit(model, X, epochs=np.int64(2), seed=np.int64(3), out=tmp_path, notes=notes)
+    saved, _ = read_checkpoint(tmp_path / "checkpoint.npz")
+    assert (saved["epoch"], saved["seed"], saved["share"], saved["table"]) == (2, 3, 0.5, [0, 1, 2])
+    again = tiny(n_latent=1, hidden=[4])
+    fit(again, X, epochs=3, seed=3, out=tmp_path, resume=True, notes=notes)
+    assert again.sample(np.int64(5), again.rng(np.int64(1))).shape == (5, 3)
+
+
+# ---- threads ----
+
+
+def large():
+    """A model that is large enough to be tried with several threads."""
+    return VAE(n_features=300, hidden=(300,), n_latent=2, batch=200).build(Rng(0))
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """pretended(seconds of a step by number of threads): a machine of 4 threads, on which steps last as long as said."""
+    used = []
+
+    @contextlib.contextmanager
+    def blas_threads(n):
+        used.append(n)
+        yield
+
+    def machine(seconds):
+        monkeypatch.setattr(threads, "most_threads", lambda: 4)
+        monkeypatch.setattr(threads, "blas_threads", blas_threads)
+        monkeypatch.setattr("scratchgen.fit.blas_threads", blas_threads)
+        clock, original = [0.0], VAE.train_step
+
+        def train_step(self, x, rng):
+            clock[0] += seconds(used[-1], len(used))
+            return original(self, x, rng)
+
+        monkeypatch.setattr(VAE, "train_step", train_step)
+        monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
+        return used
+
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        (lambda n, k: 0.01 / n, 4),  # idle cores
+        (lambda n, k: 0.01 - 0.0001 * n, 1),  # nothing to be gained
+        (lambda n, k: 0.01 if n == 1 else 0.06, 1),  # busy cores
+        (lambda n, k: 0.01 if n == 1 else 0.005 + 0.06 * (k % 6 == 4), 1),  # busy now and then
+    ],
+)
+def test_more_threads_only_where_they_are_clearly_faster(seconds, chosen, pretended, tmp_path):
+    x, used = np.random.default_rng(0).random((400, 300), np.float32), pretended(seconds)
+    model = large()
+    fit(model, x, epochs=1, out=tmp_path, progress=False)
+    assert used[-1] == chosen and set(used) == {1, 4}
+    notes, arrays = read_checkpoint(tmp_path / "checkpoint.npz")
+    assert notes["threads"] == chosen
+    plain = large()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "most_threads", lambda: 1)
+        fit(plain, x, epochs=1, progress=False)
+    np.testing.assert_array_equal(plain.params.theta, arrays["params.theta"], "the steps that were tried are undone")
+    used.clear()
+    fit(large(), x, epochs=2, out=tmp_path, resume=True, progress=False)
+    assert set(used) == {chosen}, "resume keeps the choice"
+
+
+def test_small_models_are_not_tried(pretended):
+    used = pretended(lambda n, k: 0.01 / n)
+    fit(tiny(), X, epochs=1)
+    assert set(used) == {1}
+
+
+@pytest.mark.parametrize(("limit", "said"), [(None, True), ("1", False)])
+def test_without_threadpoolctl_it_is_said_once_that_nothing_is_limited(limit, said, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if limit:
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    threads.say_that_nothing_is_limited.cache_clear()
+    for _ in range(2):
+        fit(tiny(), X, epochs=1)
+    assert capsys.readouterr().err.count("threadpoolctl is not installed") == said
 
 
 if __name__ == "__main__":  # python tests/test_fit.py STEP MODEL VARIANT OUT   or   STEP MODEL train MODEL --epochs ...

@@ -23,6 +23,7 @@ from scratchgen.models import find_model
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.gan import GAN
 from scratchgen.models.wgan import WGAN
+from scratchgen.progress import Progress
 
 FAMILY = [("gan", settings) for settings in GAN.variants] + [("wgan", settings) for settings in WGAN.variants]
 FAMILY += [("conditional_gan", settings) for settings in ConditionalGAN.variants]
@@ -480,6 +481,16 @@ def test_a_critic_the_wrong_way_round_is_named():
     model = WGAN.example(Rng(0))[0]
     assert model.complaint({"wasserstein": 0.3}) == model.complaint({"wasserstein": -0.01}) == ""
     assert "smaller lam" in model.complaint({"wasserstein": -0.3})
+
+
+def test_what_is_wrong_for_a_moment_is_not_named(capsys):
+    progress = Progress(10, 1, 1, True)
+    for line in ("odd", "odd", "", "odd", "", "odd", "odd"):
+        progress.complain(line, 1, 1)
+    assert capsys.readouterr().err == ""
+    for step in (2, 3):
+        progress.complain("odd", 1, step)
+    assert capsys.readouterr().err == "epoch 1, step 2: odd\n"
 
 
 @pytest.mark.parametrize("kind", losses.ADVERSARIAL)

@@ -37,7 +37,7 @@ def test_the_vqvae_inside_is_the_one_given_and_stands_still():
     vqvae, model, _ = trained(epochs=2)
     assert model.vqvae is not vqvae
     assert bits(model) == {name: array.tobytes() for name, array in vqvae.params.state().items()}
-    assert {name.partition(".")[0] for name in model.state()} == {"params", "adam", "average", "vqvae"}
+    assert {name.partition(".")[0] for name in model.state()} == {"params", "adam", "average", "classes", "vqvae"}
 
 
 def test_what_is_diffused_are_standardised_features():
@@ -185,8 +185,9 @@ def test_a_vqvae_that_never_saw_a_batch_is_refused():
 
 
 def test_list_says_what_the_setting_takes(capsys):
-    assert main(["list"]) == 0
-    assert "vqvae=DIR, the folder of a trained vqvae" in capsys.readouterr().out
+    assert main(["list", "latent_diffusion"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "vqvae=DIR makes pictures small: the folder of a trained vqvae" in out and "vqvae.batch=50" in out
 
 
 @pytest.mark.slow

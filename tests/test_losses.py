@@ -239,3 +239,17 @@ def test_more_shapes_that_are_refused():
             softmax_cross_entropy(zeros, labels)
     with pytest.raises(ValueError, match=r"labels must lie in 0 \.\.\. 2, got 0 \.\.\. 3"):
         softmax_cross_entropy(zeros, np.arange(4))
+
+
+@pytest.mark.parametrize("scalar", [np.float64, np.float32, float])
+def test_numpy_scalars_are_numbers_and_do_not_raise_the_precision(scalar):
+    rng = Rng(0)
+    x, target, logits = rng.normal((4, 3)), rng.normal((4, 3)), rng.normal((4, 1))
+    for value, d in (
+        losses.gaussian_nll(x, target, scalar(0.3)),
+        losses.binary_cross_entropy(logits, scalar(0.9)),
+        losses.least_squares(logits, scalar(0.9)),
+        losses.hinge(logits, scalar(1)),
+        losses.wasserstein(logits, scalar(1)),
+    ):
+        assert value.dtype == d.dtype == np.float32

@@ -17,6 +17,7 @@ from typing import Literal
 
 from ..activations import LeakyReLU, Sigmoid
 from ..backend import UsageError, array_module
+from ..classes import Classes
 from ..layers import mlp, one_hot
 from ..losses import ADVERSARIAL, loss_D, loss_G
 from ..model import Model, saturation
@@ -31,7 +32,7 @@ class ConditionalGAN(Model):
 
     n_features: int = 784
     n_classes: int = 10  # or how many numbers a condition vector has
-    condition: Literal["label", "vector"] = "label"
+    condition: Literal["label", "vector"] = "label"  # what an example is asked for by: its class, or any numbers
     n_latent: int = 64
     hidden_G: tuple[int, ...] = (256, 512)
     hidden_D: tuple[int, ...] = (256, 256)
@@ -65,6 +66,7 @@ class ConditionalGAN(Model):
             )
 
     def build(self, rng):
+        self.classes = Classes(self.n_classes)
         last = Sigmoid if self.output == "sigmoid" else None
         sizes = [self.n_latent + self.n_classes, *self.hidden_G, self.n_features]
         self.generator = mlp(sizes, dropout=self.dropout, last=last)
@@ -85,6 +87,10 @@ class ConditionalGAN(Model):
                 "use --set condition=label for classes, condition=vector for rows of n_classes numbers"
             )
 
+    def prepare(self, x, rng, labels=None):
+        if self.condition == "label" and labels is not None:
+            self.classes.note(labels)
+
     def rows_of(self, labels):
         """Conditions c (B, n_classes) as the networks take them."""
         return labels if self.condition == "vector" else one_hot(labels, self.n_classes, self.params_G.theta.real.dtype)
@@ -96,7 +102,7 @@ class ConditionalGAN(Model):
         """
         if self.condition == "vector":
             return array_module(labels).roll(labels, 1, axis=0)
-        return (labels + 1 + rng.integers(self.n_classes - 1, len(labels))) % self.n_classes
+        return self.classes.other(labels, rng)
 
     def discriminator_loss(self, x, labels, rng):
         """D's loss on (x, c) against ½ (G(z|c), c) + ½ (x, c′), c′ wrong, R1 included. Trains D alone."""
@@ -156,25 +162,30 @@ class ConditionalGAN(Model):
         return saturation(self, losses)
 
     def generate(self, labels, rng):
-        """An example for each condition, labels (n,) or vectors (n, n_classes), by the averaged weights: (n, n_features)."""
+        """An example for each condition, labels (n,) or vectors (n, n_classes), by the averaged weights: (n, n_features).
+
+        Raises UsageError for a class that the training data does not have.
+        """
+        if self.condition == "label":
+            self.classes.check(labels)
         c = self.rows_of(labels)
         z = rng.normal((len(c), self.n_latent))
         with self.average.swapped():
             return self.generator(array_module(c).concatenate([z, c], axis=1), rng)  # rng: dropout stays on
 
     def sample(self, n, rng, label=None):
-        """n examples (n, n_features) of one class, or of classes drawn at random.
+        """n examples (n, n_features) of one class, or of classes drawn at random from those of the training data.
 
-        Raises UsageError for a label that is none, and for a model whose conditions are vectors: see generate.
+        Raises UsageError for a label that the training data does not have, and for a model whose conditions are vectors:
+        see generate.
         """
         if self.condition == "vector":
             raise UsageError(
                 "this ConditionalGAN takes vectors: its method generate(vectors, rng) makes an example for each"
             )
         if label is None:
-            return self.generate(rng.integers(self.n_classes, n), rng)
-        if not 0 <= label < self.n_classes:
-            raise UsageError(f"label {label}: expected 0 ... {self.n_classes - 1}")
+            return self.generate(self.classes.draw(n, rng), rng)
+        self.classes.check(label)
         return self.generate(rng.integers(1, n) + label, rng)
 
     @classmethod

@@ -24,7 +24,7 @@ class DBN(RBM):
     What an RBM does with pixels, the top does with h: loss, gibbs, free_energy, log_z and log_p are of h.
     """
 
-    rbm: RBM = field(default_factory=RBM)
+    rbm: RBM = field(default_factory=RBM)  # the layer below, trained first
 
     variants = ({}, {"n_hidden": 4, "persistent": False, "k": 2, "weight_decay": 0.1, "rounds": 3})
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..activations import sigmoid
 from ..backend import UsageError, array_module
+from ..classes import Classes
 from ..completion import with_hole
 from ..denoiser import Denoiser, Scaling
 from ..diffusion import SCHEDULES, VARIANCES, alpha_bars, ancestral, ddim, inpaint
@@ -40,18 +41,18 @@ class DDPM(Model):
     n_classes: int = 10
     conditional: bool = False  # whether it is told labels, and makes what it is asked for
     n_times: int = 200  # T
-    schedule: Literal[SCHEDULES] = "cosine"
-    predict: Literal["eps", "v", "x0", "logits"] = "logits"
+    schedule: Literal[SCHEDULES] = "cosine"  # how fast the noise grows with t; see diffusion.py
+    predict: Literal["eps", "v", "x0", "logits"] = "logits"  # what the network gives: see the head of the file
     scaling: Literal["pixels", "standard"] = "pixels"  # [0, 1] -> [-1, 1], or mean 0 and variance 1 in each column
-    width: int = 512
-    n_blocks: int = 2
+    width: int = 512  # of every layer of the network
+    n_blocks: int = 2  # residual blocks of the network
     n_waves: int = 64  # how many numbers tell the time
     label_dropout: float = 0.1  # how often a label is withheld
     batch: int = 64
     lr: float = 1e-3
     rounds: int = 0  # of the whole training: the rate falls to 0 along half a cosine; 0: it stays
     averaging: float = 0.999  # decay of the averaged weights that samplers use; 0: the last ones
-    sampler: Literal["ddim", "ancestral"] = "ddim"
+    sampler: Literal["ddim", "ancestral"] = "ddim"  # ancestral draws x_{t-1} of all t; ddim jumps
     n_steps: int = 50  # of ddim; ancestral takes all T
     eta: float = 0.0  # η of ddim, 0 to 1
     variance: Literal[VARIANCES] = "beta_tilde"  # of ancestral
@@ -90,6 +91,7 @@ class DDPM(Model):
             raise UsageError(f"{name} guidance: only with conditional=true and label_dropout > 0 can a model be guided")
 
     def build(self, rng):
+        self.classes = Classes(self.n_classes)
         n, n_classes = self.n_diffused, self.n_classes if self.conditional else 0
         self.denoiser, self.scaler = Denoiser(n, self.width, self.n_blocks, self.n_waves, n_classes), Scaling(n)
         self.params = Parameters(rng, denoiser=self.denoiser, scaler=self.scaler)
@@ -123,9 +125,11 @@ class DDPM(Model):
         if self.conditional and labels is None:
             raise UsageError("conditional=true needs labels, and this data has none")
 
-    def prepare(self, x, rng):
+    def prepare(self, x, rng, labels=None):
         if self.scaling == "standard":
             self.scaler.measure(self.encode(x))
+        if self.conditional and labels is not None:
+            self.classes.note(labels)
 
     # What training does.
 
@@ -217,11 +221,13 @@ class DDPM(Model):
         return ddim(denoise, x_T, self.alpha_bar, rng, chosen["n_steps"], chosen["eta"])
 
     def check_labels(self, labels, **given):
-        """Raise ValueError unless labels are None, or (n,) for the one given array (n, D) of a conditional model."""
+        """Raise ValueError unless labels are None, or seen ones (n,) for the given array (n, D) of a conditional model."""
         ((name, x),) = given.items()
         if labels is not None and (not self.conditional or labels.shape != (len(x),)):
             wanted = f"({len(x)},)" if self.conditional else "none: the model was trained without"
             raise ValueError(f"{name} has shape {x.shape} and labels {labels.shape}; expected {wanted}")
+        if labels is not None:
+            self.classes.check(labels)
 
     def complete(self, x, known, rng, labels=None, n_steps=20, repeats=10):
         """x (n, n_features), where known is 0 filled by diffusion.inpaint. known as x, or (n_features,)
@@ -248,9 +254,9 @@ class DDPM(Model):
         return self.decode(self.scaler.undo(x_0))
 
     def sample(self, n, rng, label=None):
-        """n examples (n, n_features) by the settings' sampler; of one class or, conditional, of classes drawn at random.
+        """n examples (n, n_features) by the settings' sampler; of one class or, conditional, of random classes it has seen.
 
-        Raises UsageError for a label that is none, and for a model that was trained without labels.
+        Raises UsageError for a label that the training data does not have, and for a model that was trained without labels.
         """
         if not self.conditional:
             if label is not None:
@@ -259,9 +265,8 @@ class DDPM(Model):
                 )
             return self.generate(n, rng)
         if label is None:
-            return self.generate(n, rng, rng.integers(self.n_classes, n))
-        if not 0 <= label < self.n_classes:
-            raise UsageError(f"label {label}: expected 0 ... {self.n_classes - 1}")
+            return self.generate(n, rng, self.classes.draw(n, rng))
+        self.classes.check(label)
         return self.generate(n, rng, rng.integers(1, n) + label)
 
     @classmethod

@@ -42,11 +42,11 @@ class GMM(Model):
     """The settings, then the model. Shapes: x (N, n_features), in training all of the data; r (K, N), K = n_components."""
 
     n_features: int = 784
-    n_components: int = 10
-    covariance: Literal["full", "diagonal", "spherical"] = "full"
+    n_components: int = 10  # K
+    covariance: Literal["full", "diagonal", "spherical"] = "full"  # what a Σ_k may be
     floor: float = 1e-6  # of EM: the least variance in any direction, in units of x squared; see above for float32
     n_init: int = 1  # starts, the best of which goes on
-    by: Literal["em", "gradient"] = "em"
+    by: Literal["em", "gradient"] = "em"  # how it is fitted
     lr: float = 1e-2  # of Adam on the gradient
 
     capturable = False  # eigh and qr take memory as they go

@@ -20,7 +20,7 @@ from .vqvae import VQVAE
 class LatentDiffusion(DDPM):
     """The settings, then what differs from a DDPM. Shapes: x (B, n_features), z and x_0 (B, n_diffused)."""
 
-    vqvae: VQVAE = field(default_factory=VQVAE)
+    vqvae: VQVAE = field(default_factory=VQVAE)  # makes pictures small
     predict: Literal["eps", "v", "x0"] = "v"
     scaling: Literal["standard"] = "standard"
     n_blocks: int = 3
@@ -51,12 +51,12 @@ class LatentDiffusion(DDPM):
     def decode(self, features):
         return self.vqvae.decode(self.vqvae.quantise(features))
 
-    def prepare(self, x, rng):
+    def prepare(self, x, rng, labels=None):
         if not self.trained:
             raise UsageError(
                 "LatentDiffusion setting vqvae: train a VQVAE first, and give it as LatentDiffusion(vqvae=...)"
             )
-        super().prepare(x, rng)
+        super().prepare(x, rng, labels)
 
     @classmethod
     def example(cls, rng, **settings):

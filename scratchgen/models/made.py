@@ -38,12 +38,12 @@ class MADE(Model):
     """
 
     n_features: int = 784
-    n_values: int = 2
+    n_values: int = 2  # 2: black and white pixels; more: tokens
     hidden: tuple[int, ...] = (1024,)
     n_embed: int = 16  # as how many learned numbers a token enters the network; tokens only
     direct: bool = True  # connections from the input to the output, past the hidden layers
     order: Literal["natural", "agnostic"] = "natural"  # agnostic: n_orders random ones, in each step one of them
-    n_orders: int = 8
+    n_orders: int = 8  # of agnostic
     batch: int = 100
     lr: float = 1e-3
     rounds: int = 0  # of the whole training: the rate falls linearly to 0; 0: it stays

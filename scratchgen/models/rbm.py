@@ -33,7 +33,7 @@ class RBM(Model):
     """
 
     n_features: int = 784
-    n_hidden: int = 500
+    n_hidden: int = 500  # hidden units
     k: int = 1  # Gibbs steps of the chains in an update
     persistent: bool = True  # chains that go on (PCD); False: chains that start at the data (CD-k)
     n_chains: int = 100  # of the persistent ones

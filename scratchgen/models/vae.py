@@ -56,7 +56,7 @@ class VAE(Model):
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     c: float = 0.1  # variance of the Gaussian decoder
     beta: float = 1.0  # weight of the KL; 1 is the ELBO
-    bound: Literal["elbo", "iwae"] = "elbo"
+    bound: Literal["elbo", "iwae"] = "elbo"  # what is maximised
     k: int = 1  # samples of z for each x
     binarize: bool = False  # each pixel black or white at every look, black with a probability that is its grey value
     activation: Literal[tuple(ACTIVATIONS)] = "relu"

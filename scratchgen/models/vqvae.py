@@ -39,7 +39,7 @@ class VQVAE(Model):
     n_dim: int = 8  # numbers of a token's vector
     n_embeddings: int = 256  # K, the rows of the codebook
     output: Literal["sigmoid", "linear"] = "sigmoid"  # of the decoder: pixels in [0, 1], or any numbers
-    beta: float = 0.25
+    beta: float = 0.25  # weight of the third term, commitment
     codebook: Literal["ema", "gradient"] = "ema"  # how the codes move: by a moving average, or by the second term
     decay: float = 0.99  # of the moving average
     restart_every: int = 200  # steps between two looks for dead codes; 0: never

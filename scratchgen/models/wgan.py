@@ -34,7 +34,7 @@ class WGAN(Model):
     hidden_D: tuple[int, ...] = (512, 256)
     activation_D: Literal[tuple(ACTIVATIONS)] = "leaky_relu"
     output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: pixels in [0, 1], or any numbers
-    constraint: Literal["gradient", "clip"] = "gradient"
+    constraint: Literal["gradient", "clip"] = "gradient"  # how the critic's slope is kept near 1
     lam: float = 10.0  # λ, the weight of the gradient penalty
     one_sided: bool = False  # whether slopes below 1 are free
     c: float = 0.01  # where "clip" cuts the critic's weights
