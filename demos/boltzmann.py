@@ -66,7 +66,7 @@ def show_filters(axis, W, shape, columns, title):
 
 
 def main(args):
-    data = pictures(args)
+    data = pictures(args, least=2, grey=True)
     small, shape = is_small(data), data.shape
     data = black_and_white(data)
     x_test, seed = data.x_test, (args.seed, 0, 2)

@@ -12,11 +12,10 @@ models/latent_diffusion.py. (Rows Q2, D2)
 import math
 
 import numpy as np
-from common import codes_for, is_small, picture_path, pictures, run, sizes_for, train
+from common import codes_for, is_small, judge_of, picture_path, pictures, run, sizes_for, train
 
 from scratchgen.backend import to_host
 from scratchgen.data import Data, fixed_order
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.gan import GAN
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.made import MADE
@@ -27,7 +26,7 @@ from scratchgen.plots import new_figure, save_figure, show_images
 
 def main(args):
     data = pictures(args)
-    judge, small, seconds = FrechetJudge(data), is_small(data), {}
+    judge, small, seconds = judge_of(data, "Fréchet distance"), is_small(data), {}
 
     def trained(name, model, steps, data=data):
         model, history = train(model, data, args, steps, falling=not isinstance(model, VAE), x_test=None)
@@ -72,12 +71,16 @@ def main(args):
         "test digits": x_test,
     }
     print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
-    print(f"Fréchet distance of {n} pictures to training pictures")
+    if judge:
+        print(f"Fréchet distance of {n} pictures to training pictures")
     figure, axes = new_figure(11, 4.9, 2, 4)
     for axis, (name, x) in zip(axes.ravel(), found.items()):
-        distance = judge.distance(x)
-        print(f"  {name:<40}{distance:.2f}")
-        show_images(axis, x[:48], data.shape, 8, f"{name}: {distance:.2f}", pixels=40)
+        title = name
+        if judge:
+            distance = judge.distance(x)
+            print(f"  {name:<40}{distance:.2f}")
+            title = f"{name}: {distance:.2f}"
+        show_images(axis, x[:48], data.shape, 8, title, pixels=40)
     save_figure(figure, picture_path(args, "code_prior"))
     nll = -to_host(made.log_prob(made.rng(0).array(codes[1]))).mean()
     alone = sum(surprise(*(part[:, i] for part in codes), vqvae.n_embeddings) for i in range(vqvae.n_codes))

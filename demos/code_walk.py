@@ -21,7 +21,7 @@ def main(args):
     model, _ = train(model, data, args, steps=12_000)
     rng = model.rng(0)
     codes = to_host(model.encode(rng.array(data.x_train[:3000])))
-    mean, std = codes.mean(axis=0), codes.std(axis=0)
+    mean, std = codes.mean(axis=0), np.maximum(codes.std(axis=0), 1e-6)
 
     def decode(points):
         return to_host(model.decode(rng.array(mean + std * np.asarray(points))))

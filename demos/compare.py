@@ -38,6 +38,7 @@ from scratchgen.models.vqgan import VQGAN
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.models.wgan import WGAN
 from scratchgen.plots import new_figure, save_figure, show_images
+from scratchgen.progress import told
 
 HEAD = "| model | stored numbers | training, s | Fréchet distance | rarest digit | -log p, nats | file |"
 COLUMNS = 6
@@ -113,7 +114,10 @@ def families(t):
         "IWAE, 5 z": ("vae", lambda: t(VAE(**vae, bound="iwae", k=5), pick(8_000, 20_000))),
         "GAN": ("gan", lambda: t(GAN(**sizes_for(t.data), r1=pick(0.3, 1.0)), pick(7_500, 15_000))),
         "WGAN-GP": ("wgan", lambda: t(WGAN(**sizes_for(t.data)), pick(2_500, 5_000))),
-        "conditional GAN": ("conditional_gan", lambda: t(ConditionalGAN(**sizes_for(t.data)), pick(5_000, 10_000))),
+        "conditional GAN": (
+            "conditional_gan",
+            lambda: t(ConditionalGAN(**sizes_for(t.data), n_classes=t.data.n_classes), pick(5_000, 10_000)),
+        ),
         "VQ-VAE and MADE": ("vqvae", lambda: t.with_codes(t.vqvae)),
         "VQ-GAN and MADE": ("vqgan", lambda: t.with_codes(t(VQGAN(**codes_for(t.data)), pick(4_000, 3_700)))),
         "DDPM": ("ddpm", lambda: t(DDPM(**diffusion), pick(4_900, 15_000))),
@@ -127,15 +131,15 @@ def families(t):
 def main(args):
     data = pictures(args)
     judge, trainer, n = FrechetJudge(data, args.device), Trainer(data, args), min(2_000, len(data.x_test))
-    x_test = binarized(data).x_test
-    floor, rarest = judge.floor(n), judge.classes(data.x_test).min()
+    x_test, classes = binarized(data).x_test, np.unique(data.labels_train)
+    floor, rarest = judge.floor(n), judge.classes(data.x_test)[classes].min()
     print(f"{'test digits':<18}{'':>31}  Fréchet {floor:6.2f}  rarest {rarest:5.1%}")
     lines, drawn = [f"| test digits | | | {floor:.2f} | {rarest:.1%} | | |"], {f"test digits: {floor:.2f}": data.x_test}
-    for name, (file, make) in families(trainer).items():
+    for name, (file, make) in told(families(trainer).items(), "model"):
         model = make()
         x = np.clip(to_host(model.sample(5 * n, model.rng((args.seed, 0, 2)))), 0, 1)
         distance = judge.mean_distance(x, n)
-        rarest = judge.classes(x).min()
+        rarest = judge.classes(x)[classes].min()
         size = sum(params.theta.size for params in model.parameters().values())
         seconds, nats, method = trainer.seconds[model], "", ""
         if isinstance(model, Model) and (p := likelihood(model, x_test, args)):

@@ -16,15 +16,15 @@ Read scratchgen/completion.py; complete in models/gan.py, models/vae.py and mode
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, sizes_for, spread, train
+from common import is_small, judge_of, picture_path, pictures, run, sizes_for, spread, train
 
 from scratchgen.backend import to_host
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import psnr, sharpness
 from scratchgen.models.ddpm import DDPM
 from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
 from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
+from scratchgen.progress import told
 
 HOLES = {  # of a picture (h, w)
     "lower": lambda h, w: np.s_[h // 2 :],
@@ -76,30 +76,30 @@ def measured(name, filled, x, labels, hole, shape, judge):
     single = float(np.mean([psnr(one[:, hole], x[:, hole]) for one in filled]))
     mean = psnr(filled.mean(axis=0)[:, hole], x[:, hole])
     differ = np.array([spread(several) for several in filled.swapaxes(0, 1)]) if m > 1 else None
-    read = judge.read(together) == np.tile(labels, m)
     sharp = sharpness(together, shape) / max(sharpness(x, shape), 1e-9)
     several = f", of the mean of {m} {mean:.2f}; two fillings of a hole {differ.mean():.2f} apart" if m > 1 else ""
     print(
-        f"{name}: PSNR in the hole {single:.2f} dB{several}; {sharp:.2f} as sharp as real ones; "
-        f"read as the digit it was {read.mean():.1%}"
+        f"{name}: PSNR in the hole {single:.2f} dB{several}; {sharp:.2f} as sharp as real ones"
+        + (f"; read as the digit it was {(judge.read(together) == np.tile(labels, m)).mean():.1%}" if judge else "")
     )
     return single, mean, differ
 
 
 def main(args):
-    data = pictures(args, grey=True)
-    judge, models = FrechetJudge(data), trained(data, args)
+    data = pictures(args, side=4, grey=True)
+    judge = judge_of(data, "reading of the filled pictures")
+    models = trained(data, args)
     shape, hole = data.shape, np.zeros(data.shape, bool)
     hole[HOLES[args.hole](*shape)] = True
     hole = hole.ravel()  # (D,)
     n, m, few = (20, 6, {"n_steps": 10}) if args.quick else (100, 8, {})
     chosen = np.random.default_rng(args.seed).permutation(len(data.x_test))[:n]  # MNIST's are in order of difficulty
     n = len(chosen)
-    x, labels = data.x_test[chosen], data.labels_test[chosen]
+    x, labels = data.x_test[chosen], None if data.labels_test is None else data.labels_test[chosen]
 
     baselines = {"mean picture": data.x_train.mean(axis=0), "most alike": most_alike(x, hole, data.x_train)}
     fillings = {name: np.where(hole, picture, x)[None] for name, picture in baselines.items()}  # (1, n, D)
-    for name, given in WAYS.items():
+    for name, given in told(WAYS.items(), "way to fill"):
         model = models[name.split(",")[0]]
         rng = model.rng((args.seed, 0, 2))
         filled = model.complete(rng.array(np.tile(x, (m, 1))), rng.array(~hole), rng, **given | few)
@@ -108,7 +108,7 @@ def main(args):
     found = {name: measured(name, filled, x, labels, hole, shape, judge) for name, filled in fillings.items()}
 
     figure, axes = new_figure(10.5, 8, 2, 1, height_ratios=[1.7, 1])
-    first = [np.flatnonzero(labels == k)[0] for k in np.unique(labels)]
+    first = np.arange(min(10, n)) if labels is None else np.unique(labels, return_index=True)[1]
     rows = {"original": coloured(x[first], hole, (1.0, 1.0, 1.0)), "hole": coloured(x[first] * ~hole, hole, HIDDEN)}
     rows |= {name: coloured(fillings[name][0, first], hole, PAPER) for name in ("GAN, best of 4", "VAE", "diffusion")}
     show_images(axes[0, 0], np.concatenate([*rows.values()]), (*shape, 3), len(first), "", [*rows], pixels=48)

@@ -50,7 +50,8 @@ def main(args):
     print(f"trained in {sum(row['seconds'] for row in history):.0f} s")
     words = ", ".join(f"DDIM-{n_steps} {found:.2f}" for n_steps, (found, _) in by_steps.items())
     print(f"Fréchet distance of {n} samples: {words}, ancestral {ancestral:.2f}; of as many real ones {floor:.2f}")
-    print(f"ratio, DDIM-50: {best / floor:.2f}; the rarest digit has {judge.classes(x).min():.1%} of the samples")
+    shares = judge.classes(x)[np.unique(data.labels_train)]
+    print(f"ratio, DDIM-50: {best / floor:.2f}; the rarest digit has {shares.min():.1%} of the samples")
     found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
     print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
     sure = (judge.classifier.probabilities(**judge.classifier.on_device(x=part)) for part in (x, data.x_test))

@@ -17,21 +17,22 @@ VARIANCES = (0.001, 0.01, 0.05, 0.2, 0.5)
 
 def main(args):
     data = pictures(args)
-    restored, made, names = [data.x_test[:12]], [data.x_train[:12]], []
+    n = min(12, len(data.x_test), len(data.x_train))
+    restored, made, names = [data.x_test[:n]], [data.x_train[:n]], []
     for c in VARIANCES:
         model = VAE(
             n_features=data.x_train.shape[1], hidden=(256, 128), n_latent=8, batch=50, likelihood="gaussian", c=c
         )
         model, history = train(model, data, args, steps=8_000, falling=False)
-        restored.append(to_host(model.reconstruct(model.rng(0).array(data.x_test[:12]))))
-        made.append(to_host(model.sample(12, model.rng((args.seed, 0, 2)))))
+        restored.append(to_host(model.reconstruct(model.rng(0).array(data.x_test[:n]))))
+        made.append(to_host(model.sample(n, model.rng((args.seed, 0, 2)))))
         last = history[-1]
         names.append(f"c = {c:g}\nKL {last['test_kl']:.1f} nats")
         print(f"c = {c:g} (β = {2 * c:g}): test mse {last['test_mse']:.4f}, KL {last['test_kl']:.2f} nats")
     figure, axes = new_figure(12, 3.7, 1, 2)
     rows = ["real pictures", *names]
-    show_images(axes[0, 0], np.concatenate(restored), data.shape, 12, "restored from the mean code", rows)
-    show_images(axes[0, 1], np.concatenate(made), data.shape, 12, "made from noise")
+    show_images(axes[0, 0], np.concatenate(restored), data.shape, n, "restored from the mean code", rows)
+    show_images(axes[0, 1], np.concatenate(made), data.shape, n, "made from noise")
     save_figure(figure, args.out / "decoder_variance.png")
 
 

@@ -34,8 +34,9 @@ def main(args):
     for name, x in rows.items():
         names.append(name if x is data.x_test else f"{name}\n{psnr(x, data.x_test):.1f} dB")
         print(names[-1].replace("\n", ": "))
+    n = min(14, len(data.x_test))
     figure, axes = new_figure(9.6, 2.9)
-    show_images(axes[0, 0], np.concatenate([x[:14] for x in rows.values()]), data.shape, 14, "", names)
+    show_images(axes[0, 0], np.concatenate([x[:n] for x in rows.values()]), data.shape, n, "", names)
     save_figure(figure, args.out / "denoising.png")
 
 

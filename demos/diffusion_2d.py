@@ -16,6 +16,7 @@ from scratchgen.data import load
 from scratchgen.metrics.transport import ToyJudge
 from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, INK, new_figure, save_animation, save_figure
+from scratchgen.progress import told
 
 SETTINGS = {"n_features": 2, "n_times": 100, "predict": "v", "scaling": "standard", "sampler": "ancestral"}
 SETTINGS |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
@@ -56,7 +57,10 @@ def main(args):
         model, history = train(DDPM(**SETTINGS), data, args, 5_000, labels=None, x_test=None)
         judge, ratios = ToyJudge(data, n, args.seed), {}
         for label, options in {"ancestral": {}, "DDIM-20": {"sampler": "ddim", "n_steps": 20}}.items():
-            samples = [model.generate(n, model.rng((args.seed, 0, 3, i)), **options) for i in range(n_samples)]
+            samples = [
+                model.generate(n, model.rng((args.seed, 0, 3, i)), **options)
+                for i in told(range(n_samples), f"{label}: sample")
+            ]
             ratios[label] = judge.over_floor(samples)
         seconds = sum(row["seconds"] for row in history)
         words = ", ".join(f"{label} {ratio:.2f}" for label, ratio in ratios.items())
@@ -82,7 +86,7 @@ def main(args):
             draw(axis, found[name][0][back][t], (INK, BLUE)[back], f"{('noised', 'brought back')[back]}, t = {t}")
 
     steps = [(0, t) for t in FRAMES] + [(1, t) for t in reversed(FRAMES)]
-    save_animation(figure, frame, steps, args.out / "diffusion_2d.gif")
+    save_animation(figure, frame, told(steps, "frame"), args.out / "diffusion_2d.gif")
 
 
 if __name__ == "__main__":

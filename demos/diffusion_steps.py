@@ -24,6 +24,7 @@ from scratchgen.diffusion import alpha_bars, ddim, mixture_denoiser
 from scratchgen.metrics.transport import ToyJudge
 from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
+from scratchgen.progress import told
 
 SETTINGS = {"n_features": 2, "n_times": 100, "scaling": "standard", "width": 128, "n_blocks": 2, "n_waves": 32}
 SETTINGS |= {"batch": 256, "lr": 2e-3}
@@ -79,7 +80,7 @@ def main(args):
     found, shown = {}, {}
     for name, eta in ((name, eta) for name in LINES for eta in (0.0, 1.0)):
         steps, n_samples = (STEPS, 2) if LINES[name][0] else (EXACT_STEPS, 20)
-        for n_steps in steps:
+        for n_steps in told(steps, f"{name}, η = {eta:.0f}: number of steps"):
             x = points(name, n_samples, n_steps, eta)
             found.setdefault((name, eta), {})[n_steps] = judge.over_floor(np.split(x, n_samples))
             if (n_steps, eta) == (20, 0):

@@ -8,17 +8,16 @@ scratchgen/metrics/frechet.py. (Rows G3, G14)
 """
 
 import numpy as np
-from common import is_small, nearest, picture_path, pictures, run, sizes_for, train
+from common import is_small, judge_of, nearest, picture_path, pictures, run, sizes_for, train
 
 from scratchgen.backend import to_host
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.gan import GAN
 from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_curves, show_images
 
 
 def main(args):
     data = pictures(args)
-    judge = FrechetJudge(data)
+    judge = judge_of(data, "Fréchet distance and classes")
     small = is_small(data)
     model = GAN(**sizes_for(data), r1=0.3 if small else 1.0)
     snapshots, n_measured = {}, min(2_000, len(data.x_test))  # as many generated as real ones: fewer are farther off
@@ -26,18 +25,21 @@ def main(args):
     def measure(model, rng, epoch):
         snapshots[epoch] = to_host(model.sample(36, model.rng((args.seed, 0, 2))))
         due = epoch % 10 == 0 or epoch < 10 or not small
-        return {"frechet": judge.distance(model.sample(n_measured, rng))} if due else {}
+        return {"frechet": judge.distance(model.sample(n_measured, rng))} if judge and due else {}
 
     model, history = train(model, data, args, 7_500 if small else 15_000, measure=measure, x_test=None)
     seconds = sum(row["seconds"] for row in history)
     x = to_host(model.sample(10_000, model.rng((args.seed, 0, 3))))
-    n = min(len(x), len(data.x_test))
-    distance, floor, classes = judge.distance(x[:n]), judge.floor(n), judge.classes(x)
-    print(f"{len(history)} epochs in {seconds:.0f} s; the classifier reads {judge.accuracy:.1%} of the test pictures")
-    print(
-        f"Fréchet distance of {n} samples {distance:.2f}, of as many real ones {floor:.2f}; ratio {distance / floor:.2f}"
-    )
-    print(f"the rarest digit is {classes.argmin()}, {classes.min():.1%} of the samples")
+    print(f"{len(history)} epochs in {seconds:.0f} s")
+    if judge:
+        n, classes = min(len(x), len(data.x_test)), np.unique(data.labels_train)
+        distance, floor, shares = judge.distance(x[:n]), judge.floor(n), judge.classes(x)[classes]
+        print(f"the classifier reads {judge.accuracy:.1%} of the test pictures")
+        print(
+            f"Fréchet distance of {n} samples {distance:.2f}, of as many real ones {floor:.2f}; "
+            f"ratio {distance / floor:.2f}"
+        )
+        print(f"the rarest digit is {classes[shares.argmin()]}, {shares.min():.1%} of the samples")
     found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
     print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
 
@@ -49,20 +51,23 @@ def main(args):
     above, below = axes[0, 0].get_subplotspec(), axes[1, 0].get_subplotspec()
     for place, epoch in zip(above.subgridspec(1, 5), shown):
         show_images(figure.add_subplot(place), snapshots[epoch], data.shape, 6, f"after epoch {epoch}", pixels=40)
-    left, middle, right = (figure.add_subplot(place) for place in below.subgridspec(1, 3))
+    left, *others = (figure.add_subplot(place) for place in below.subgridspec(1, 3 if judge else 1))
     epochs = [row["epoch"] for row in history]
     losses = {name: [row[f"{name}_loss"] for row in history] for name in ("discriminator", "generator")}
     show_curves(left, epochs, losses, "losses", "epoch", "nats")
-    measured = [(row["epoch"], row["frechet"]) for row in history if "frechet" in row]
-    middle.plot(*zip(*measured), color=BLUE)
-    middle.axhline(judge.floor(n_measured), color=GREY, linestyle="--", label="real test pictures")
-    middle.set(yscale="log", xlabel="epoch")
-    middle.set_title(f"Fréchet distance (squared) of {n_measured:,} samples", fontsize=10)
-    middle.legend(fontsize=8, frameon=False)
-    right.bar(np.arange(len(classes)), classes, color=BLUE)
-    right.axhline(1 / len(classes), color=GREY, linestyle="--")
-    right.set(xticks=np.arange(len(classes)), xlabel="digit, as the classifier reads it")
-    right.set_title("share of the samples", fontsize=10)
+    if judge:
+        middle, right = others
+        measured = [(row["epoch"], row["frechet"]) for row in history if "frechet" in row]
+        middle.plot(*zip(*measured), color=BLUE)
+        middle.axhline(judge.floor(n_measured), color=GREY, linestyle="--", label="real test pictures")
+        middle.set(yscale="log", xlabel="epoch")
+        middle.set_title(f"Fréchet distance (squared) of {n_measured:,} samples", fontsize=10)
+        middle.legend(fontsize=8, frameon=False)
+        right.bar(np.arange(len(classes)), shares, color=BLUE)
+        right.axhline(1 / len(classes), color=GREY, linestyle="--")
+        right.set_xticks(np.arange(len(classes)), classes)
+        right.set_xlabel("digit, as the classifier reads it")
+        right.set_title("share of the samples", fontsize=10)
     save_figure(figure, picture_path(args, "gan"))
 
 

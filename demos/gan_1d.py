@@ -113,7 +113,8 @@ def main(args):
         name = f"D alone, step {step + ahead}" if step <= 0 else f"round {step:,} of both"
         draw(axes[0, 0], axes[1, 0], moments[step], name)
 
-    save_animation(figure, frame, [*(step for step in moments if step <= 0), *chosen], args.out / "gan_1d.gif")
+    frames = [*(step for step in moments if step <= 0), *chosen]
+    save_animation(figure, frame, told(frames, "frame"), args.out / "gan_1d.gif")
 
 
 if __name__ == "__main__":

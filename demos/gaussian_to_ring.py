@@ -21,6 +21,7 @@ from scratchgen.losses import squared_error
 from scratchgen.optim import Adam, cosine
 from scratchgen.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
+from scratchgen.progress import told
 
 SIZES, COLOURS = (4, 8, 64), (GREY, BLUE, RED)
 
@@ -35,7 +36,7 @@ def learn(size, steps, seed, batch=256):
     rng = Rng((seed, size))
     network = mlp([2, size, size, 2], Tanh)
     adam = Adam(Parameters(rng, network=network), cosine(1e-2, steps))
-    for _ in range(steps):
+    for _ in told(range(steps), f"{size} units: step"):
         network.params.zero_grad()
         z = rng.normal((batch, 2))
         y, back = network.forward(z, rng)

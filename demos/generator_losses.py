@@ -24,6 +24,7 @@ from scratchgen.divergences import grid, js, reverse_kl, wasserstein_samples
 from scratchgen.losses import loss_G
 from scratchgen.models.gan import GAN
 from scratchgen.plots import BLUE, RED, new_figure, save_figure
+from scratchgen.progress import told
 
 COLOURS = {"minimax": RED, "non_saturating": BLUE}
 DATA = Mixture("far", 0.5, [[4.0]])
@@ -60,11 +61,11 @@ def train(kind, optimizer, seed, ahead, rounds):
                 optimizer=optimizer, batch=64, averaging=0.0, **rates)  # fmt: skip
     model.build(Rng(seed, "float64"))  # float32 has no D below 1e-7
     rng = Rng((seed, 1), "float64")
-    for _ in range(ahead):
+    for _ in told(range(ahead), "step of D"):
         model.discriminator_loss(DATA.sample(model.batch, rng), rng)
         model.optimizer_D.step()
     real, lengths, distances = DATA.sample(2_000, Rng((seed, 2), "float64")), [], []
-    for done in range(rounds):
+    for done in told(range(rounds), f"{kind}, {optimizer}: round"):
         if done % 10 == 0:
             distances.append((done, wasserstein_samples(real, model.sample(2_000, Rng((seed, 3), "float64")))))
         model.train_step(DATA.sample(model.rows, rng), rng)

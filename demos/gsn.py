@@ -37,7 +37,7 @@ def main(args):
         random_pixels = (rng.uniform((n, model.n_features)) < 0.5).astype(rng.real)
         chains[k] = model.walk(random_pixels, rng, STEPS[-1])
         distances[k] = [judge.distance(chains[k][step - 1]) for step in STEPS]
-        rarest = judge.classes(chains[k][-1]).min()
+        rarest = judge.classes(chains[k][-1])[np.unique(data.labels_train)].min()
         found = ", ".join(f"{distances[k][STEPS.index(step)]:.1f} after {step}" for step in (1, 10, 50, 200))
         print(
             f"{name}: {len(history)} epochs in {sum(row['seconds'] for row in history):.0f} s; distance {found}; ",

@@ -15,13 +15,14 @@ from coin import Coins
 from common import black_and_white, is_small, picture_path, pictures, run, train
 
 from scratchgen.activations import sigmoid
-from scratchgen.backend import Rng, UsageError, to_host
+from scratchgen.backend import Rng, to_host
 from scratchgen.distributions import bernoulli_log_prob, sample_bernoulli
 from scratchgen.losses import bernoulli_nll
 from scratchgen.models.made import MADE
 from scratchgen.optim import Adam, cosine
 from scratchgen.parameters import Parameters
 from scratchgen.plots import BLUE, INK, RED, new_figure, save_figure, show_images
+from scratchgen.progress import told
 
 
 def learn(x, steps, rng, rows=None):
@@ -29,7 +30,7 @@ def learn(x, steps, rng, rows=None):
     coins = Coins(x.shape[1])
     params = Parameters(rng, coins=coins)
     adam = Adam(params, cosine(0.1, steps), beta2=0.99)
-    for _ in range(steps):
+    for _ in told(range(steps), "step"):
         params.zero_grad()
         batch = x if rows is None else x[rng.integers(len(x), rows)]
         logits, back = coins.forward(batch, None)
@@ -47,20 +48,22 @@ def correlation(x):
 
 
 def between_neighbours(x, shape):
-    """The mean |correlation| of two pixels side by side or one above the other, each black in 5 to 95 % of x (N, h w)."""
+    """The mean |correlation| of two pixels side by side or one above the other, each black in 5 to 95 % of x (N, h w).
+
+    0 where there are no such two.
+    """
     table, place = np.abs(correlation(x)), np.arange(x.shape[1]).reshape(shape)
     one = np.concatenate([place[:, :-1].ravel(), place[:-1].ravel()])
     other = np.concatenate([place[:, 1:].ravel(), place[1:].ravel()])
     varies = np.abs(x.mean(axis=0) - 0.5) < 0.45
-    return table[one, other][varies[one] & varies[other]].mean()
+    found = table[one, other][varies[one] & varies[other]]
+    return found.mean() if len(found) else 0.0
 
 
 def main(args):
     args.device = "cpu"  # the table of correlations is plain NumPy
-    data = pictures(args)
+    data = pictures(args, least=20, grey=True)
     small, shape = is_small(data), data.shape
-    if len(shape) > 2:
-        raise UsageError(f"--data {args.data}: this demo needs grey pictures, such as digits or mnist")
     data = black_and_white(data)
     rng, n = Rng((args.seed, 1)), len(data.x_test)
     x = np.concatenate([data.x_train, np.full((1, data.x_train.shape[1]), 0.5, np.float32)])

@@ -19,7 +19,7 @@ PAIRS, STEPS = 7, 11
 
 
 def main(args):
-    data = pictures(args)
+    data = pictures(args, least=2)
     settings = {"n_features": data.x_train.shape[1], "hidden": (256, 128), "n_latent": 16, "batch": 50}
     figure, axes = new_figure(10, 3.6, 1, 2)
     for axis, (name, kind) in zip(axes[0], {"autoencoder": AutoEncoder, "VAE": VAE}.items()):
@@ -41,8 +41,8 @@ def main(args):
         )
         worst = np.argsort(-distances[: len(a) // 2])[:PAIRS].copy()  # the second half is the first, backwards
         strip = [to_host(model.decode((1 - s) * a[worst] + s * b[worst])) for s in np.linspace(0, 1, STEPS).tolist()]
-        title = f"{name}, its {PAIRS} worst pairs. Half-way pictures: {distances.mean():.2f} from a real one"
-        show_images(axis, np.stack(strip, axis=1).reshape(PAIRS * STEPS, -1), data.shape, STEPS, title)
+        title = f"{name}, its {len(worst)} worst pairs. Half-way pictures: {distances.mean():.2f} from a real one"
+        show_images(axis, np.stack(strip, axis=1).reshape(len(worst) * STEPS, -1), data.shape, STEPS, title)
     print(f"real test pictures lie at {nearest(data.x_test, data.x_train).mean():.2f}")
     save_figure(figure, args.out / "interpolation.png")
 

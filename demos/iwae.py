@@ -37,7 +37,7 @@ def active(model, x):
 
 
 def main(args):
-    data = pictures(args)
+    data = pictures(args, least=2)
     small, seed = is_small(data), args.seed
     x_test = binarized(data).x_test
     network = {"n_features": x_test.shape[1], "activation": "tanh", "binarize": True}

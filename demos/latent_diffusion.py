@@ -16,6 +16,7 @@ from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
+from scratchgen.progress import told
 
 STEPS = (2, 5, 10, 20, 50, 100)
 
@@ -42,7 +43,7 @@ def main(args):
     x_test = data.x_test[fixed_order(len(data.x_test))[:n]]
     restored = judge.distance(vqvae.reconstruct(vqvae.rng(0).array(x_test)))
     floor, distances, draws = judge.floor(n), {}, 5 if small else 1  # few pictures make a distance that wanders
-    for n_steps in STEPS:
+    for n_steps in told(STEPS, "number of steps"):
         samples = [model.generate(n, model.rng((args.seed, 0, 3, i)), n_steps=n_steps) for i in range(draws)]
         distances[n_steps] = np.mean([judge.distance(x) for x in samples])
     print(

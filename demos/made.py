@@ -38,7 +38,7 @@ def show_map(axis, values, shape, title, colours):
 
 
 def main(args):
-    data = pictures(args)
+    data = pictures(args, least=2, grey=True)
     small, shape = is_small(data), data.shape
     data = black_and_white(data)
     x_train, x_test = data.x_train, data.x_test

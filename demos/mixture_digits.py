@@ -14,11 +14,10 @@ and demos/gan.py. Read scratchgen/models/gmm.py. (Row L5)
 import dataclasses
 
 import numpy as np
-from common import is_small, nearest, picture_path, pictures, run, sizes_for, train
+from common import is_small, judge_of, nearest, picture_path, pictures, run, sizes_for, train
 
 from scratchgen.backend import to_host
 from scratchgen.data import fixed_order
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import sharpness
 from scratchgen.models.gan import GAN
 from scratchgen.models.gmm import GMM
@@ -29,8 +28,8 @@ FLOOR = 1e-3  # the least variance: a standard deviation of 0.03, half of one of
 
 
 def main(args):
-    data = pictures(args)
-    judge, small, n_features = FrechetJudge(data), is_small(data), data.x_train.shape[1]
+    data = pictures(args, to_train=50, side=2)
+    judge, small, n_features = judge_of(data, "Fréchet distance"), is_small(data), data.x_train.shape[1]
     few = dataclasses.replace(data, x_train=data.x_train[fixed_order(len(data.x_train))[:20_000]], labels_train=None)
     n, made, means = min(5_000, len(data.x_test)), {}, {}
     seconds = {}
@@ -40,6 +39,9 @@ def main(args):
         seconds[name] = sum(row["seconds"] for row in history)
         made[name] = to_host(model.sample(n, model.rng((args.seed, 0, 2))))
         return model, history
+
+    def words(x):
+        return (f"{judge.distance(x):.3g}, " if judge else "") + f"{sharpness(x, data.shape):.3f}"
 
     for n_components, covariance in ((1, "full"), (10, "full"), (50, "diagonal")):
         name = f"{n_components} {covariance}" if n_components > 1 else "1 Gaussian"
@@ -62,12 +64,13 @@ def main(args):
     found = {}
     for name, x in made.items():
         cut = np.clip(x, 0, 1)
-        found[name] = f"{judge.distance(cut):.3g}, {sharpness(cut, data.shape):.3f}"
-        outside = f", uncut {judge.distance(x):.3g}, {sharpness(x, data.shape):.3f}" if (cut != x).any() else ""
+        found[name] = words(cut)
+        outside = f", uncut {words(x)}" if (cut != x).any() else ""
         blurry = f"; its means: sharpness {sharpness(means[name], data.shape):.3f}" if name in means else ""
         far = nearest(cut[:300], data.x_train).mean()
         print(
-            f"{name:<14}distance, sharpness: {found[name]}{outside}{blurry}; {far:.2f} from the nearest training picture"
+            f"{name:<14}{'distance, ' * bool(judge)}sharpness: {found[name]}{outside}{blurry}; "
+            f"{far:.2f} from the nearest training picture"
         )
 
     shown = 40 if small else 48  # enlarged pictures make a larger file

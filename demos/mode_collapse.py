@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
-from common import run, train
+from common import results, run, train
 
 from scratchgen.backend import Rng, to_host
 from scratchgen.data import TOYS, load
@@ -24,6 +24,7 @@ from scratchgen.metrics.coverage import coverage, expected_quality
 from scratchgen.models.gan import GAN
 from scratchgen.models.wgan import WGAN
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_animation, save_figure
+from scratchgen.progress import told
 
 SCALE = math.sqrt(2)  # gives the ring unit variance along each axis
 WIDE = {"n_features": 2, "output": "linear", "batch": 128, "averaging": 0.995}
@@ -100,7 +101,7 @@ def animation(found, path):
             i = round(t * (len(history) - 1))
             draw_ring(axis, snapshots[i], history[i], name)
 
-    save_animation(figure, draw, np.linspace(0, 1, 30), path)
+    save_animation(figure, draw, told(np.linspace(0, 1, 30), "frame"), path)
 
 
 def spread(values, form):
@@ -112,7 +113,8 @@ def main(args):
     seeds = range(args.seed, args.seed + args.seeds)
     jobs = [(name, args, seed) for seed in seeds for name in RUNS]
     with ProcessPoolExecutor(min(len(jobs), os.cpu_count()), get_context("spawn")) as pool:
-        found = dict(zip(((name, seed) for name, _, seed in jobs), pool.map(one_run, *zip(*jobs))))
+        trained = results([pool.submit(one_run, *job) for job in jobs], "training")
+    found = {(name, seed): one for (name, _, seed), one in zip(jobs, trained)}
     print(f"real points: 8 modes, {expected_quality(2):.1%} within 3σ, reverse KL about 0.001")
     if args.quick:
         print("(a twentieth of the training: too little for any of these to work)")

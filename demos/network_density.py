@@ -23,6 +23,7 @@ from scratchgen.distributions import diagonal_gaussian_log_prob
 from scratchgen.layers import log_sum_exp, mlp
 from scratchgen.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
+from scratchgen.progress import told
 
 REACH = 8.0  # |z| is larger with probability 1e-15
 
@@ -136,7 +137,11 @@ def main(args):
         "z in the plane": network([2, 8, 8, 2], 21, 1.2)(rng.normal((n, 2))),
         "z on the line": plane(rng.normal((n, 1))),
     }
-    shares = {(name, m): [touched(y[:m], k) for k in counts] for name, y in made_2.items() for m in (n // 10, n)}
+    shares = {
+        (name, m): [touched(y[:m], k) for k in told(counts, f"{name}: grid")]
+        for name, y in made_2.items()
+        for m in (n // 10, n)
+    }
     for (name, m), share in shares.items():
         print(f"{name}, {m:,} samples: cells touched of {counts[-1]:,} a side {share[-1]:.2%}, of 128 {share[5]:.2%}")
     fine = np.linspace(-REACH, REACH, 20_001 if args.quick else 400_001)[:, None]
@@ -148,7 +153,7 @@ def main(args):
     shown = np.concatenate([on, on + 0.1 * normal, on + normal])
     away = np.sqrt(((curve[:, None] - shown) ** 2).sum(axis=2).min(axis=0))
     sigmas = np.geomspace(3e-3, 2, 25)
-    noisy = np.array([log_p_noisy(curve, log_weights, shown, sigma) for sigma in sigmas])  # (25, 3)
+    noisy = np.array([log_p_noisy(curve, log_weights, shown, sigma) for sigma in told(sigmas, "noise")])  # (25, 3)
     for sigma, row in list(zip(sigmas, noisy))[::8]:
         print(f"σ = {sigma:.4f}: " + ", ".join(f"log p {v:.1f} at {d:.2f} from the curve" for v, d in zip(row, away)))
 

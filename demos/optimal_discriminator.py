@@ -24,6 +24,7 @@ from scratchgen.losses import loss_D
 from scratchgen.optim import Adam, cosine
 from scratchgen.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
+from scratchgen.progress import told
 
 SHIFTS, SHOWN = (6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0), (5, 1.5, 0)
 POINTS, CELL = grid(-5, 12, 1700)
@@ -41,7 +42,7 @@ def train_D(p, q, steps, seed, batch=512):
     network = mlp([1, 32, 32, 1], Tanh)
     params = Parameters(rng, network=network)
     adam = Adam(params, cosine(1e-2, steps))  # down to 0: the noise of the batches would hide how near it comes
-    for _ in range(steps):
+    for _ in told(range(steps), "step of D"):
         params.zero_grad()
         real, back_real = network.forward(p.sample(batch, rng), rng)
         fake, back_fake = network.forward(q.sample(batch, rng), rng)

@@ -12,7 +12,7 @@ printed too, is a pixel error itself: it minds the mark and not the blur.) Read 
 import numpy as np
 from common import nearest, pictures, run, train
 
-from scratchgen.backend import UsageError, to_host
+from scratchgen.backend import to_host
 from scratchgen.models.gan import GAN
 from scratchgen.plots import BLUE, GREY, INK, RED, name_columns, new_figure, save_figure, show_images
 
@@ -31,7 +31,7 @@ def marked(images, rng):
     """A black pixel where it is furthest from any ink."""
     result, places = images.copy(), np.stack(np.indices(images.shape[1:]), axis=-1)
     for image, out in zip(images, result):
-        ink = np.argwhere(image > 0.05)
+        ink = np.argwhere(image > min(0.05, image.max() - 1e-9))
         distance = ((places[:, :, None] - ink) ** 2).sum(axis=-1).min(axis=-1)
         out[np.unravel_index(distance.argmax(), distance.shape)] = 1
     return result
@@ -56,9 +56,7 @@ def changed(x, shape, change, rng):
 
 
 def main(args):
-    data = pictures(args)
-    if len(data.shape) != 2:
-        raise UsageError(f"--data {args.data}: this demo needs grey pictures")
+    data = pictures(args, grey=True)
     settings = {"n_features": data.x_train.shape[1], "hidden_G": (128, 256), "hidden_D": (256, 128), "r1": 0.3}
     model, _ = train(GAN(**settings), data, args, steps=5_000, x_test=None)
     rng, x = model.rng((args.seed, 3)), data.x_test[:1000].astype(np.float64)

@@ -11,10 +11,9 @@ Read scratchgen/models/pix2pix.py, scratchgen/metrics/image.py. (Row U2; Ledig e
 import time
 
 import numpy as np
-from common import enlarger_for, is_small, picture_path, pictures, run, train
+from common import enlarger_for, is_small, judge_of, picture_path, pictures, run, train
 
 from scratchgen.backend import UsageError, to_host
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import WINDOW, psnr, sharpness, ssim
 from scratchgen.models.pix2pix import Pix2Pix, enlarged
 from scratchgen.plots import name_columns, new_figure, save_figure, show_images
@@ -31,12 +30,12 @@ def bicubic(images, side):
 
 
 def main(args):
-    data = pictures(args, SHOWN, grey=True, square=True)
+    data = pictures(args, grey=True, square=True)
     small, x, settings = is_small(data), data.x_test, enlarger_for(data)
     if data.shape[0] % settings["factor"] or data.shape[0] < WINDOW:
         factor = settings["factor"]
         raise UsageError(f"--data {args.data}: this demo needs sides of {WINDOW} pixels or more that {factor} divides")
-    judge = FrechetJudge(data)
+    judge = judge_of(data, "Fréchet distance")
     by_squares, adversarial = Pix2Pix(**settings | {"adversarial": 0.0, "beta1": 0.9}), Pix2Pix(**settings)
     c = by_squares.conditions(x)
     small_images = c.reshape(len(x), by_squares.side // by_squares.factor, -1)
@@ -57,7 +56,7 @@ def main(args):
     for name, x_hat in made.items():
         decibels = "" if x_hat is x else f"{psnr(x_hat, x):.2f} dB / {ssim(x_hat, x, data.shape):.4f}"
         sharp = f"sharpness {sharpness(np.clip(x_hat, 0, 1), data.shape):.3f}"
-        words.append(f"{decibels}\n{sharp}\nFréchet distance {judge.distance(x_hat):.2f}")
+        words.append(f"{decibels}\n{sharp}" + (f"\nFréchet distance {judge.distance(x_hat):.2f}" if judge else ""))
         print(f"{name}: " + words[-1].strip().replace("\n", ", "))
     figure, axes = new_figure(7.8, 1.5 * SHOWN + 0.8)
     sheet = np.stack([x_hat[shown] for x_hat in made.values()], axis=1).reshape(-1, x.shape[1])

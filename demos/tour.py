@@ -114,7 +114,7 @@ class Tour:
         x = np.clip(to_host(model.sample(2 * source.n, rng)), 0, 1)
         measure = source.distance(x)
         if name == "conditional GAN":
-            x = to_host(model.generate(rng.array(np.arange(30) % model.n_classes), rng))
+            x = to_host(model.generate(rng.array(np.resize(np.unique(self.data.labels_train), 30)), rng))
         return seconds, measure, self.tile(x)
 
     def enlarged(self):

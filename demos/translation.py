@@ -15,11 +15,10 @@ import pathlib
 import time
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, train
+from common import is_small, judge_of, picture_path, pictures, run, train
 
 from scratchgen.backend import UsageError, to_host
 from scratchgen.data.files import read_picture
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import sharpness
 from scratchgen.models.pix2pix import Pix2Pix
 from scratchgen.plots import name_columns, new_figure, save_figure, show_images
@@ -88,7 +87,7 @@ def show_columns(axis, columns, shape, names, title="", words=""):
 
 
 def main(args):
-    data = pictures(args, 2 * SHOWN, grey=True, square=True)
+    data = pictures(args, 2 * SHOWN, side=2, grey=True, square=True)
     small, x = is_small(data), data.x_test
     settings = {"n_features": x.shape[1], "dropout": 0.2, "lr_G": 1e-3} | ({"hidden_G": (256, 256)} if small else {})
     settings_D = {"adversarial": 10.0, "r1": 0.1, "lam": 1.0}
@@ -99,14 +98,14 @@ def main(args):
     }
     c = Pix2Pix(n_features=x.shape[1]).conditions(x)
     drawing = read_drawing(args.input, c[:1000]) if args.input else None  # complains before anything is trained
-    judge = FrechetJudge(data)
+    judge = judge_of(data, "Fréchet distance and reading")
 
     def words(x_hat):
-        right = judge.read(x_hat) == data.labels_test
-        return (
-            f"error {np.abs(x_hat - x).mean():.4f} a pixel, sharpness {sharpness(x_hat, data.shape):.3f}\n"
-            f"Fréchet distance {judge.distance(x_hat):.2f}, read right {right.mean():.1%}"
-        )
+        found = f"error {np.abs(x_hat - x).mean():.4f} a pixel, sharpness {sharpness(x_hat, data.shape):.3f}"
+        if judge:
+            right = judge.read(x_hat) == data.labels_test
+            found += f"\nFréchet distance {judge.distance(x_hat):.2f}, read right {right.mean():.1%}"
+        return found
 
     print("test pictures: " + words(x).replace("\n", ", "))
     figure, axes = new_figure(11.5, 0.54 * 2 * SHOWN + 1, 1, 5, width_ratios=[1, 6, 6, 6, 1])

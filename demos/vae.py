@@ -6,31 +6,24 @@ bound on -log p of the picture's random black-and-white versions, since grey pix
 scratchgen/models/vae.py. (Rows V1, U6)
 """
 
-import numpy as np
-from common import picture_path, pictures, run, train
+from common import in_turn, picture_path, pictures, run, train
 
-from scratchgen.backend import to_host
 from scratchgen.models.vae import VAE
 from scratchgen.plots import new_figure, save_figure, show_curves, show_images
 
 
 def main(args):
-    data = pictures(args, least=8)
+    data = pictures(args)
     model = VAE(n_features=data.x_train.shape[1], hidden=(512, 256), n_latent=8, batch=50)
     model, history = train(model, data, args, steps=10_000, falling=False)
     print(", ".join(f"{name} {value:.2f}" for name, value in history[-1].items() if name.startswith("test_")))
 
     figure, axes = new_figure(11, 3.9, 1, 3, width_ratios=[1, 1, 1.1])
     show_images(axes[0, 0], model.sample(64, model.rng((args.seed, 0, 2))), data.shape, 8, "made from noise")
-    x = model.rng(0).array(data.x_test[: min(4, len(data.x_test) // 8) * 8])
-    pairs = [to_host(part).reshape(-1, 8, x.shape[1]) for part in (x, model.reconstruct(x))]  # rows of 8
-    show_images(
-        axes[0, 1],
-        np.stack(pairs, axis=1).reshape(-1, x.shape[1]),
-        data.shape,
-        8,
-        "rows in turn: test pictures, restored from their codes",
-    )
+    x = model.rng(0).array(data.x_test[:32])
+    pairs, columns = in_turn(x, model.reconstruct(x), 4, 8)
+    title = "rows in turn: test pictures, restored from their codes"
+    show_images(axes[0, 1], pairs, data.shape, columns, title)
     curves = {"training": "loss", "test": "test_negative_elbo"}
     epochs = [row["epoch"] for row in history]
     curves = {label: [row[name] for row in history] for label, name in curves.items()}

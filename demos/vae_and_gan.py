@@ -14,12 +14,11 @@ few codes of N(0, I) are then in use (demos/decoder_variance.py). Read scratchge
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, train
+from common import is_small, judge_of, picture_path, pictures, run, train
 
 from scratchgen.backend import Rng, to_host
 from scratchgen.data import Data
 from scratchgen.data.toys import Mixture
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import sharpness
 from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
@@ -37,7 +36,7 @@ def between(x):
 def on_pictures(axes, data, args):
     """Samples of both models and real pictures, with their measures."""
     small, n_features = is_small(data), data.x_train.shape[1]
-    judge, n = FrechetJudge(data, args.device), min(2_000, len(data.x_test))
+    judge, n = judge_of(data, "Fréchet distance", args.device), min(2_000, len(data.x_test))
     hidden, n_latent = (128, 256) if small else (256, 512), 32
     vae = VAE(n_features=n_features, hidden=hidden[::-1], n_latent=n_latent, batch=50)
     sizes = {"n_features": n_features, "n_latent": n_latent, "hidden_G": hidden, "hidden_D": hidden[::-1]}
@@ -48,12 +47,12 @@ def on_pictures(axes, data, args):
     ):
         train(model, data, args, steps, x_test=None)
         x = to_host(model.sample(5 * n, model.rng((args.seed, 0, 2))))
-        shown[name] = x, judge.mean_distance(x, n)
-    shown["real"] = data.x_test, judge.floor(n)
+        shown[name] = x, judge and judge.mean_distance(x, n)
+    shown["real"] = data.x_test, judge and judge.floor(n)
     for axis, (name, (x, distance)) in zip(axes, shown.items()):
         sharp = sharpness(x, data.shape)
-        print(f"{name:<4}  sharpness {sharp:.3f}  Fréchet distance of {n:,} {distance:6.2f}")
-        title = f"{name}: sharpness {sharp:.3f}, Fréchet distance {distance:.2f}"
+        print(f"{name:<4}  sharpness {sharp:.3f}" + (f"  Fréchet distance of {n:,} {distance:6.2f}" if judge else ""))
+        title = f"{name}: sharpness {sharp:.3f}" + (f", Fréchet distance {distance:.2f}" if judge else "")
         show_images(axis, x[:64], data.shape, 8, title, pixels=40)
 
 
@@ -100,7 +99,7 @@ def expected(model, x, z):
 
 
 def main(args):
-    data = pictures(args)
+    data = pictures(args, side=2)
     figure, axes = new_figure(12, 7.6, 2, 3, height_ratios=[1.25, 1])
     on_pictures(axes[0], data, args)
     on_two_modes(axes[1], args)

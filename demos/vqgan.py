@@ -8,10 +8,9 @@ where the VQ-VAE hedges, the VQ-GAN makes up its mind. Read scratchgen/models/vq
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, train
+from common import is_small, judge_of, picture_path, pictures, run, train
 
 from scratchgen.backend import to_host
-from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.image import sharpness
 from scratchgen.models.vqgan import VQGAN
 from scratchgen.models.vqvae import VQVAE
@@ -19,8 +18,8 @@ from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_imag
 
 
 def main(args):
-    data = pictures(args)
-    judge, small = FrechetJudge(data), is_small(data)
+    data = pictures(args, side=2)
+    judge, small = judge_of(data, "Fréchet distance and reading"), is_small(data)
     settings = {"n_features": data.x_train.shape[1], "init": "he"}
     settings |= {"n_codes": 2, "n_dim": 4, "n_embeddings": 16} if small else {"n_codes": 4, "n_embeddings": 32}
     settings |= {"hidden": (128, 64), "batch": 50} if small else {}
@@ -32,27 +31,29 @@ def main(args):
         restored[name] = to_host(model.reconstruct(model.rng(0).array(x)))
         print(f"{name}: {model.bits:.0f} bits a picture, {sum(row['seconds'] for row in history):.0f} s")
     for name, x_hat in restored.items():
-        measured[name] = {
-            "sharpness": sharpness(x_hat, data.shape),
-            "Fréchet distance (squared)": judge.distance(x_hat),
-            "squared error per pixel": float(((x_hat - x) ** 2).mean()),
-            "read as another digit": float((judge.read(x_hat) != data.labels_test).mean()),
-        }
+        found = measured[name] = {"sharpness": sharpness(x_hat, data.shape)}
+        if judge:
+            found["Fréchet distance (squared)"] = judge.distance(x_hat)
+        found["squared error per pixel"] = float(((x_hat - x) ** 2).mean())
+        if judge:
+            found["read as another digit"] = float((judge.read(x_hat) != data.labels_test).mean())
         print(f"{name:<12}" + ", ".join(f"{what} {value:.4f}" for what, value in measured[name].items()))
 
-    figure, axes = new_figure(11, 6.2, 2, 4, height_ratios=[1.5, 1])
+    figure, axes = new_figure(11, 6.2, 2, len(found), height_ratios=[1.5, 1])
     for axis in axes[0]:
         axis.axis("off")
     above = figure.add_subplot(axes[0, 0].get_gridspec()[0, :])
-    rows = [part[start : start + 18] for start in (0, 18) for part in restored.values()]
-    show_images(above, np.concatenate(rows), data.shape, 18, rows=[*restored] * 2)
+    columns = min(18, len(x))
+    starts = [start for start in (0, columns) if start + columns <= len(x)]
+    rows = [part[start : start + columns] for start in starts for part in restored.values()]
+    show_images(above, np.concatenate(rows), data.shape, columns, rows=[*restored] * len(starts))
     for axis, what in zip(axes[1], measured["VQ-VAE"]):
         values = [measured[name][what] for name in restored]
         axis.bar([*restored], values, color=[GREY, BLUE, RED])
         axis.set_title(what, fontsize=10)
         for place, value in enumerate(values):
             axis.text(place, value, f"{value:.3g}", ha="center", va="bottom", fontsize=8)
-        axis.set_ylim(0, 1.15 * max(values))
+        axis.set_ylim(0, 1.15 * max(values) or 1)
         axis.tick_params(axis="x", labelsize=8)
     save_figure(figure, picture_path(args, "vqgan"))
 

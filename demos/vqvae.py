@@ -11,7 +11,7 @@ scratchgen/models/vqvae.py, scratchgen/codebook.py. (Row Q1)
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, train
+from common import in_turn, is_small, picture_path, pictures, run, train
 
 from scratchgen.backend import to_host
 from scratchgen.models.vqvae import VQVAE
@@ -33,7 +33,7 @@ def with_another_code(model, codes, rows, columns):
     changed = np.tile(codes[0], (rows, columns, 1))
     for row, place in zip(changed, places):
         common = np.bincount(codes[:, place]).argsort()[::-1]
-        row[1:, place] = common[common != codes[0, place]][: columns - 1]
+        row[1:, place] = np.resize(common[common != codes[0, place]], columns - 1)  # again from the first if too few
     codes = model.rng(0).array(changed.reshape(rows * columns, -1))
     return model.decode_codes(codes), [f"code {place + 1}" for place in places]
 
@@ -59,9 +59,9 @@ def main(args):
     figure, axes = new_figure(11, 7.2, 2, 2, height_ratios=[1.2, 1])
     model, _ = trained["started from pictures, moving average"]
     x = model.rng(0).array(data.x_test)
-    pairs = np.stack([to_host(part[:30]).reshape(3, 10, -1) for part in (x, model.reconstruct(x[:30]))], axis=1)
+    pairs, columns = in_turn(x[:30], model.reconstruct(x[:30]), 3, 10)
     title = f"rows in turn: test digits, restored from {model.bits:.0f} bits"
-    show_images(axes[0, 0], pairs.reshape(60, -1), data.shape, 10, title)
+    show_images(axes[0, 0], pairs, data.shape, columns, title)
     changed, words = with_another_code(model, to_host(model.codes(x)), 4, 8)
     show_images(axes[0, 1], changed, data.shape, 8, "left: a restored digit; beside it, one code changed", rows=words)
     curves, bars = axes[1]

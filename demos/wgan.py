@@ -38,8 +38,11 @@ def main(args):
         history = [row for row in history if "frechet" in row]
         epochs, quality, followed = ([row[key] for row in history] for key in ("epoch", "frechet", loss))
         late = len(history) // 5  # without the first steps, when everything changes
-        r = np.corrcoef(np.log(quality[late:]), followed[late:])[0, 1] if len(history) > 4 else float("nan")
-        print(f"{name}: Fréchet distance {quality[-1]:.2f}; its correlation (log) with {loss} {r:.2f}")
+        words = f"{name}: Fréchet distance {quality[-1]:.2f}"
+        if len(history) > 4:
+            r = np.corrcoef(np.log(quality[late:]), followed[late:])[0, 1]
+            words += f"; its correlation (log) with {loss} {r:.2f}"
+        print(words)
         above.plot(epochs, followed, color=BLUE)
         above.set_yscale("log" if min(followed) > 0 and max(followed) > 5 * min(followed) else "linear")
         above.set_xlabel("epoch")

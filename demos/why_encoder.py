@@ -25,6 +25,7 @@ from scratchgen.divergences import grid
 from scratchgen.layers import log_sum_exp
 from scratchgen.models.vae import VAE
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure, tile
+from scratchgen.progress import told
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 
@@ -126,7 +127,7 @@ def show_plane(left, right, model, x, rng, k=1_000):
 
 def main(args):
     args.device = "cpu"  # the tables of weights are plain NumPy
-    data = pictures(args)
+    data = pictures(args, least=3)
     small = is_small(data)
     data = black_and_white(data)
     hidden, steps = ((256, 128), 6_000) if small else ((400, 200), 4_700)
@@ -143,7 +144,7 @@ def main(args):
         axis.axis("off")
     above, below = (axis.get_subplotspec() for axis in axes[:, 0])
     top, (left, middle, right) = (place.subgridspec(1, 3).subplots() for place in (above, below))
-    for axis, i, style in zip(top, chosen, ("-", "--", ":")):
+    for axis, i, style in told([*zip(top, chosen, ("-", "--", ":"))], "picture"):
         x = data.x_test[i : i + 1]
         kl = model.evaluate(x, model.rng(0))["kl"]
         found = {source: log_weights(model, x, source, n, rng)[0] for source in SOURCES}

@@ -18,7 +18,7 @@ BETAS, SHOWN = (0.0, 1.0, 10.0), 250
 
 def main(args):
     data = pictures(args)
-    labels = data.labels_test[:SHOWN] if data.labels_test is not None else np.zeros(SHOWN, int)
+    labels = None if data.labels_test is None else data.labels_test[:SHOWN]
     figure, axes = new_figure(13.5, 3.7, 1, 4)
     curves = {}
     for axis, beta in zip(axes[0], BETAS):

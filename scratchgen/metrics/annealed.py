@@ -20,6 +20,7 @@ import numpy as np
 from ..activations import sigmoid
 from ..backend import array_module, to_host
 from ..distributions import sample_bernoulli
+from ..progress import told
 
 AT_ONCE = 1000  # chains that run side by side, to spare memory
 
@@ -60,7 +61,7 @@ def log_weights(rbm, n, n_betas, rng):
     odds = to_host(base).astype(np.float64)
     log_z_base = np.logaddexp(0, odds).sum() + len(energy.c) * math.log(2)
     log_w = xp.zeros(n, dtype=xp.float64)
-    for before, beta in zip(betas(n_betas), betas(n_betas)[1:]):
+    for before, beta in told(list(zip(betas(n_betas), betas(n_betas)[1:])), "temperature"):
         a = energy.up(v)  # (n, n_hidden)
         # softplus(β′ a) - softplus(β a) = log(1 + σ(β a) (e^(β′ - β) a - 1)): no small difference of large numbers
         hidden = xp.log1p(sigmoid(before * a) * xp.expm1((beta - before) * a))

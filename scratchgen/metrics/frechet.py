@@ -160,16 +160,15 @@ def trained_classifier(data, device="cpu"):
         except UsageError:
             pass  # none yet, or a damaged one
 
-    print(f"training the classifier that measures samples of {data.name}:", end=" ", file=sys.stderr, flush=True)
     started, classifier = time.perf_counter(), Classifier(**settings).build(Rng(SEED, device=device))
-    fit(classifier, data.x_train, labels=data.labels_train, epochs=epochs, seed=SEED, progress=False)
+    fit(classifier, data.x_train, labels=data.labels_train, epochs=epochs, seed=SEED)
     found = f"{time.perf_counter() - started:.1f} s once, {accuracy(classifier, data):.1%} of the test pictures right"
     try:
         if path:
             save_checkpoint(path, classifier, fingerprint=mark)
     except UsageError as error:
         found = f"{found}; not kept for the next time: {error}"
-    print(found, file=sys.stderr)
+    print(f"training the classifier that measures samples of {data.name}: {found}", file=sys.stderr)
     return classifier
 
 

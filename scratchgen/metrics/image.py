@@ -62,8 +62,13 @@ def sharpness(x, shape):
     """The mean length of the gradient, in pixel values per pixel, of pictures x (N, D) of a shape (h, w) or (h, w, 3).
 
     The gradient is by differences to the right and to the pixel below. Blur lowers it, noise raises it, and it grows with
-    the amount of ink: a number to hold beside that of real pictures, not one to maximise.
+    the amount of ink: a number to hold beside that of real pictures, not one to maximise. Raises ValueError for pictures
+    one pixel high or wide.
     """
+    if min(shape[:2]) < 2:
+        raise ValueError(
+            f"sharpness: pictures of {shape[0]} x {shape[1]} have no differences both ways; 2 x 2 or more have"
+        )
     images = to_host(x).astype(np.float64).reshape(len(x), *shape)
     down = images[:, 1:, :-1] - images[:, :-1, :-1]
     right = images[:, :-1, 1:] - images[:, :-1, :-1]

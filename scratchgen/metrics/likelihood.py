@@ -22,6 +22,7 @@ from ..distributions import binarize
 from ..layers import log_sum_exp
 from ..models.dbn import DBN
 from ..models.rbm import RBM
+from ..progress import told
 from .annealed import annealed_log_z
 
 SIGMAS = tuple(np.logspace(-1, 0, 10))  # those of Goodfellow et al. 2014
@@ -98,7 +99,8 @@ def importance(model, x, rng, k=5_000, pixels=None):
         raise ValueError(f"importance: k must be 1 or more, got {k}")
     x, pixels = black_and_white(model, x, rng, pixels)
     rows = max(1, ROWS // k)
-    found = [sums(model, x[i : i + rows], k, rng) for i in range(0, len(x), rows)]
+    parts = told(range(0, len(x), rows), "importance weights, part")
+    found = [sums(model, x[i : i + rows], k, rng) for i in parts]
     log_p, error = np.concatenate([to_host(log_p) for log_p, _ in found]), [to_host(error) for _, error in found]
     method = f"importance-weighted, {k:,} draws of z" if k > 1 else "ELBO, one draw of z"
     return Likelihood(log_p, np.concatenate(error), method, pixels)
@@ -133,7 +135,10 @@ def negative_elbo(model, x, rng, k=100, pixels=None):
     """The Likelihood whose log_p is the ELBO of each x (N, D): the mean over k draws of z of log w."""
     x, pixels = black_and_white(model, x, rng, pixels)
     rows = max(1, ROWS // k)
-    log_w = [to_host(model.log_weights(x[i : i + rows], k, rng)).astype(np.float64) for i in range(0, len(x), rows)]
+    log_w = [
+        to_host(model.log_weights(x[i : i + rows], k, rng)).astype(np.float64)
+        for i in told(range(0, len(x), rows), "ELBO, part")
+    ]
     log_w = np.concatenate(log_w, axis=1)  # (k, N)
     error = log_w.std(axis=0, ddof=1) / math.sqrt(k) if k > 1 else np.full(len(x), math.nan)
     return Likelihood(log_w.mean(axis=0), error, f"ELBO, {k:,} draws of z", pixels)
