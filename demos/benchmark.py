@@ -26,10 +26,10 @@ from peers.cases import CASES
 from peers.turns import take_turns
 
 from scratchgen.backend import Rng, UsageError, find_device
-from scratchgen.graph import CapturedStep
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure
-from scratchgen.progress import told
-from scratchgen.threads import blas_threads, choose_threads
+from scratchgen.train.cuda_graph import CapturedStep
+from scratchgen.train.progress import told
+from scratchgen.train.threads import blas_threads, choose_threads
 
 N = 20_000  # examples on the device
 PINS = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"  # which CPU OpenBLAS is to take this one for

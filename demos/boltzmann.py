@@ -16,13 +16,13 @@ Read scratchgen/models/rbm.py, scratchgen/models/dbn.py, scratchgen/metrics/anne
 import numpy as np
 from common import black_and_white, independent_nll, is_small, picture_path, pictures, run, train
 
-from scratchgen.activations import sigmoid
 from scratchgen.backend import to_host
-from scratchgen.distributions import sample_bernoulli
 from scratchgen.metrics.annealed import annealed_log_z
 from scratchgen.metrics.likelihood import annealed
 from scratchgen.models.dbn import DBN
 from scratchgen.models.rbm import RBM
+from scratchgen.nn.activations import sigmoid
+from scratchgen.nn.distributions import sample_bernoulli
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
 
 N_CHAINS = 100  # of annealing

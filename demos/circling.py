@@ -4,9 +4,9 @@ Left: gradient steps of rate η from (1, 0). At once, each player answers the ot
 distance from (0, 0) times √(1 + η²), and the path spirals outwards. In turn, the second answers the first's new place:
 x² + y² - η x y never changes, and the path stays on an ellipse. What arrives is the average of its places. Middle: the
 distances. Right: the same in a GAN of two numbers (Mescheder et al. 2018), p_data = δ₀, p_g = δ_θ, D(x) = sigmoid(ψ x), with
-the losses of losses.py in turn. With the minimax loss it goes round and round; with the non-saturating one it creeps
+the losses of nn/losses.py in turn. With the minimax loss it goes round and round; with the non-saturating one it creeps
 inwards like 1/√t; with R1, ½ γ |∇ₓ logit|² = ½ γ ψ², it arrives. So circling is no accident of x y.
-Read scratchgen/models/gan.py, whose r1 is γ; for networks scratchgen/second_order.py has its gradient. (Row G10)
+Read scratchgen/models/gan.py, whose r1 is γ; for networks scratchgen/nn/double_backward.py has its gradient. (Row G10)
 """
 
 import math
@@ -14,7 +14,7 @@ import math
 import numpy as np
 from common import run
 
-from scratchgen.losses import loss_D, loss_G
+from scratchgen.nn.losses import loss_D, loss_G
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 RATE, GAMMA, SHOWN = 0.1, 0.3, 200  # SHOWN: of how many steps the path is drawn

@@ -13,14 +13,14 @@ import math
 import numpy as np
 from common import run
 
-from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng
-from scratchgen.gradcheck import check_layer
-from scratchgen.kernels import add_rows
-from scratchgen.layer import Layer, Weight
-from scratchgen.losses import bernoulli_nll
-from scratchgen.optim import SGD
-from scratchgen.parameters import Parameters
+from scratchgen.check.gradcheck import check_layer
+from scratchgen.kernels.operations import add_rows
+from scratchgen.nn.activations import sigmoid
+from scratchgen.nn.layer import Layer, Weight
+from scratchgen.nn.losses import bernoulli_nll
+from scratchgen.nn.optim import SGD
+from scratchgen.nn.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 P = np.linspace(0.0005, 0.9995, 1_999)

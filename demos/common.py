@@ -12,12 +12,12 @@ import numpy as np
 
 from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError, find_device, to_host
-from scratchgen.console import run_to_the_end
+from scratchgen.commands.console import run_to_the_end
 from scratchgen.data import binarized, load
-from scratchgen.fit import fit
 from scratchgen.metrics.frechet import FrechetJudge
-from scratchgen.progress import CLOCK, new_bar, told
-from scratchgen.threads import blas_threads
+from scratchgen.train.fit import fit
+from scratchgen.train.progress import CLOCK, new_bar, told
+from scratchgen.train.threads import blas_threads
 
 BINARIZED = "binarized by chance, once, seed 28"  # data.binarized, in the words of a Likelihood
 
@@ -28,9 +28,7 @@ def run(main, doc, data="digits", options=None):
     options(parser) adds a demo's own options. With --json among them, main alone writes to standard output.
     """
     parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", default=data, help=f"default: {data}; what `python -m scratchgen list` names, or a file"
-    )
+    parser.add_argument("--data", default=data, help=f"default: {data}; what `scratchgen list` names, or a file")
     parser.add_argument(
         "--epochs", type=int, help="passes over the data for every model; default: a fixed number of steps"
     )

@@ -17,13 +17,12 @@ import math
 import numpy as np
 from common import BINARIZED, codes_for, is_small, picture_path, pictures, run, sizes_for, train
 
-from scratchgen.backend import to_host
-from scratchgen.checkpoint import written_whole
+from scratchgen.backend import to_host, written_whole
 from scratchgen.data import Data, binarized
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.likelihood import log_likelihood
-from scratchgen.model import Model
 from scratchgen.models.autoencoder import AutoEncoder
+from scratchgen.models.base import Model
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.dbn import DBN
 from scratchgen.models.ddpm import DDPM
@@ -38,7 +37,7 @@ from scratchgen.models.vqgan import VQGAN
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.models.wgan import WGAN
 from scratchgen.plots import new_figure, save_figure, show_images
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 HEAD = "| model | stored numbers | training, s | Fréchet distance | rarest digit | -log p, nats | file |"
 COLUMNS = 6

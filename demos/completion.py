@@ -12,7 +12,7 @@ how sharp fillings are, how different those of one hole, and how often a classif
 half a digit does not always tell. The best of four searches by the GAN has the best PSNR and the least variety, diffusion
 the most; the most alike training picture is the most often read as the digit that was there. On MNIST (--data mnist:
 minutes) diffusion leaves strokes out, as it does in pictures from noise alone (demos/ddpm.py), and the GAN's are speckled.
-Read scratchgen/completion.py; complete in models/gan.py, models/vae.py and models/ddpm.py; inpaint in diffusion.py. (Row U1)
+Read uses/completion.py; inpaint in models/parts/diffusion.py. (Row U1)
 """
 
 import numpy as np
@@ -24,7 +24,8 @@ from scratchgen.models.ddpm import DDPM
 from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
 from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
-from scratchgen.progress import told
+from scratchgen.train.progress import told
+from scratchgen.uses import completion
 
 HOLES = {  # of a picture (h, w)
     "lower": lambda h, w: np.s_[h // 2 :],
@@ -102,7 +103,7 @@ def main(args):
     for name, given in told(WAYS.items(), "way to fill"):
         model = models[name.split(",")[0]]
         rng = model.rng((args.seed, 0, 2))
-        filled = model.complete(rng.array(np.tile(x, (m, 1))), rng.array(~hole), rng, **given | few)
+        filled = completion.complete(model, rng.array(np.tile(x, (m, 1))), rng.array(~hole), rng, **given | few)
         fillings[name] = to_host(filled).reshape(m, n, -1)
 
     found = {name: measured(name, filled, x, labels, hole, shape, judge) for name, filled in fillings.items()}

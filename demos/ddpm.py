@@ -9,7 +9,7 @@ distance to the nearest training picture, which copies would make small, and of 
 On the small digits the distance is that of real pictures, though some read as no digit. On MNIST (--data mnist, minutes) it
 is several times as far: strokes break up on the way, as the network was trained on noised real pictures and not on its own
 half-made ones, where what it takes for faint fades on. Guidance mends much of that (demos/guidance.py), and so does a small
-space to diffuse in (demos/latent_diffusion.py). Read scratchgen/models/ddpm.py, diffusion.py. (Row D1)
+space to diffuse in (demos/latent_diffusion.py). Read scratchgen/models/ddpm.py, models/parts/diffusion.py. (Row D1)
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 gan-vae-notes §2.2 trains ‖x - x̂‖²/2c + KL and prints the case c = ½ (its eq 2.1) without saying what c stands for. Small c:
 sharp restored pictures, codes that hardly overlap, poor samples. Large c: the KL wins, codes carry nothing and every
-sample is the mean picture. In between lies a VAE. Read gaussian_nll in scratchgen/losses.py. (Row V2)
+sample is the mean picture. In between lies a VAE. Read gaussian_nll in scratchgen/nn/losses.py. (Row V2)
 """
 
 import numpy as np

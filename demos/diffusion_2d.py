@@ -6,7 +6,7 @@ the two should look alike, and on the left the made points should look like the 
 Wasserstein distance of 5,000 samples to as many fresh points, mean of 4 samples, over the floor, which is what fresh points
 score against others (mean of 40 pairs): 1 is perfect, and a little luck gives less. Also for DDIM, which takes 20 steps.
 The animation goes forward and back; its noised points keep one noise each, so that they move on lines. Training takes 10,000
-points of each shape. --data takes other toys, with commas between. Read scratchgen/diffusion.py, models/ddpm.py. (Row D1)
+points of each shape. --data takes other toys, with commas between. Read models/ddpm.py, models/parts/diffusion.py. (Row D1)
 """
 
 from common import run, train
@@ -16,7 +16,7 @@ from scratchgen.data import load
 from scratchgen.metrics.transport import ToyJudge
 from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, INK, new_figure, save_animation, save_figure
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 SETTINGS = {"n_features": 2, "n_times": 100, "predict": "v", "scaling": "standard", "sampler": "ancestral"}
 SETTINGS |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}

@@ -10,7 +10,7 @@ The networks for ε and v know about as much: the error of ε̂ is small for lar
 divides it by √ᾱ_t, and a jump from t to s multiplies x̂_0 by √ᾱ_s. In the cosine schedule √ᾱ_T is 0.0005, and the first of 20
 jumps goes to a √ᾱ 160 times that: the sample is lost at once. v = √ᾱ ε - √(1 - ᾱ) x_0 is never divided; clipping mends much;
 in the linear schedule √ᾱ changes little in any one jump; and 100 jumps with fresh noise in each forget the bad start.
-Read scratchgen/diffusion.py, models/ddpm.py. (Row D1)
+Read scratchgen/models/parts/diffusion.py, models/ddpm.py. (Row D1)
 """
 
 import math
@@ -20,11 +20,11 @@ from common import run, train
 
 from scratchgen.backend import Rng, to_host
 from scratchgen.data import load
-from scratchgen.diffusion import alpha_bars, ddim, mixture_denoiser
 from scratchgen.metrics.transport import ToyJudge
 from scratchgen.models.ddpm import DDPM
+from scratchgen.models.parts.diffusion import alpha_bars, ddim, mixture_denoiser
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 SETTINGS = {"n_features": 2, "n_times": 100, "scaling": "standard", "width": 128, "n_blocks": 2, "n_waves": 32}
 SETTINGS |= {"batch": 256, "lr": 2e-3}

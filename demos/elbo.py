@@ -12,8 +12,8 @@ from common import run, train
 
 from scratchgen.backend import Rng
 from scratchgen.data import load
-from scratchgen.distributions import diagonal_gaussian_log_prob
 from scratchgen.models.vae import VAE
+from scratchgen.nn.distributions import diagonal_gaussian_log_prob
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(100)

@@ -5,7 +5,7 @@ loss read as a divergence, log 2 - loss / 2. Of few points it shows nearly log 2
 heart, the large D more of them than the small one. On fresh points the same D's estimate falls far below 0, since it is
 sure and wrong; on average log 2 - loss / 2 on fresh points is never above the JSD. In the plane 1,000 points are enough
 for all three D to come near the truth; pictures have more dimensions and want far more points.
-So what lee-15 §3.2 shows is a matter of few samples. Read loss_D in scratchgen/losses.py. (Row G17)
+So what lee-15 §3.2 shows is a matter of few samples. Read loss_D in scratchgen/nn/losses.py. (Row G17)
 """
 
 import math
@@ -13,12 +13,12 @@ import math
 import numpy as np
 from common import accuracy, run, train_D
 
-from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng
-from scratchgen.distributions import gaussian_log_prob
-from scratchgen.divergences import grid, js
-from scratchgen.losses import loss_D
+from scratchgen.metrics.divergences import grid, js
 from scratchgen.models.gan import GAN
+from scratchgen.nn.activations import sigmoid
+from scratchgen.nn.distributions import gaussian_log_prob
+from scratchgen.nn.losses import loss_D
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 SIZES, COUNTS, LOG_2 = (8, 32, 128), (20, 50, 200, 1_000, 5_000, 20_000), math.log(2)

@@ -13,15 +13,15 @@ from statistics import NormalDist
 import numpy as np
 from common import run
 
-from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng
 from scratchgen.data.toys import Mixture
-from scratchgen.divergences import wasserstein_samples
+from scratchgen.metrics.divergences import wasserstein_samples
 from scratchgen.models.gan import GAN
-from scratchgen.optim import Adam
+from scratchgen.nn.activations import sigmoid
+from scratchgen.nn.optim import Adam
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_animation, save_figure
-from scratchgen.progress import told
-from scratchgen.threads import blas_threads
+from scratchgen.train.progress import told
+from scratchgen.train.threads import blas_threads
 
 DATA = Mixture("bumps", 0.5, [[-1.0], [1.0]], [0.6, 0.4])
 X = np.linspace(-4, 6, 201, dtype=np.float32)  # where D is drawn; the edges of p_g's bins

@@ -7,7 +7,7 @@ run backwards it draws: x = A ε + μ with A Aᵀ = Σ. Of N points the 1/N vari
 Where the notes differ: aias multiplies the terms (x_i - μ_i)²/2σ_i² in the exponent, where independent variables add them;
 with the product it is no density, as it does not fall along the axes. Its [σ₁ … σ_n] "variances" are standard deviations.
 And its Σ^½ ⊙ ε is the matrix product Σ^½ ε: number by number only the diagonal is left, and the tilt is gone (below right).
-Read gaussian_log_prob and sample_gaussian in scratchgen/distributions.py. (Row L2)
+Read gaussian_log_prob and sample_gaussian in scratchgen/nn/distributions.py. (Row L2)
 """
 
 import math
@@ -16,14 +16,14 @@ import numpy as np
 from common import run
 
 from scratchgen.backend import Rng
-from scratchgen.distributions import LOG_2PI, diagonal_gaussian_log_prob, gaussian_log_prob, sample_gaussian
-from scratchgen.divergences import grid
-from scratchgen.gradcheck import check_loss, gradcheck
-from scratchgen.layer import Layer, Weight
-from scratchgen.layers import Linear
-from scratchgen.losses import gaussian_nll
-from scratchgen.optim import SGD
-from scratchgen.parameters import Parameters
+from scratchgen.check.gradcheck import check_loss, gradcheck
+from scratchgen.metrics.divergences import grid
+from scratchgen.nn.distributions import LOG_2PI, diagonal_gaussian_log_prob, gaussian_log_prob, sample_gaussian
+from scratchgen.nn.layer import Layer, Weight
+from scratchgen.nn.layers import Linear
+from scratchgen.nn.losses import gaussian_nll
+from scratchgen.nn.optim import SGD
+from scratchgen.nn.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 A, CENTRE = np.array([[1.6, 0.0], [0.9, 0.5]]), np.array([1.0, -0.5])  # the points are A ε + CENTRE

@@ -7,21 +7,22 @@ passes through all that lies between. Below: the error against ‖z‖; the stee
 Jacobian, which is 1/‖z‖ for the map itself and bounded for a network; and the error that is left outside a disc of radius ε.
 A larger network is steeper and keeps the trouble in a smaller disc. It cannot lose it: a continuous map that is right about
 the angles on a circle carries some point within to 0. It costs little here, as few z lie near 0. The Jacobian's rows are
-what the network's own backward makes of (1, 0) and (0, 1). Read scratchgen/layers.py. (Row L8)
+what the network's own backward makes of (1, 0) and (0, 1). Read scratchgen/nn/layers.py. (Row L8)
 """
 
 import numpy as np
 from common import run
 from threadpoolctl import threadpool_limits
 
-from scratchgen.activations import Tanh
 from scratchgen.backend import Rng
-from scratchgen.layers import mlp
-from scratchgen.losses import squared_error
-from scratchgen.optim import Adam, cosine
-from scratchgen.parameters import Parameters
+from scratchgen.nn.activations import Tanh
+from scratchgen.nn.layers import mlp
+from scratchgen.nn.losses import squared_error
+from scratchgen.nn.optim import Adam
+from scratchgen.nn.parameters import Parameters
+from scratchgen.nn.schedules import cosine
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 SIZES, COLOURS = (4, 8, 64), (GREY, BLUE, RED)
 

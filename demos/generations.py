@@ -8,9 +8,9 @@ scratchgen/models/gan.py. (Row G4)
 
 from common import is_small, pictures, run, sizes_for, train
 
-from scratchgen.activations import sigmoid
 from scratchgen.backend import to_host
 from scratchgen.models.gan import GAN
+from scratchgen.nn.activations import sigmoid
 from scratchgen.plots import new_figure, save_figure, show_images
 
 

@@ -1,13 +1,13 @@
 """Two losses for G: log(1 - D), which the theory has, fades while D sees through G; -log D is strongest just then.
 
-Above: both against D = D(G(z)), and their slope in D's logit as loss_G in losses.py gives it: D against 1 - D. Below: GANs
-in one dimension whose D has had a start of 1,000 steps. G's gradient is a thousand times shorter with the first, and by SGD
-it gets nowhere for hundreds of rounds. (Neither is done after these 500.) Adam divides a gradient by its size: there the
+Above: both against D = D(G(z)), and their slope in D's logit as loss_G in nn/losses.py gives it: D against 1 - D. Below:
+GANs in one dimension whose D has had a start of 1,000 steps. G's gradient is a thousand times shorter with the first, and by
+SGD it gets nowhere for hundreds of rounds. (Neither is done after these 500.) Adam divides a gradient by its size: there the
 first is no slower, as is printed too.
 Where the notes differ: lee-15 §3.1 calls log(1 - D) flat at small D and -log D of "the same effect". Flat it is in D's
 logit, not in D, where its slope is -1 at D = 0. And the effect is the same for each sample alone: at D* the gradient of the
 first is that of 2 JSD, of the second that of KL(p_g‖p) - 2 JSD (Arjovsky & Bottou 2017, theorem 2.5); the printed check
-compares both. Read loss_G in scratchgen/losses.py. (Row G6)
+compares both. Read loss_G in scratchgen/nn/losses.py. (Row G6)
 """
 
 import math
@@ -19,12 +19,12 @@ from threadpoolctl import threadpool_limits
 
 from scratchgen.backend import Rng
 from scratchgen.data.toys import Mixture
-from scratchgen.distributions import diagonal_gaussian_log_prob
-from scratchgen.divergences import grid, js, reverse_kl, wasserstein_samples
-from scratchgen.losses import loss_G
+from scratchgen.metrics.divergences import grid, js, reverse_kl, wasserstein_samples
 from scratchgen.models.gan import GAN
+from scratchgen.nn.distributions import diagonal_gaussian_log_prob
+from scratchgen.nn.losses import loss_G
 from scratchgen.plots import BLUE, RED, new_figure, save_figure
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 COLOURS = {"minimax": RED, "non_saturating": BLUE}
 DATA = Mixture("far", 0.5, [[4.0]])

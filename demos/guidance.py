@@ -19,7 +19,7 @@ from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 W = (0.0, 0.5, 1.0, 2.0, 4.0)
 

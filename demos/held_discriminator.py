@@ -1,12 +1,12 @@
 """G must not be updated much for one D: with D₀* held, the true JSD falls at first and then rises.
 
 G(z) = a z + b with z ~ N(0, 1) is one Linear layer, so that p_g is a Gaussian and the JSD exact. D₀* is the best
-discriminator against the first G, and G descends V(G, D₀*): θ_G ← θ_G - λ ∂V(G, D₀*)/∂θ_G, by the minimax loss of losses.py.
+discriminator against the first G, and G descends V(G, D₀*): θ_G ← θ_G - λ ∂V(G, D₀*)/∂θ_G, by the minimax loss.
 At first V is -2 log 2 + 2 JSD, and so is its gradient. But D₀* knows only p and the first p_g. It calls most real what lies
 beyond the data, away from that first p_g: G passes through the data, to the one point where D₀* is greatest, and V falls
 below -2 log 2, where no -2 log 2 + 2 JSD can be. With D* made anew for every step the JSD falls to 0.
 Where the notes differ: G may not take too many steps because D₀* belongs to the first G, not because G "would already pass
-for real" (lee-15 §2.4); and G descends, so it is θ - λ∇V there too. Read loss_G in scratchgen/losses.py. (Row G16)
+for real" (lee-15 §2.4); and G descends, so it is θ - λ∇V there too. Read loss_G in scratchgen/nn/losses.py. (Row G16)
 """
 
 import math
@@ -16,12 +16,12 @@ import numpy as np
 from common import run
 
 from scratchgen.backend import Rng
-from scratchgen.distributions import diagonal_gaussian_log_prob
-from scratchgen.divergences import gan_value, grid, js, optimal_discriminator
-from scratchgen.layers import Linear
-from scratchgen.losses import loss_G
-from scratchgen.optim import SGD
-from scratchgen.parameters import Parameters
+from scratchgen.metrics.divergences import gan_value, grid, js, optimal_discriminator
+from scratchgen.nn.distributions import diagonal_gaussian_log_prob
+from scratchgen.nn.layers import Linear
+from scratchgen.nn.losses import loss_G
+from scratchgen.nn.optim import SGD
+from scratchgen.nn.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 START, MEAN, VARIANCE, RATE = (1.5, -1.0), 2.0, 1.0, 0.02

@@ -14,15 +14,16 @@ import numpy as np
 from coin import Coins
 from common import black_and_white, is_small, picture_path, pictures, run, train
 
-from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng, to_host
-from scratchgen.distributions import bernoulli_log_prob, sample_bernoulli
-from scratchgen.losses import bernoulli_nll
 from scratchgen.models.made import MADE
-from scratchgen.optim import Adam, cosine
-from scratchgen.parameters import Parameters
+from scratchgen.nn.activations import sigmoid
+from scratchgen.nn.distributions import bernoulli_log_prob, sample_bernoulli
+from scratchgen.nn.losses import bernoulli_nll
+from scratchgen.nn.optim import Adam
+from scratchgen.nn.parameters import Parameters
+from scratchgen.nn.schedules import cosine
 from scratchgen.plots import BLUE, INK, RED, new_figure, save_figure, show_images
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 
 def learn(x, steps, rng, rows=None):

@@ -14,8 +14,8 @@ from common import run, train
 
 from scratchgen.backend import UsageError
 from scratchgen.data import load
-from scratchgen.distributions import diagonal_gaussian_log_prob
 from scratchgen.models.vae import VAE
+from scratchgen.nn.distributions import diagonal_gaussian_log_prob
 from scratchgen.plots import BLUE, GREY, INK, new_figure, save_figure
 
 C, SHOWN, NODES = 0.05, 25, 4000

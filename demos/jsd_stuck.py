@@ -7,7 +7,7 @@ for each a fresh D trained to convergence. The pictures get visibly better, and 
 real ones it has learned, so its loss says next to nothing. On test pictures it errs a little more for the better G.
 
 lee-15 §3.2 has "the larger D's loss, the larger the divergence". It is the other way round: for the best D,
-JSD = log 2 - loss / 2, so the smaller its loss. Read loss_D in scratchgen/losses.py and models/wgan.py. (Row G7)
+JSD = log 2 - loss / 2, so the smaller its loss. Read loss_D in scratchgen/nn/losses.py and models/wgan.py. (Row G7)
 """
 
 import math
@@ -16,9 +16,9 @@ import numpy as np
 from common import accuracy, line, nearest, pictures, run, train, train_D
 
 from scratchgen.backend import Rng, to_host
-from scratchgen.losses import loss_D
 from scratchgen.models.gan import GAN
 from scratchgen.models.wgan import WGAN
+from scratchgen.nn.losses import loss_D
 from scratchgen.plots import BLUE, INK, RED, new_figure, save_figure, show_images
 
 DISTANCES, EPOCHS, LOG_2 = (1.0, 0.5, 0.25, 0.1, 0.05, 0.0), (1, 10, 25), math.log(2)

@@ -7,7 +7,7 @@ Both are sums over a grid. With s = ∂log q, ∂KL(p‖q) = -∫ p s, and ∂KL
 Where the notes differ: lee-15 §4 takes this for the cause of mode collapse. It shows what the two KLs want, no more. A GAN's
 loss is neither, but 2 JSD, or with -log D a mixture (generator_losses.py), and GANs on KL(p‖q) collapse too (f-GAN). And
 ∫ P_data log(P_G/P_data), which they print for the reverse KL, is -KL(P_data‖P_G); right is ∫ P_G log(P_G/P_data).
-Read kl and reverse_kl in scratchgen/divergences.py. (Row L6)
+Read kl and reverse_kl in scratchgen/metrics/divergences.py. (Row L6)
 """
 
 import math
@@ -15,9 +15,9 @@ import math
 import numpy as np
 from common import run
 
+from scratchgen.check.gradcheck import check_loss
 from scratchgen.data.toys import TOYS
-from scratchgen.divergences import grid, kl, reverse_kl
-from scratchgen.gradcheck import check_loss
+from scratchgen.metrics.divergences import grid, kl, reverse_kl
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 POINTS, CELL = grid(-16, 16, 1_600)

@@ -16,7 +16,7 @@ from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 STEPS = (2, 5, 10, 20, 50, 100)
 

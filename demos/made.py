@@ -14,9 +14,9 @@ down. Read scratchgen/models/made.py. (Row L7)
 import numpy as np
 from common import black_and_white, independent_nll, is_small, picture_path, pictures, run, train
 
-from scratchgen.activations import sigmoid
 from scratchgen.backend import to_host
 from scratchgen.models.made import MADE
+from scratchgen.nn.activations import sigmoid
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_curves, show_images
 
 

@@ -6,7 +6,7 @@ best judge of a G that makes N(t, 1). Each curve is V(G, D_t) on a grid, exactly
 expects the points that G makes. All curves meet at t = 3, where D_t = ½ tells nothing apart and V = -2 log 2 whatever G is.
 The best D of all need not be in the family, nor be any network: a dot is a lower bound of -2 log 2 + 2 JSD, the dashed line.
 Min-max asks for the lowest dashed line; the lowest dot is the same G here. Where the notes differ: they read the height of a
-dot as the difference of p_g and p. It is at best -2 log 2 + 2 JSD. Read gan_value in scratchgen/divergences.py. (Row G15)
+dot as the difference of p_g and p. It is at best -2 log 2 + 2 JSD. Read gan_value in metrics/divergences.py. (Row G15)
 """
 
 import math
@@ -16,9 +16,9 @@ from common import run
 from threadpoolctl import threadpool_limits
 
 from scratchgen.backend import Rng
-from scratchgen.distributions import diagonal_gaussian_log_prob
-from scratchgen.divergences import gan_value, grid, js
+from scratchgen.metrics.divergences import gan_value, grid, js
 from scratchgen.models.gan import GAN
+from scratchgen.nn.distributions import diagonal_gaussian_log_prob
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 MEAN, START, MOMENTS, COLOURS = 3.0, (1.6, -1.0), (0, 640, 880), (RED, BLUE, INK)

@@ -13,7 +13,7 @@ import numpy as np
 from common import run
 
 from scratchgen.backend import Rng
-from scratchgen.divergences import grid, kl
+from scratchgen.metrics.divergences import grid, kl
 from scratchgen.models.gmm import GMM
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 

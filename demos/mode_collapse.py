@@ -24,7 +24,7 @@ from scratchgen.metrics.coverage import coverage, expected_quality
 from scratchgen.models.gan import GAN
 from scratchgen.models.wgan import WGAN
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_animation, save_figure
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 SCALE = math.sqrt(2)  # gives the ring unit variance along each axis
 WIDE = {"n_features": 2, "output": "linear", "batch": 128, "averaging": 0.995}

@@ -9,7 +9,7 @@ Below, z on the line and x in the plane: G draws a curve, which has no area. The
 cells that G touches, however many the samples: a point off the curve has log-likelihood -∞, one on it no density at all.
 With noise, p(x) = ∫ p(z) N(x; G(z), σ² I) dz, it is finite, and a matter of σ: as σ → 0 it falls to -∞ off the curve and
 grows without bound on it. So it is for pictures, whose z is shorter than x. lee-15 gives another reason for GANs, that G is
-too complex to compute its likelihood; often there is none to compute. Read mlp in scratchgen/layers.py. (Row L9)
+too complex to compute its likelihood; often there is none to compute. Read mlp in scratchgen/nn/layers.py. (Row L9)
 """
 
 import math
@@ -17,13 +17,13 @@ import math
 import numpy as np
 from common import run
 
-from scratchgen.activations import Tanh
 from scratchgen.backend import Rng
-from scratchgen.distributions import diagonal_gaussian_log_prob
-from scratchgen.layers import log_sum_exp, mlp
-from scratchgen.parameters import Parameters
+from scratchgen.nn.activations import Tanh
+from scratchgen.nn.distributions import diagonal_gaussian_log_prob
+from scratchgen.nn.layers import log_sum_exp, mlp
+from scratchgen.nn.parameters import Parameters
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 REACH = 8.0  # |z| is larger with probability 1e-15
 

@@ -6,7 +6,7 @@ never sees a density. Above: what it has learned for three shifts, beside D*. Be
 computed on a grid, beside the greatest one possible, and what it lacks of that and of D* (a mean over ½ (p + q)).
 The steps that the notes skip: at each x, a log D + b log(1 - D) with a = p(x) and b = q(x) is greatest at D = a/(a + b).
 With m = ½ (p + q) put in, log(p/(p + q)) = log(p/m) - log 2, so that V(G, D*) = KL(p‖m) + KL(q‖m) - 2 log 2. Where the notes
-differ: they call V(G, D*) the JSD, and log 2 its least value; it is its greatest. Read scratchgen/divergences.py. (Row G5)
+differ: they call V(G, D*) the JSD, and log 2 its least value; it is its greatest. Read metrics/divergences.py. (Row G5)
 """
 
 import math
@@ -15,16 +15,17 @@ import numpy as np
 from common import run
 from threadpoolctl import threadpool_limits
 
-from scratchgen.activations import Tanh
 from scratchgen.backend import Rng
 from scratchgen.data.toys import Mixture
-from scratchgen.divergences import gan_value, grid, js, optimal_discriminator
-from scratchgen.layers import mlp
-from scratchgen.losses import loss_D
-from scratchgen.optim import Adam, cosine
-from scratchgen.parameters import Parameters
+from scratchgen.metrics.divergences import gan_value, grid, js, optimal_discriminator
+from scratchgen.nn.activations import Tanh
+from scratchgen.nn.layers import mlp
+from scratchgen.nn.losses import loss_D
+from scratchgen.nn.optim import Adam
+from scratchgen.nn.parameters import Parameters
+from scratchgen.nn.schedules import cosine
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 SHIFTS, SHOWN = (6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0), (5, 1.5, 0)
 POINTS, CELL = grid(-5, 12, 1700)

@@ -17,14 +17,14 @@ from common import line, run, train_D
 
 from scratchgen.backend import Rng
 from scratchgen.data import TOYS
-from scratchgen.distributions import diagonal_gaussian_log_prob
-from scratchgen.divergences import grid, js
-from scratchgen.losses import loss_D
 from scratchgen.metrics.coverage import coverage
+from scratchgen.metrics.divergences import grid, js
 from scratchgen.models.gan import GAN
+from scratchgen.nn.distributions import diagonal_gaussian_log_prob
+from scratchgen.nn.losses import loss_D
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
-from scratchgen.progress import told
-from scratchgen.threads import blas_threads
+from scratchgen.train.progress import told
+from scratchgen.train.threads import blas_threads
 
 RING, SCALE, LOG_2, DISTANCE = TOYS["ring"], math.sqrt(2), math.log(2), 0.25
 FAILING = {"loss": "minimax", "k": 5, "r1": 0.0, "beta1": 0.5, "beta2": 0.999, "lr_G": 1e-3, "lr_D": 1e-3}

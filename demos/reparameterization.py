@@ -3,7 +3,7 @@
 Left: draws of z against the density of N(μ, σ²). Middle: for f(z) = cos 2z + z²/2 the gradient of E[f(z)] in log σ² is known
 by quadrature; the mean of n one-sample gradients walks to it like 1/√n, so one sample a step is enough: the expectation
 is left to many steps. Right: the score-function estimator f(z) ∂log q/∂log σ² needs no derivative of f, and its noise
-grows with the number of dimensions, here for f(z) = ½ ‖z - 1‖². Read reparameterize in scratchgen/distributions.py.
+grows with the number of dimensions, here for f(z) = ½ ‖z - 1‖². Read reparameterize in scratchgen/nn/distributions.py.
 (Row V1; where the notes scale ε by exp(σ) or call σ the variance, it is exp(½ log σ²) that scales it)
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from common import run
 
 from scratchgen.backend import Rng
-from scratchgen.distributions import diagonal_gaussian_log_prob, reparameterize
+from scratchgen.nn.distributions import diagonal_gaussian_log_prob, reparameterize
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 MU, LOG_VAR, DIMENSIONS = 0.7, -0.6, (1, 3, 10, 30, 100)

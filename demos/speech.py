@@ -18,8 +18,7 @@ import wave
 import numpy as np
 from common import nearest, run, spread, train
 
-from scratchgen.backend import to_host
-from scratchgen.checkpoint import written_whole
+from scratchgen.backend import to_host, written_whole
 from scratchgen.data.vowels import FORMANTS, RATE, SIZE, WORDS, play, vowels
 from scratchgen.metrics.formants import EMPHASIS, formants
 from scratchgen.models.ddpm import DDPM

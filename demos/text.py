@@ -24,9 +24,10 @@ from common import run, train
 from scratchgen.backend import UsageError, to_host
 from scratchgen.data import Data
 from scratchgen.data.text import Alphabet, load_text, split, windows
-from scratchgen.layers import log_softmax
 from scratchgen.models.made import MADE
+from scratchgen.nn.layers import log_softmax
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
+from scratchgen.uses import completion
 
 N, KEPT = 16, 7  # characters a window; of them the opening of the next: the costs are least about there
 COOL, LINE = 0.6, 48  # a temperature; characters in a line of the figure
@@ -94,7 +95,7 @@ def begun(model, alphabet, openings, rng, temperature=1.0):
     for row, opening in enumerate(openings):
         x[row, : len(opening)] = alphabet.encode(opening)
         known[row, : len(opening)] = True
-    return alphabet.decode(to_host(model.complete(rng.array(x), rng.array(known), rng, temperature)))
+    return alphabet.decode(to_host(completion.complete(model, rng.array(x), rng.array(known), rng, temperature)))
 
 
 def written(model, alphabet, openings, length, rng, temperature=1.0):

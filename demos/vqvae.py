@@ -7,7 +7,7 @@ is started from codes of real pictures and follows them by averages: nearly all 
 restarts. Two, trained half as long, are started near 0, as in many programs, and move by gradient: most codes are never the
 nearest, so they never learn, unless dead codes are put where pictures are. The steps at the right are how often each code
 stands in the test digits. Nothing here is generated: codes without a prior restore, and cannot invent. Read
-scratchgen/models/vqvae.py, scratchgen/codebook.py. (Row Q1)
+scratchgen/models/vqvae.py, scratchgen/models/parts/codebook.py. (Row Q1)
 """
 
 import numpy as np

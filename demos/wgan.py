@@ -3,7 +3,7 @@
 Above: the critic's estimate of the distance between real and generated pictures, on test pictures, beside the Fréchet
 distance of the samples: the two fall together, where a plain GAN's losses say nothing. Below: what each makes at the
 end. The estimate by clipping is in no known units, as nobody knows the slope that clipping allows. Read
-scratchgen/models/wgan.py, scratchgen/second_order.py. (Row G13)
+scratchgen/models/wgan.py, scratchgen/nn/double_backward.py. (Row G13)
 """
 
 import numpy as np

@@ -14,13 +14,13 @@ import math
 import numpy as np
 from common import accuracy, run, train, train_D
 
-from scratchgen.activations import sigmoid
 from scratchgen.backend import Rng
 from scratchgen.data import load
-from scratchgen.divergences import sliced_wasserstein
-from scratchgen.losses import loss_D, loss_G
 from scratchgen.metrics.coverage import coverage
+from scratchgen.metrics.divergences import sliced_wasserstein
 from scratchgen.models.gan import GAN
+from scratchgen.nn.activations import sigmoid
+from scratchgen.nn.losses import loss_D, loss_G
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 SCALE, LOG_2 = math.sqrt(2), math.log(2)  # SCALE gives the ring unit variance along each axis

@@ -12,7 +12,7 @@ grid, a thousand draws of the prior, as large as their weight, and the posterior
 too: without q nearly every z drawn would teach the decoder nothing about x. q has a weakness of its own: where it is
 narrower than the posterior its weights have no bound, and p(x|z) has, 1. On MNIST it shows, as spreads that stop falling.
 Pictures are black and white: the bundled digits where more than half grey, those of MNIST drawn once, each pixel black with
-a probability that is its grey value. Read scratchgen/models/vae.py and distributions.py. (Row V7)
+a probability that is its grey value. Read scratchgen/models/vae.py and nn/distributions.py. (Row V7)
 """
 
 import math
@@ -20,12 +20,12 @@ import math
 import numpy as np
 from common import black_and_white, is_small, picture_path, pictures, run, train
 
-from scratchgen.distributions import bernoulli_log_prob, diagonal_gaussian_log_prob, reparameterize
-from scratchgen.divergences import grid
-from scratchgen.layers import log_sum_exp
+from scratchgen.metrics.divergences import grid
 from scratchgen.models.vae import VAE
+from scratchgen.nn.distributions import bernoulli_log_prob, diagonal_gaussian_log_prob, reparameterize
+from scratchgen.nn.layers import log_sum_exp
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure, tile
-from scratchgen.progress import told
+from scratchgen.train.progress import told
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 

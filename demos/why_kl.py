@@ -3,7 +3,7 @@
 β weighs the KL. β = 0: the variances shrink to nothing, because noise only hurts restoring, and the codes drift apart: an
 autoencoder again. β = 1: clouds of some size that touch. β = 10: the clouds are all N(0, I) and say nothing about x. The
 notes' constraint exp σ - (1 + σ) + m², least at σ = 0, is twice the KL with σ meaning log σ²: a variance of 1, not of 0.
-Read kl_standard_normal in scratchgen/losses.py. (Row V9)
+Read kl_standard_normal in scratchgen/nn/losses.py. (Row V9)
 """
 
 import numpy as np

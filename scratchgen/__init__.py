@@ -1,11 +1,11 @@
 """scratchgen: deep generative models in plain NumPy or CuPy, with every gradient written by hand."""
 
 from .backend import Rng, UsageError, array_module, stop, to_host
-from .check_flow import check_flow
-from .gradcheck import check_layer, check_loss, gradcheck
-from .layer import Layer, Sequential, Weight
-from .model import Model
-from .parameters import Parameters
+from .check.flow import check_flow
+from .check.gradcheck import check_layer, check_loss, gradcheck
+from .models.base import Model
+from .nn.layer import Layer, Sequential, Weight
+from .nn.parameters import Parameters
 
 __version__ = "0.1.0"
 __all__ = [

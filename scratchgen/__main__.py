@@ -1,14 +1,14 @@
-"""The command line: python -m scratchgen list | gradcheck | train | sample | evaluate.
+"""The command line: scratchgen list | gradcheck | train | sample | evaluate.
 
 Whatever a user can get wrong ends in one line on standard error and exit code 2; Ctrl-C ends in one line and 130.
 """
 
 import argparse
+import importlib
 import sys
 
-from . import commands
 from .backend import UsageError
-from .console import run_to_the_end
+from .commands.console import run_to_the_end
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,25 +31,23 @@ def positive(text):
 
 
 def arguments():
-    parser = Parser(
-        prog="python -m scratchgen", description="Deep generative models with every gradient written by hand."
-    )
+    parser = Parser(prog="scratchgen", description="Deep generative models with every gradient written by hand.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
-    def command(function, help):
-        sub = subparsers.add_parser(function.__name__.removesuffix("_"), help=help, description=help)
-        sub.set_defaults(function=function)
+    def command(name, help):
+        sub = subparsers.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=name)
         return sub
 
     device = {"choices": ["cpu", "gpu", "auto"], "default": "cpu", "help": "auto: a GPU if there is one; default: cpu"}
-    sub = command(commands.list_, "show models, data sets and demos, or one model's settings")
+    sub = command("list", "show models, data sets and demos, or one model's settings")
     sub.add_argument("model", nargs="?", metavar="MODEL", help="show the settings of this one")
 
-    sub = command(commands.gradcheck, "check every gradient of this library; exit code 1 if any fails")
+    sub = command("gradcheck", "check every gradient of this library; exit code 1 if any fails")
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="only what has this in its name")
     sub.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
 
-    sub = command(commands.train, "train a model into a folder")
+    sub = command("train", "train a model into a folder")
     sub.add_argument("model", metavar="MODEL", help="one of those that `list` shows")
     sub.add_argument(
         "--data", help="digits (default), mnist, fashion, a toy, a folder of pictures, a .npy or .npz file"
@@ -67,7 +65,7 @@ def arguments():
         "--set", nargs="+", action="extend", default=[], metavar="name=value", help="settings of the model"
     )
 
-    sub = command(commands.sample, "draw from a trained model")
+    sub = command("sample", "draw from a trained model")
     sub.add_argument("dir", metavar="DIR", help="the folder given to train --out")
     sub.add_argument("-n", type=int, default=64, help="how many (default: 64)")
     sub.add_argument("-o", required=True, metavar="FILE", help="a .png to look at or a .npy with the numbers")
@@ -76,7 +74,7 @@ def arguments():
     sub.add_argument("--data", metavar="D", help="where the training data lies now, for runs of older versions")
     sub.add_argument("--device", **device)
 
-    sub = command(commands.evaluate, "measure a trained model on its test data")
+    sub = command("evaluate", "measure a trained model on its test data")
     sub.add_argument("dir", metavar="DIR", help="the folder given to train --out")
     sub.add_argument(
         "--draws", type=positive, default=100, metavar="K", help="importance weights for each example (default: 100)"
@@ -92,7 +90,7 @@ def main(argv=None):
 
     def work():
         args = arguments().parse_args(argv)
-        return args.function(args)
+        return importlib.import_module(f".commands.{args.command}", __package__).run(args)  # no other command's imports
 
     return run_to_the_end("scratchgen", work)
 

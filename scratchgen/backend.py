@@ -1,12 +1,15 @@
-"""NumPy or CuPy, chosen in one place.
+"""NumPy or CuPy, chosen in one place; and how a file is written.
 
 Every function of this library asks its own arrays which module they belong to (`array_module`), so the same line runs on
 the CPU and on the GPU. `Rng` is the one maker of arrays: random stream, precision and device in a single object, so that
 no weight, noise or mask can be made in the wrong place or the wrong precision.
 """
 
+import contextlib
 import functools
 import importlib
+import os
+import pathlib
 import sys
 
 import numpy as np
@@ -43,7 +46,7 @@ def stop(x):
     """sg[x], the papers' stop-gradient: x itself as a value, and a constant as far as derivatives go.
 
     The backward passes are written by hand, so nothing needs this while training. It matters to the complex step
-    (gradcheck.py), which carries the derivative in the imaginary part: dropping that part is stopping the gradient.
+    (check/gradcheck.py), which carries the derivative in the imaginary part: dropping that part is stopping the gradient.
     """
     return x.real
 
@@ -126,6 +129,10 @@ class Rng:
         """Independent, uniform on [0, 1)."""
         return self.xp.asarray(self.generator.random(shape, dtype=self.real))
 
+    def bernoulli(self, p):
+        """1 with probability p, else 0, in the real precision: of the shape of p, an array."""
+        return (self.uniform(p.shape) < p).astype(self.real)
+
     def integers(self, high, shape):
         """Independent integers from 0 to high - 1."""
         return self.xp.asarray(self.generator.integers(0, high, size=shape))
@@ -142,3 +149,36 @@ class Rng:
         table = np.asarray(table) if isinstance(table, (list, tuple, int, float)) else table
         dtype = self.dtype if table.dtype.kind in "fc" else table.dtype
         return self.xp.array(to_host(table) if self.xp is np else table, dtype=dtype)
+
+
+# ---- files ----
+
+
+@contextlib.contextmanager
+def written_whole(path, mode="wb"):
+    """A file to write, which appears under its name only when complete. Raises UsageError if it cannot be written.
+
+    It is written under a temporary name, flushed to disk and then renamed, which is atomic.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two processes may write the same file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def make_folder(path):
+    """Make a folder and those above it. Raises UsageError if that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None

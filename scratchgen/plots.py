@@ -10,8 +10,7 @@ import pathlib
 
 import numpy as np
 
-from .backend import UsageError, to_host
-from .checkpoint import written_whole
+from .backend import UsageError, to_host, written_whole
 
 PAPER, INK, BLUE, RED, GREY = "#ffffff", "#1a1a1a", "#2a6fbb", "#c8402f", "#8a8a8a"
 

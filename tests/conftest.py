@@ -25,8 +25,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import pytest
 from hypothesis import settings
 
-from scratchgen import progress
 from scratchgen.backend import find_device
+from scratchgen.train import progress
 
 settings.register_profile("dev", max_examples=20, deadline=None)
 settings.register_profile("ci", max_examples=20, deadline=None, derandomize=True)

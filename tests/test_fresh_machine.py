@@ -41,7 +41,13 @@ def test_tests_leave_nothing_in_the_home_and_the_project(run, tmp_path):
     """Those that train classifiers, draw pictures and start processes, from a home that has nothing and must stay so."""
     home, before = tmp_path / "home", files(ROOT)
     home.mkdir()
-    some = ["test_cli.py", "test_frechet.py", "test_plots.py", "test_data.py", "test_demos.py"]
+    some = [
+        "commands/test_cli.py",
+        "metrics/test_frechet.py",
+        "test_plots.py",
+        "data/test_data.py",
+        "demos/test_demos.py",
+    ]
     done = run("-m", "pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", "--rootdir", ROOT,
                *(ROOT / "tests" / name for name in some), HOME=str(home), XDG_CACHE_HOME=None)  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]

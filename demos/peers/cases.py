@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scratchgen.model import Model
 from scratchgen.models.autoencoder import AutoEncoder
+from scratchgen.models.base import Model
 from scratchgen.models.ddpm import DDPM
 from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE

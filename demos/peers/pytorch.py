@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scratchgen.diffusion import alpha_bars
+from scratchgen.models.parts.diffusion import alpha_bars
 
 
 def mlp(*widths, activation=nn.ReLU):

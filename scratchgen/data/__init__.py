@@ -11,7 +11,6 @@ from importlib.resources import files as package_files
 import numpy as np
 
 from ..backend import Rng, UsageError
-from ..distributions import binarize
 from .cache import full_path
 from .files import load_arrays, load_folder
 from .idx import SETS, load_idx
@@ -82,8 +81,8 @@ def binarized(data, seed=28):
     The papers' way since Salakhutdinov & Murray 2008, though by our own draws: results compare, digit for digit they do not.
     """
     n, m = len(data.x_train), len(data.x_test)
-    x_train = binarize(data.x_train, Rng((seed, n)))
-    x_test = binarize(data.x_test, Rng((seed, m, int(m == n))))  # a stream of its own where both are equally long
+    x_train = Rng((seed, n)).bernoulli(data.x_train)
+    x_test = Rng((seed, m, int(m == n))).bernoulli(data.x_test)  # a stream of its own where both are equally long
     return replace(data, x_train=x_train, x_test=x_test)
 
 

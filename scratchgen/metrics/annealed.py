@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..activations import sigmoid
 from ..backend import array_module, to_host
-from ..distributions import sample_bernoulli
-from ..progress import told
+from ..nn.activations import sigmoid
+from ..nn.distributions import sample_bernoulli
+from ..train.progress import told
 
 AT_ONCE = 1000  # chains that run side by side, to spare memory
 

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from ..backend import Rng, UsageError, find_device, to_host
-from ..checkpoint import load_model, save_checkpoint
 from ..data.cache import cache_folder
 from ..data.order import fixed_order
-from ..fit import fit
 from ..models.classifier import Classifier
+from ..train.checkpoint import load_model, save_checkpoint
+from ..train.fit import fit
 
 SEED = 0  # of the classifier, whatever the seed of the run: runs with other seeds are measured alike
 STEPS, EPOCHS = 1500, 8  # its training takes at least so many of each

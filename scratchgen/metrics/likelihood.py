@@ -18,11 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import array_module, to_host
-from ..distributions import binarize
-from ..layers import log_sum_exp
 from ..models.dbn import DBN
 from ..models.rbm import RBM
-from ..progress import told
+from ..nn.layers import log_sum_exp
+from ..train.progress import told
 from .annealed import annealed_log_z
 
 SIGMAS = tuple(np.logspace(-1, 0, 10))  # those of Goodfellow et al. 2014
@@ -79,7 +78,7 @@ def black_and_white(model, x, rng, pixels=None):
         return x, "as they are"
     if ((x == 0) | (x == 1)).all():
         return x, "black and white as given"
-    return binarize(x, rng), "binarized by chance, once"
+    return rng.bernoulli(x), "binarized by chance, once"
 
 
 def exact(model, x, rng, pixels=None):

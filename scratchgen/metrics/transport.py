@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..backend import Rng, to_host
-from ..divergences import sliced_wasserstein
+from .divergences import sliced_wasserstein
 
 PAIRS, DIRECTIONS = 40, 50  # a pair's distance varies by a third, and hardly with more directions
 

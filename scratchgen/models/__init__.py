@@ -1,15 +1,19 @@
-"""One file per system, readable alone. A model's name is the name of its file."""
+"""One file per system, readable alone. A model's name is the name of its file.
+
+base.py and settings.py are what all of them share, parts/ is what some are built of.
+"""
 
 import importlib
 import pkgutil
 
 from ..backend import UsageError
-from ..model import Model
+from .base import Model
 
 
 def model_names():
-    """The names of all models, which are the names of the files in this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The names of all models, which are the names of their files in this folder."""
+    files = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}
+    return sorted(files - {"base", "settings"})
 
 
 def find_model(name):

@@ -11,15 +11,15 @@ pictures. That is what the VAE mends (vae.py). (In gan-vae-notes the captions of
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import ACTIVATIONS, sigmoid
-from ..initialisers import INITIALISERS
-from ..layer import Sequential
-from ..layers import mlp
-from ..losses import bernoulli_nll, squared_error
-from ..model import Model
-from ..norms import RunningMoments
-from ..optim import Adam
-from ..parameters import Parameters
+from ..nn.activations import ACTIVATIONS, sigmoid
+from ..nn.initialisers import INITIALISERS
+from ..nn.layer import Sequential
+from ..nn.layers import mlp
+from ..nn.losses import bernoulli_nll, squared_error
+from ..nn.norms import RunningMoments
+from ..nn.optim import Adam
+from ..nn.parameters import Parameters
+from .base import Model
 
 
 @dataclass(eq=False)

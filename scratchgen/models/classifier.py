@@ -10,14 +10,15 @@ far larger classifier. The classes that it finds in a model's samples show what 
 
 from dataclasses import dataclass
 
-from ..activations import ReLU
 from ..backend import array_module
-from ..layer import Sequential
-from ..layers import log_softmax, mlp
-from ..losses import softmax_cross_entropy
-from ..model import Model
-from ..optim import Adam, cosine
-from ..parameters import Parameters
+from ..nn.activations import ReLU
+from ..nn.layer import Sequential
+from ..nn.layers import log_softmax, mlp
+from ..nn.losses import softmax_cross_entropy
+from ..nn.optim import Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import cosine
+from .base import Model
 
 
 @dataclass(eq=False)

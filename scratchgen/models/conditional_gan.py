@@ -15,15 +15,16 @@ overlook z: dropout in G, kept on when sampling, is another source of variety (I
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import LeakyReLU, Sigmoid
 from ..backend import UsageError, array_module
-from ..classes import Classes
-from ..layers import mlp, one_hot
-from ..losses import ADVERSARIAL, loss_D, loss_G
-from ..model import Model, saturation
-from ..optim import EMA, Adam, falling
-from ..parameters import Parameters
-from ..second_order import gradient_penalty
+from ..nn.activations import LeakyReLU, Sigmoid
+from ..nn.double_backward import gradient_penalty
+from ..nn.layers import mlp, one_hot
+from ..nn.losses import ADVERSARIAL, loss_D, loss_G
+from ..nn.optim import EMA, Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import falling
+from .base import Model, saturation
+from .parts.classes import Classes
 
 
 @dataclass(eq=False)

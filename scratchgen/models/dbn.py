@@ -13,7 +13,7 @@ not: log p(x) needs a sum over all h, and Z_top as well, so what is given is a b
 from dataclasses import dataclass, field
 
 from ..backend import UsageError, array_module
-from ..distributions import bernoulli_log_prob, sample_bernoulli
+from ..nn.distributions import bernoulli_log_prob, sample_bernoulli
 from .rbm import RBM
 
 

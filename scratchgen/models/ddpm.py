@@ -2,8 +2,8 @@
 
     x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε,   t uniform on 1 ... T,   ε ~ N(0, I);      minimise E‖target - f(x_t, t)‖²
 
-Ho et al. 2020 (DDPM), eq 14, where the target is ε. diffusion.py has the schedules ᾱ and the samplers, which want x̂_0, the
-network's idea of the data; `predict` says what f gives, and how x̂_0 follows from it:
+Ho et al. 2020 (DDPM), eq 14, where the target is ε. parts/diffusion.py has the schedules ᾱ and the samplers, which want x̂_0,
+the network's idea of the data; `predict` says what f gives, and how x̂_0 follows from it:
 
     eps     f = ε̂             x̂_0 = (x_t - √(1 - ᾱ) f) / √ᾱ      an error in f grows by 1/√ᾱ, without bound at t = T
     v       f = v̂             x̂_0 = √ᾱ x_t - √(1 - ᾱ) f          v = √ᾱ ε - √(1 - ᾱ) x_0 (Salimans & Ho 2022, appendix D)
@@ -21,16 +21,16 @@ from typing import Literal
 
 import numpy as np
 
-from ..activations import sigmoid
 from ..backend import UsageError, array_module
-from ..classes import Classes
-from ..completion import with_hole
-from ..denoiser import Denoiser, Scaling
-from ..diffusion import SCHEDULES, VARIANCES, alpha_bars, ancestral, ddim, inpaint
-from ..losses import bernoulli_nll, squared_error
-from ..model import Model
-from ..optim import EMA, Adam, cosine
-from ..parameters import Parameters
+from ..nn.activations import sigmoid
+from ..nn.losses import bernoulli_nll, squared_error
+from ..nn.optim import EMA, Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import cosine
+from .base import Model
+from .parts.classes import Classes
+from .parts.denoiser import Denoiser, Scaling
+from .parts.diffusion import SCHEDULES, VARIANCES, alpha_bars, ancestral, ddim
 
 
 @dataclass(eq=False)
@@ -41,7 +41,7 @@ class DDPM(Model):
     n_classes: int = 10
     conditional: bool = False  # whether it is told labels, and makes what it is asked for
     n_times: int = 200  # T
-    schedule: Literal[SCHEDULES] = "cosine"  # how fast the noise grows with t; see diffusion.py
+    schedule: Literal[SCHEDULES] = "cosine"  # how fast the noise grows with t; see models/parts/diffusion.py
     predict: Literal["eps", "v", "x0", "logits"] = "logits"  # what the network gives: see the head of the file
     scaling: Literal["pixels", "standard"] = "pixels"  # [0, 1] -> [-1, 1], or mean 0 and variance 1 in each column
     width: int = 512  # of every layer of the network
@@ -228,25 +228,6 @@ class DDPM(Model):
             raise ValueError(f"{name} has shape {x.shape} and labels {labels.shape}; expected {wanted}")
         if labels is not None:
             self.classes.check(labels)
-
-    def complete(self, x, known, rng, labels=None, n_steps=20, repeats=10):
-        """x (n, n_features), where known is 0 filled by diffusion.inpaint. known as x, or (n_features,)
-
-        n_steps jumps, each drawn `repeats` times, so n_steps repeats runs of the network. labels (n,) as in path; guidance
-        and clip are the settings'. Raises ValueError if shapes do not fit, UsageError where features, not pixels, are
-        diffused.
-        """
-        if type(self).encode is not DDPM.encode:
-            raise UsageError(f"a {type(self).__name__} cannot complete: known pixels are not known features")
-        self.check_labels(labels, x=x)
-        x, known = with_hole(x, known)
-
-        def denoise(x_t, t):
-            return self.denoise(x_t, t, labels, self.guidance, self.clip)
-
-        x_T = rng.normal(x.shape)
-        *_, (_, x_0) = inpaint(denoise, x_T, self.scaler(x), known, self.alpha_bar, rng, n_steps, repeats)
-        return array_module(x).where(known, x, self.scaler.undo(x_0))
 
     def generate(self, n, rng, labels=None, **options):
         """n examples (n, n_features), with labels (n,) as asked for. options: see path."""

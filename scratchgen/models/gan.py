@@ -6,7 +6,7 @@ Goodfellow et al. 2014, eq 1 and algorithm 1: a round is k steps of D, then g_st
 against generated (0), no class labels (week10 has "labelled pictures of each class"): its loss is -V. G never meets a real
 example, only D's slope at what it made, and D stands still meanwhile. p_z is the law of the noise (gan-vae-notes and the
 slides misprint it in the pseudo-code), p_g that of G(z): p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which nobody can compute (lee-15
-§2.2 prints an integral over x of an indicator, which is 0). Which loss G lowers is a setting: losses.py has them all.
+§2.2 prints an integral over x of an indicator, which is 0). Which loss G lowers is a setting: nn/losses.py has them all.
 
 What keeps D from running ahead of G: R1, ½ γ E‖∇ₓD(x)‖² at real x as D is shown them (Mescheder et al. 2018, eq 9); noise on
 its inputs and on its labels, which fade as training goes on (lee-15 §3.3 calls noise in part of a picture "label noise":
@@ -17,15 +17,15 @@ and so sees when all are alike (PacGAN, Lin et al. 2018). Neither loss says how 
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import LeakyReLU, Sigmoid
-from ..backend import UsageError, array_module
-from ..completion import by_codes, with_hole
-from ..layers import mlp
-from ..losses import ADVERSARIAL, loss_D, loss_G
-from ..model import Model, saturation
-from ..optim import EMA, SGD, Adam, Annealed, constant, falling, linear
-from ..parameters import Parameters
-from ..second_order import gradient_penalty
+from ..backend import UsageError
+from ..nn.activations import LeakyReLU, Sigmoid
+from ..nn.double_backward import gradient_penalty
+from ..nn.layers import mlp
+from ..nn.losses import ADVERSARIAL, loss_D, loss_G
+from ..nn.optim import EMA, SGD, Adam, Annealed
+from ..nn.parameters import Parameters
+from ..nn.schedules import constant, falling, linear
+from .base import Model, saturation
 
 
 @dataclass(eq=False)
@@ -186,21 +186,6 @@ class GAN(Model):
         """G(z) for n codes z ~ N(0, I), by the averaged weights: (n, n_features), pixels in [0, 1] if output is sigmoid."""
         with self.average.swapped():
             return self.generator(rng.normal((n, self.n_latent)))
-
-    def complete(self, x, known, rng, n_steps=200, n_starts=4, c=0.1, lam=1.0, lr=0.1):
-        """x (n, n_features), where known is 0 filled by G(z), with the averaged weights. known as x, or (n_features,)
-
-        z is found by n_steps of Adam, whose rate falls from lr, from each of n_starts random codes, of which the one that
-        ends best is taken. c and lam, λ, weigh what a code should be against what is known: see completion.py. Raises
-        ValueError if x and known do not fit, UsageError for a packed D.
-        """
-        if self.pack > 1:
-            raise UsageError(f"a GAN with pack={self.pack} cannot complete: its D judges no example by itself")
-        x, known = with_hole(x, known)
-        given = self.generator, self.discriminator, self.n_latent, x, known
-        with self.average.swapped():
-            filled = by_codes(*given, rng, n_steps, n_starts, c, lam, lr)
-        return array_module(x).where(known, x, filled)
 
     def judge(self, x):
         """D's logits (N / pack, 1) of examples x (N, n_features). Cross-entropies and hinge: > 0 where it says real."""

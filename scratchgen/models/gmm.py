@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..backend import UsageError, array_module
-from ..distributions import sample_categorical
-from ..gaussians import Gaussians
-from ..kernels import add_matmul, matmul
-from ..layers import log_sum_exp, one_hot
-from ..model import Model
-from ..optim import Adam, Stepper
-from ..parameters import Parameters
+from ..kernels.operations import add_matmul, matmul
+from ..nn.distributions import sample_categorical
+from ..nn.layers import log_sum_exp, one_hot
+from ..nn.optim import Adam, Stepper
+from ..nn.parameters import Parameters
+from .base import Model
+from .parts.gaussians import Gaussians
 
 CHUNK = 2**23  # numbers that the examples looked at together make: memory does not grow with N
 LEAST = 1e-30  # a component that answers for less of the data has lost them all

@@ -15,14 +15,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import ACTIVATIONS, sigmoid
 from ..backend import UsageError, stop
-from ..distributions import binarize, sample_bernoulli
-from ..layers import mlp
-from ..losses import bernoulli_nll
-from ..model import Model
-from ..optim import EMA, Adam, falling
-from ..parameters import Parameters
+from ..nn.activations import ACTIVATIONS, sigmoid
+from ..nn.distributions import sample_bernoulli
+from ..nn.layers import mlp
+from ..nn.losses import bernoulli_nll
+from ..nn.optim import EMA, Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import falling
+from .base import Model
 
 
 @dataclass(eq=False)
@@ -61,7 +62,7 @@ class GSN(Model):
 
     def shown(self, x, rng):
         """x (B, n_features) as zeros and ones, drawn anew at each call: each pixel 1 with probability x."""
-        return binarize(x, rng)
+        return rng.bernoulli(x)
 
     def damaged(self, x, rng):
         """x̃ ~ C(x̃|x) for x (B, n_features) of zeros and ones."""

@@ -3,7 +3,7 @@
     p(x) = Π_d p(x_d | x_<d),      all D factors from one pass of an MLP
 
 Germain et al. 2015. Every p(x) is such a product (the chain rule), so nothing is approximated: -log p(x) itself is the
-loss. But output d must not see x_d, nor what comes after it: masks on the weights see to that (masked.py).
+loss. But output d must not see x_d, nor what comes after it: masks on the weights see to that (models/parts/masked.py).
 
 To know p(x) takes one pass; to draw an x takes up to D, as a feature must be there before the next is predicted. If the
 first ones are given, the rest is drawn from p(rest | first ones), exactly. With order=agnostic one network learns several
@@ -14,17 +14,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import sigmoid
-from ..backend import UsageError, array_module, to_host
-from ..completion import with_hole
-from ..distributions import bernoulli_log_prob, binarize, categorical_log_prob
-from ..embeddings import Embedding
-from ..layers import log_sum_exp, one_hot
-from ..losses import bernoulli_nll, softmax_cross_entropy
-from ..masked import MaskedMLP
-from ..model import Model
-from ..optim import EMA, Adam, constant, linear
-from ..parameters import Parameters
+from ..backend import UsageError, array_module
+from ..nn.activations import sigmoid
+from ..nn.distributions import bernoulli_log_prob, categorical_log_prob
+from ..nn.embeddings import Embedding
+from ..nn.layers import log_sum_exp, one_hot
+from ..nn.losses import bernoulli_nll, softmax_cross_entropy
+from ..nn.optim import EMA, Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import constant, linear
+from .base import Model
+from .parts.masked import MaskedMLP
 
 
 @dataclass(eq=False)
@@ -106,7 +106,7 @@ class MADE(Model):
 
     def shown(self, x, rng):
         """x as it is to be predicted: every pixel black or white, drawn anew at each call, or whole numbers."""
-        return x.astype(int) if self.tokens else binarize(x, rng)
+        return x.astype(int) if self.tokens else rng.bernoulli(x)
 
     def conditionals(self, x, k, rng):
         """Logits of all p(x_d | x_<d), (B, n_features) or of tokens (B n_features, n_values), and their backward.
@@ -192,25 +192,6 @@ class MADE(Model):
         """n draws in the k-th order, by the weights as they are."""
         x = rng.xp.zeros((n, self.n_features), dtype=int if self.tokens else rng.real)
         return self.drawn(x, x != 0, k, rng)
-
-    def complete(self, x, known, rng, temperature=1.0):
-        """x (n, n_features), where known is 0 drawn from p(rest | known part). known (n, n_features) or (n_features,)
-
-        The draw is exact, so in each row known must be 1 up to some feature and 0 after it: features are predicted from
-        those before, and one behind a hole could have no say in what fills it. temperature: logits are divided by it; below
-        1 the probable becomes more so, and what is drawn does not follow p any more. Raises UsageError for another order,
-        ValueError for another known, for shapes that do not fit, and for x as in log_prob.
-        """
-        if self.order != "natural":
-            raise UsageError(f"a MADE with order={self.order} cannot complete: use order=natural")
-        if not temperature > 0:
-            raise ValueError(f"complete: temperature must be > 0, got {temperature}")
-        x, known = with_hole(x, known)
-        mask = to_host(known)  # on a GPU this waits, and no other filling would be one
-        if (mask[:, 1:] & ~mask[:, :-1]).any():
-            raise ValueError("complete: the known features must come first in every row, without a hole between them")
-        with self.average.swapped():
-            return self.drawn(self.checked("complete", x), known, 0, rng, temperature)
 
     def drawn(self, x, known, k, rng, temperature=1.0):
         """x (n, n_features) with what is not known drawn in the k-th order, by the weights as they are.

@@ -13,14 +13,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import LeakyReLU, Sigmoid
 from ..backend import UsageError, array_module
-from ..layers import mlp
-from ..losses import ADVERSARIAL, absolute_error, loss_D, loss_G, squared_error
-from ..model import Model, saturation
-from ..optim import EMA, Adam, falling
-from ..parameters import Parameters
-from ..second_order import between, gradient_penalty
+from ..nn.activations import LeakyReLU, Sigmoid
+from ..nn.double_backward import between, gradient_penalty
+from ..nn.layers import mlp
+from ..nn.losses import ADVERSARIAL, absolute_error, loss_D, loss_G, squared_error
+from ..nn.optim import EMA, Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import falling
+from .base import Model, saturation
 
 
 def outlines(images):

@@ -14,15 +14,16 @@ runs k steps, which is biased; the persistent kind (PCD, Tieleman 2008) goes on 
 
 from dataclasses import dataclass
 
-from ..activations import sigmoid, softplus
 from ..backend import array_module
-from ..distributions import binarize, sample_bernoulli
-from ..energy import FreeEnergy
-from ..layers import one_hot
-from ..losses import bernoulli_nll
-from ..model import Model
-from ..optim import SGD, falling
-from ..parameters import Parameters
+from ..nn.activations import sigmoid, softplus
+from ..nn.distributions import sample_bernoulli
+from ..nn.layers import one_hot
+from ..nn.losses import bernoulli_nll
+from ..nn.optim import SGD
+from ..nn.parameters import Parameters
+from ..nn.schedules import falling
+from .base import Model
+from .parts.energy import FreeEnergy
 
 
 @dataclass(eq=False)
@@ -68,7 +69,7 @@ class RBM(Model):
 
     def shown(self, x, rng):
         """x (B, n_features) as zeros and ones, drawn anew at each call."""
-        return binarize(x, rng)
+        return rng.bernoulli(x)
 
     def gibbs(self, v, rng, k):
         """v (B, n_visible) after k Gibbs steps, h ~ p(h|v) and v ~ p(v|h) in each."""

@@ -20,23 +20,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import ACTIVATIONS, sigmoid
 from ..backend import UsageError, array_module
-from ..completion import with_hole
-from ..distributions import (
-    binarize,
-    diagonal_gaussian_log_prob,
-    gaussian_head,
-    gaussian_posterior,
-    reparameterize,
-)
-from ..initialisers import INITIALISERS
-from ..kernels import bernoulli, square
-from ..layers import log_softmax, log_sum_exp, mlp
-from ..losses import bernoulli_nll, gaussian_nll
-from ..model import Model
-from ..optim import Adam, falling
-from ..parameters import Parameters
+from ..kernels.operations import bernoulli, square
+from ..nn.activations import ACTIVATIONS, sigmoid
+from ..nn.distributions import diagonal_gaussian_log_prob, gaussian_head, gaussian_posterior, reparameterize
+from ..nn.initialisers import INITIALISERS
+from ..nn.layers import log_softmax, log_sum_exp, mlp
+from ..nn.losses import bernoulli_nll, gaussian_nll
+from ..nn.optim import Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import falling
+from .base import Model
 
 
 def copies(x, k):
@@ -89,7 +83,7 @@ class VAE(Model):
 
     def shown(self, x, rng):
         """x as it is to be learned: binarized afresh, or as it is."""
-        return binarize(x, rng) if self.binarize else x
+        return rng.bernoulli(x) if self.binarize else x
 
     def nll(self, out, x):
         """-log p(x|z) in nats per example and its gradient in the decoder's output, both (B, n_features)."""
@@ -171,27 +165,6 @@ class VAE(Model):
         """decode(z) with z drawn from q(z|x), or its mean where rng is None."""
         mu, log_var = self.encode(x)
         return self.decode(mu if rng is None else reparameterize(mu, log_var, rng)[0])
-
-    def complete(self, x, known, rng, n_steps=50):
-        """x (n, n_features), where known is 0 filled by decode(z). known as x, or (n_features,)
-
-        Rezende et al. 2014, appendix F: z ~ q(z|x), the hole ~ p(x|z), z ~ q(z|x), ..., n_steps times, from a random code's
-        picture. Where q(z|x) is p(z|x) this is Gibbs sampling, and the chain comes to p(hole|known); elsewhere it comes as
-        near as q is to p. Returned are the decoder's means, as in sample, though draws go into the chain; grey pixels, which
-        a Bernoulli law cannot draw, stay means there too, and then it is no Gibbs sampling. Raises ValueError if x and
-        known do not fit.
-        """
-        x, known = with_hole(x, known)
-        where, filled = array_module(x).where, self.sample(len(x), rng)
-        for _ in range(n_steps):
-            filled = self.reconstruct(where(known, x, self.drawn(filled, rng)), rng)
-        return where(known, x, filled)
-
-    def drawn(self, mean, rng):
-        """x ~ p(x|z) from the decoder's mean (N, n_features); grey pixels, of Bernoulli means, are left as means."""
-        if self.likelihood == "gaussian":
-            return mean + math.sqrt(self.c) * rng.normal(mean.shape)
-        return self.shown(mean, rng)
 
     def sample(self, n, rng):
         """decode(z) for n codes z ~ N(0, I): the decoder's means, as papers show them."""

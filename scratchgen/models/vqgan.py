@@ -14,13 +14,14 @@ error. The paper adds a distance in the features of a network for photographs; h
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import LeakyReLU
 from ..backend import array_module, stop
-from ..layers import mlp
-from ..losses import loss_D, loss_G, squared_error
-from ..optim import Adam, falling
-from ..parameters import Parameters
-from ..second_order import gradient_penalty
+from ..nn.activations import LeakyReLU
+from ..nn.double_backward import gradient_penalty
+from ..nn.layers import mlp
+from ..nn.losses import loss_D, loss_G, squared_error
+from ..nn.optim import Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import falling
 from .vqvae import VQVAE
 
 DELTA, LARGEST = 1e-6, 1e4  # δ of eq 7, and the bound of the ratio in the authors' program
@@ -31,7 +32,7 @@ class VQGAN(VQVAE):
     """A VQVAE's settings and these. Shapes: x and x_hat (B, n_features), logits (B, 1)."""
 
     hidden_D: tuple[int, ...] = (512, 256)
-    kind: Literal["hinge", "non_saturating"] = "hinge"  # the adversarial losses: see losses.py
+    kind: Literal["hinge", "non_saturating"] = "hinge"  # the adversarial losses: see nn/losses.py
     adversarial: float = 1.0  # w
     warmup: int = 0  # steps of a plain VQ-VAE before D comes in
     r1: float = 1.0  # γ of R1, see gan.py

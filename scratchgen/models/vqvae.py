@@ -14,16 +14,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import ACTIVATIONS, Sigmoid
 from ..backend import UsageError, stop
-from ..codebook import Codebook, perplexity
-from ..initialisers import INITIALISERS
-from ..layer import Sequential, check_width
-from ..layers import mlp, one_hot
-from ..losses import squared_error
-from ..model import Model
-from ..optim import Adam, falling
-from ..parameters import Parameters
+from ..nn.activations import ACTIVATIONS, Sigmoid
+from ..nn.initialisers import INITIALISERS
+from ..nn.layer import Sequential, check_width
+from ..nn.layers import mlp, one_hot
+from ..nn.losses import squared_error
+from ..nn.optim import Adam
+from ..nn.parameters import Parameters
+from ..nn.schedules import falling
+from .base import Model
+from .parts.codebook import Codebook, perplexity
 
 LEAST = 0.03  # of its fair share: a code that is used less is dead
 SETTLING = 0.3  # the last part of training, in which codes are left where they are

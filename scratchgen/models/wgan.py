@@ -7,7 +7,7 @@ its slope is 0; this distance shrinks with every step nearer. So the critic shou
 and its estimate, the column `wasserstein`, tells how far training has come. Two ways to keep the slope small:
 constraint="clip" cuts each weight to [-c, c] after every step (algorithm 1; with optimizer="rmsprop", as steps with momentum
 did badly there), and "gradient" adds λ (‖∇D‖ - 1)² at points between real and generated ones (Gulrajani et al. 2017, eq 3;
-second_order.py has its exact gradient). λ weighs against distances in the data: 10 suits pictures, 0.1 points of unit
+nn/double_backward.py has its exact gradient). λ weighs against distances in the data: 10 suits pictures, 0.1 points of unit
 variance, where with 10 a critic that starts the wrong way round cannot turn, and its estimate is negative. Against the
 common slips: D raises its score on real examples, G that on its own; α is one number for an example.
 """
@@ -15,13 +15,14 @@ common slips: D raises its score on real examples, G that on its own; α is one 
 from dataclasses import dataclass
 from typing import Literal
 
-from ..activations import ACTIVATIONS, Sigmoid
-from ..layers import mlp
-from ..losses import loss_D, loss_G
-from ..model import Model
-from ..optim import EMA, Adam, RMSProp, clip_weights, falling
-from ..parameters import Parameters
-from ..second_order import between, gradient_penalty
+from ..nn.activations import ACTIVATIONS, Sigmoid
+from ..nn.double_backward import between, gradient_penalty
+from ..nn.layers import mlp
+from ..nn.losses import loss_D, loss_G
+from ..nn.optim import EMA, Adam, RMSProp, clip_weights
+from ..nn.parameters import Parameters
+from ..nn.schedules import falling
+from .base import Model
 
 
 @dataclass(eq=False)

@@ -1,8 +1,8 @@
-"""What scratchgen.kernels starts on a device (see scratchgen/cuda.py): here one launch each, computed by the plain twin."""
+"""What scratchgen.kernels starts on a device (see kernels/cuda.py): here one launch each, computed by the plain twin."""
 
 import numpy as np
 
-from scratchgen.cuda import REMEDY
+from scratchgen.kernels.cuda import REMEDY
 
 from .calls import Device
 from .counters import fused

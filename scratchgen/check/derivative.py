@@ -1,0 +1,435 @@
+"""Numeric derivatives of a function of a Parameters, compared with the gradient written by hand. gradcheck.py uses this.
+
+The complex step, Im f(θ + ih)/h with h = 1e-20, subtracts nothing and so is exact to machine precision (Squire & Trapp
+1998); it asks that the forward pass survive complex numbers. A central difference, (f(θ + h) - f(θ - h))/2h, loses half
+of the digits to subtraction, and asks nothing. How many it loses depends on the step h, so several are tried.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..backend import to_host
+
+COMPLEX, CENTRAL = "complex-step", "central"
+TOLERANCE = {COMPLEX: 1e-10, CENTRAL: 1e-6}
+H = {COMPLEX: 1e-20, CENTRAL: 6e-6}  # central: about the cube root of the machine precision
+SINGLE_TOLERANCE, SINGLE_H = {COMPLEX: 1e-5, CENTRAL: 1e-3}, 5e-3  # where the value turns out to be rounded to float32
+SINGLE_ERROR = 3e-7  # an error up to here is most likely of single precision
+MOST_ENTRIES = 3000  # with more weights, random directions are tried instead of every entry
+SINGLE = (
+    "computes in single precision (float32 or less) although float64 went in: make arrays with x.dtype, not np.float32"
+)
+
+
+@dataclass
+class GradReport:
+    """What a check found. True in a condition if it passed; printed, it says where the worst error sits.
+
+    error: max |analytic - numeric| over a tensor, divided by that tensor's max |gradient|; the worst tensor counts.
+    problem: why the check could not be made, or what was wrong beside the numbers. wrong, right: names of the tensors whose
+    error is above the tolerance, and below. n_wrong of the n_entries of the worst tensor are wrong (0 for a direction).
+    clue: what these have in common. notes: remarks that do not decide whether the check passes.
+    """
+
+    name: str
+    method: str
+    error: float
+    tolerance: float
+    passed: bool
+    seed: int
+    problem: str = ""
+    parameter: str = ""
+    index: tuple = ()
+    analytic: float = 0.0
+    numeric: float = 0.0
+    wrong: tuple = ()
+    right: tuple = ()
+    n_entries: int = 0
+    n_wrong: int = 0
+    clue: str = ""
+    notes: tuple = ()
+
+    @classmethod
+    def failure(cls, name, seed, problem):
+        return cls(name, "none", np.inf, 0.0, False, seed, problem)
+
+    def __bool__(self):
+        return self.passed
+
+    def hint(self):
+        """What the wrong entries of the worst tensor have in common, and what that suggests."""
+        return self.clue
+
+    def __str__(self):
+        verdict = f"{'ok  ' if self.passed else 'FAIL'} {self.name}"
+        wrong_numbers = not self.passed and self.method != "none" and not self.error <= self.tolerance
+        if not self.passed and not wrong_numbers:
+            return "\n     ".join([f"{verdict}: {self.problem}", *self.notes])
+        lines = [f"{verdict}: error {self.error:.1e} by {self.method}"]
+        if wrong_numbers:
+            where = place(self.parameter, self.index) if self.n_entries else f"along a direction in {self.parameter}"
+            lines.append(f"{where}: analytic {self.analytic:.9g}, numeric {self.numeric:.9g}; {self.hint()}")
+            count = f" ({self.n_wrong} of {self.n_entries} entries are wrong)" if self.n_entries else ""
+            others = [name for name in self.wrong if name != self.parameter]
+            lines.append(
+                f"wrong: {', '.join([self.parameter + count, *others])}; right: {', '.join(self.right) or 'none'}"
+            )
+        lines += [self.problem] if self.problem else []
+        lines += self.notes
+        lines += [f"tolerance {self.tolerance:.0e}, seed {self.seed}"] if wrong_numbers else []
+        return "\n     ".join(lines)
+
+
+def place(name, index):
+    """layer.W[0, 1], or the name alone where the tensor is one number."""
+    return f"{name}{list(index)}" if index else name
+
+
+def explain(analytic, numeric, slack):
+    """What the wrong entries suggest. A factor is named only where every one of them is off by it, within slack."""
+    if not np.any(analytic):
+        return "the analytic gradient is 0 here: a path was forgotten"
+    if not np.any(numeric):
+        return "the numeric gradient is 0 here: the value does not use this, or loses its imaginary part"
+    if not np.all(np.isfinite(numeric)):
+        return "the numeric derivative is not a number: beside these inputs and weights the value does not exist"
+    i = int(np.argmax(np.abs(analytic - numeric)))
+    if numeric[i] == 0 or analytic[i] == 0:
+        return (
+            f"the {'numeric' if numeric[i] == 0 else 'analytic'} gradient is 0 at this entry, but not at all wrong ones"
+        )
+
+    ratio, known = analytic[i] / numeric[i], ""
+    if not 1e-6 < abs(ratio) < 1e6:
+        return f"analytic / numeric = {ratio:.9g}"
+    whole = round(ratio) if abs(ratio) >= 1 else 1 / round(1 / ratio)  # 7 times or a seventh
+    if whole == -1:
+        known = "the sign is wrong"
+    elif whole == 2:
+        known = "twice too large: a ½ forgotten?"
+    elif whole == 0.5:
+        known = "half of it is missing"
+    elif whole > 1:
+        known = f"{whole} times too large: summed over the batch where the value takes the mean?"
+    elif 0 < whole < 1:
+        known = f"{round(1 / whole)} times too small: a mean over the batch too many?"
+
+    def all_off_by(factor):
+        return np.all(np.abs(analytic - factor * numeric) <= 1e-6 * np.abs(factor * numeric) + slack)
+
+    if known and all_off_by(whole):
+        return known
+    return f"analytic / numeric = {ratio:.9g}" if all_off_by(ratio) else f"analytic / numeric varies; here {ratio:.9g}"
+
+
+class Check:
+    """One comparison: objective() returns a number and leaves its analytic gradient in params.grad."""
+
+    def __init__(self, objective, params, everything, name, seed):
+        self.objective, self.params, self.everything, self.name, self.seed = objective, params, everything, name, seed
+        self.rounded, self.notes = False, []
+        self.start()
+
+    def start(self):
+        """Take the weights and buffers as they are now for the place where the derivative is wanted."""
+        self.theta = self.params.theta.copy()
+        self.buffers = [p.buffers.copy() for p in self.everything]
+        size = np.abs(to_host(self.theta))
+        self.stride = np.fmax(1, size / 100)  # to 1e8 one adds no 1e-6; fmax: an input may hold nan where nobody looks
+        self.lost = 4 * np.finfo(float).eps * np.fmax.reduce(size, initial=1)  # where x - mean(x) of large x is small
+
+    def value(self, offset=None, left_over=0):
+        """objective() at theta + offset, every buffer as it was at the start, the gradient filled with left_over."""
+        for p, buffers in zip(self.everything, self.buffers):
+            p.buffers[...] = buffers
+        self.params.theta[...] = self.theta if offset is None else self.theta + self.params.rng.xp.asarray(offset)
+        self.params.changed()
+        self.params.grad.fill(left_over)
+        value = self.objective()
+        self._refuse_all_but_one_number(value)
+        self.rounded = self.rounded or is_single(value)
+        return complex(value) if self.params.theta.dtype.kind == "c" else float(value)
+
+    def _refuse_all_but_one_number(self, value):
+        shape, what = getattr(value, "shape", ()), ""
+        if is_torch(value):
+            what = "a torch tensor"
+        elif isinstance(value, (dict, tuple, list)):
+            what = f"a {type(value).__name__}; return one of its entries"
+        elif shape != ():
+            what = f"an array of shape {shape}"
+        elif not hasattr(value, "shape") and not isinstance(value, (int, float, complex)):
+            what = repr(value)
+        elif self.params.theta.dtype.kind != "c" and np.iscomplexobj(to_host(value)):
+            what = f"the complex {value}"
+        if what:
+            raise ValueError(f"{self.name}: the objective must return one number, got {what}")
+
+    def precondition(self):
+        """Sets the analytic gradient. Returns what makes a comparison worthless, or ""."""
+        first = self.value()
+        self.analytic, self.size = to_host(self.params.grad).copy(), abs(first)
+        self.finite = bool(np.isfinite(first) and np.all(np.isfinite(self.analytic)))
+        if not np.isfinite(first):
+            return f"the value is {first}"
+        if not self.finite:
+            i = int(np.argmin(np.isfinite(self.analytic)))
+            return f"the analytic gradient is not finite: {self.place(i)} is {self.analytic[i]}"
+        again, gradient = self.value(), to_host(self.params.grad)
+        if first == again and np.any(self.analytic) and np.allclose(gradient, 2 * self.analytic, rtol=1e-12, atol=0):
+            return "the second call leaves twice the gradient of the first: zero_grad() is missing"
+        if first != again or not np.array_equal(self.analytic, gradient):
+            return "two calls differ: make the Rng inside the objective, so that both draw the same noise"
+        if not np.array_equal(to_host(self.theta), to_host(self.params.theta), equal_nan=True):
+            return "the objective changed the weights: it must not step an optimizer"
+        if not np.any(self.analytic):
+            return "the analytic gradient is zero everywhere: there is nothing to compare"
+        return ""
+
+    def place(self, i):
+        """The name and index of entry i of theta."""
+        for name, where in self.params.slices().items():
+            if where.start <= i < where.stop:
+                return place(name, self.index(name, i - where.start))
+
+    def index(self, name, i):
+        return tuple(int(k) for k in np.unravel_index(i, self.params.named()[name].shape))
+
+    def adds_to_what_is_there(self):
+        """Whether the objective leaves an old gradient in place and adds its own to it."""
+        self.value(left_over=1)
+        return not np.array_equal(to_host(self.params.grad), self.analytic)
+
+    def never_learns(self, start, data):
+        """Names of the tensors whose gradient is 0 at the weights `start`, and stays 0 while the others learn.
+
+        At theta, a little beside, they have one: so two layers in a row that both start at 0 look right.
+        data: slices of theta that are no weights.
+        """
+        offset = to_host(start) - to_host(self.theta)
+        floor = 1e-6 * np.abs(self.analytic).max()
+        stuck = {
+            name: where
+            for name, where in self.params.slices().items()
+            if where not in data and np.any(np.abs(self.analytic[where]) > floor)
+        }
+        for _ in range(6):
+            if not stuck or not np.isfinite(self.beside(offset)):
+                return []
+            gradient = to_host(self.params.grad).copy()
+            stuck = {name: where for name, where in stuck.items() if not np.any(gradient[where])}
+            for where in data:
+                gradient[where] = 0
+            offset -= 0.1 * gradient / (np.abs(gradient).max() or 1)
+        zeros = [where for where in stuck.values() if not np.any(to_host(start)[where])]
+        return list(stuck) if len(zeros) > 1 else []  # a bias alone may well have a gradient of 0 for a while
+
+    # ---- derivatives along one direction, a NumPy vector as long as theta ----
+
+    @property
+    def single(self):
+        """Whether the value is known to be rounded to single precision."""
+        return self.rounded or getattr(self.objective, "single", False)
+
+    def derivative(self, direction, method):
+        """The numeric derivative along a direction, and how far it may be off."""
+        if method == CENTRAL:
+            return self.central(direction)
+        return self.value(1j * H[COMPLEX] * direction).imag / H[COMPLEX], 0.0
+
+    def central(self, direction):
+        """The central difference of the step that serves best, and how far it may be off.
+
+        A short step drowns in rounding, a long one meets the curve of the value, a kink (of ReLU, ...), or the end of
+        its domain (of log, ...): half the step then gives another number.
+        """
+        scale = max(np.linalg.norm(self.analytic * direction), np.abs(self.analytic).max())
+        longest, lengths, eps, good = H[CENTRAL], (1, 1e-2, 1e-4, 1e2, 1e4), np.finfo(np.float64).eps, 1e-7
+        if self.single:
+            longest, lengths, eps, good = SINGLE_H, (1, 0.1, 10), np.finfo(np.float32).eps, 1e-4
+        best, doubt = np.nan, np.inf
+        for length in lengths:
+            h = length * longest
+            coarse, fine = ((self.beside(s * direction) - self.beside(-s * direction)) / (2 * s) for s in (h, h / 2))
+            off = abs(coarse - fine) + 4 * eps * self.size / h
+            if off < doubt:
+                best, doubt = coarse, off
+            if doubt <= good * scale:
+                break
+        return best, doubt
+
+    def beside(self, offset):
+        """The value at theta + offset, or nan where it does not exist, as log does not below 0."""
+        try:
+            with np.errstate(all="ignore"):
+                return self.value(offset).real
+        except (ValueError, ArithmeticError, AssertionError, RuntimeWarning):
+            return np.nan
+
+    def kink(self, direction, scale):
+        """The slopes before and behind a kink at theta, or None where there is no kink."""
+        here, slopes = self.value().real, []
+        for h in (SINGLE_H,) if self.single else (1e-4, 1e-6):
+            slopes.append(((here - self.beside(-h * direction)) / h, (self.beside(h * direction) - here) / h))
+        far, near = (abs(slopes[i][1] - slopes[i][0]) for i in (0, -1))
+        if self.single:  # too coarse to tell a kink from one nearby
+            return slopes[-1] if near > 0.05 * scale else None
+        # Where the curve is smooth, the difference shrinks with h; at a jump it grows.
+        return slopes[-1] if near > 1e-3 * scale and 0.5 * far < near < 2 * far else None
+
+    # ---- the comparison ----
+
+    def compare(self, method, mode):
+        """The GradReport of one method."""
+        if method == CENTRAL:
+            self.rounded = self.rounded or self._ignores_small_steps()
+            return self._compare(method, mode)
+        for p in self.everything:
+            p.cast("complex128")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", np.exceptions.ComplexWarning)
+                return self._compare(method, mode)
+        finally:
+            for p in self.everything:
+                p.cast("float64")
+
+    def _compare(self, method, mode):
+        if mode == "auto":
+            mode = "entries" if self.analytic.size <= MOST_ENTRIES else "directions"
+        found = list(self._entries(method) if mode == "entries" else self._directions(method))
+        worst = max(found, key=lambda report: report.error / report.tolerance)
+        wrong = tuple(report.parameter for report in found if not report.passed)
+        right = tuple(report.parameter for report in found if report.passed)
+        return replace(worst, passed=not wrong, wrong=wrong, right=right)
+
+    def _tensor(self, method, a, b, doubt, scale):
+        """A GradReport of one tensor (flat: analytic a, numeric b), its worst entry i, and which entries are wrong."""
+        tolerance = max((SINGLE_TOLERANCE if self.single else TOLERANCE)[method], self.lost)
+        scale = scale or 1.0  # of a value that moves nowhere
+        errors = np.abs(a - b) / scale
+        errors[np.isnan(errors)] = np.inf
+        allowed = tolerance + np.minimum(2 * doubt / scale, 0.01)
+        i = int(np.argmax(errors / allowed))
+        wrong = errors > allowed
+        report = GradReport(self.name, method, float(errors[i]), float(allowed[i]), not wrong.any(), self.seed)
+        report.analytic, report.numeric, report.n_wrong = float(a[i]), float(b[i]), int(wrong.sum())
+        if wrong.any():
+            report.clue = explain(a[wrong], b[wrong], tolerance * scale)
+            if report.clue.startswith("analytic /") and method == COMPLEX and 1e-9 < report.error < SINGLE_ERROR:
+                report.clue += "; rounding to float32 leaves such errors: is part of it, or of the data, float32?"
+        return report, i, wrong
+
+    def _entries(self, method):
+        """A report for each tensor, every entry tried."""
+        unit, numeric, doubt = (np.zeros_like(self.analytic) for _ in range(3))
+        for i in range(unit.size):
+            unit[i] = self.stride[i] if method == CENTRAL else 1
+            numeric[i], doubt[i] = (number / unit[i] for number in self.derivative(unit, method))
+            unit[i] = 0
+        floor = 1e-3 * np.abs(self.analytic).max()  # a bias before BatchNorm has gradient 0, up to rounding
+        left_over = self._left_over(numeric)
+        for name, where in self.params.slices().items():
+            a, b = self.analytic[where], numeric[where]
+            if not a.size:
+                continue
+            scale = max(np.abs(a).max(), np.fmax.reduce(np.abs(b)), floor)
+            report, i, wrong = self._tensor(method, a, b, doubt[where], scale)
+            kinks, clue = 0, ""
+            while wrong.any():
+                unit[where.start + i] = 1
+                slopes = self.kink(unit, scale)
+                unit[where.start + i] = 0
+                if not slopes:
+                    break
+                at = place(name, self.index(name, i))
+                room = (1e-2 if self.single else 1e-3) * scale
+                if not min(slopes) - room <= a[i] <= max(slopes) + room:
+                    clue = f"it lies on a kink, with slope {slopes[0]:.6g} before it and {slopes[1]:.6g} behind"
+                    break
+                kinks, b[i] = kinks + 1, a[i]
+                report, i, wrong = self._tensor(method, a, b, doubt[where], scale)
+            if kinks:
+                others = f", as do {kinks - 1} more entries" if kinks > 1 else ""
+                self.notes.append(
+                    f"{at} lies on a kink{others}: any slope between those of its two sides is right there"
+                )
+            report.parameter, report.index, report.n_entries = name, self.index(name, i), a.size
+            report.clue = clue or (left_over if wrong.any() else "") or report.clue
+            yield report
+
+    def _left_over(self, numeric):
+        """What it means if every entry of the gradient is off by the same number."""
+        off = self.analytic - numeric
+        same = off.size > 1 and np.ptp(off) <= 1e-5 * abs(off[0]) and abs(off[0]) > 1e-5 * np.abs(numeric).max()
+        if not same or np.ptp(numeric) <= 1e-5 * np.abs(numeric).max():
+            return ""
+        return f"every entry is too large by {off[0]:.6g}: is zero_grad() forgotten?"
+
+    def _directions(self, method):
+        """The same along one random ±1 direction for each tensor and one over all, whatever the number of weights.
+
+        An entry that is wrong by δ shows as δ / ‖g‖, far above rounding even among 100,000 entries.
+        """
+        rng = np.random.default_rng(self.seed)
+        stride = self.stride if method == CENTRAL else np.ones_like(self.analytic)
+        floor = 1e-3 * np.linalg.norm(self.analytic * stride)
+        for name, where in [*self.params.slices().items(), ("all", slice(None))]:
+            direction = np.zeros_like(self.analytic)
+            direction[where] = rng.choice([-1.0, 1.0], direction[where].size)
+            direction *= stride
+            report = self._along(method, direction, floor)
+            if not report and self.kink(direction, max(np.linalg.norm(self.analytic * direction), floor)):
+                report.clue = "the direction crosses a kink"
+                again = self._along(method, np.where(to_host(self.theta) == 0, 0, direction), floor)
+                if again:  # zeros, as in pictures, are where ReLU and its like have their kinks
+                    report = again
+                    self.notes.append(f"{name}: entries that are exactly 0 were left out, as they lie on a kink")
+            report.parameter = name
+            yield report
+
+    def _along(self, method, direction, floor):
+        (b, doubt), scale = self.derivative(direction, method), max(np.linalg.norm(self.analytic * direction), floor)
+        return self._tensor(method, np.array([self.analytic @ direction]), np.array([b]), np.array([doubt]), scale)[0]
+
+    def cross_check(self):
+        """One central difference over all weights: "" if it agrees, what it says if not, None where it cannot tell.
+
+        Up to eight directions are tried, as one with a kink within the step says nothing. Entries that are exactly 0, as in
+        pictures, stay: the kinks of ReLU and its like are there.
+        """
+        rng = np.random.default_rng(self.seed)
+        scale = np.linalg.norm(self.analytic * self.stride)
+        tolerance, told = (1e-2 if self.single else 1e-5) * scale, None
+        for _ in range(8):
+            direction = rng.choice([-1.0, 1.0], self.analytic.size) * self.stride
+            direction[to_host(self.theta) == 0] = 0
+            a, (b, doubt) = float(self.analytic @ direction), self.central(direction)
+            if abs(a - b) <= tolerance + min(2 * doubt, 1e-3 * scale):
+                return ""
+            if doubt < 1e-2 * scale and not self.kink(direction, scale):
+                told = (
+                    f"second opinion, a central difference along a random direction: numeric {b:.9g}, analytic {a:.9g}"
+                )
+        return told
+
+    def _ignores_small_steps(self):
+        """Whether the value stays what it is for a step that double precision sees: something rounds to float32."""
+        i = int(np.argmax(np.abs(self.analytic) * self.stride))
+        step = np.zeros_like(self.analytic)
+        step[i] = 1e-10 * self.stride[i]
+        here = self.value()
+        visible = abs(self.analytic[i] * step[i]) > 20 * np.finfo(float).eps * self.size
+        return bool(visible and self.beside(step) == here == self.beside(-step) and self.beside(1e8 * step) != here)
+
+
+def is_single(array):
+    """Whether an array (or NumPy number) has single precision or less."""
+    dtype = getattr(array, "dtype", None)
+    return isinstance(dtype, np.dtype) and dtype in (np.float16, np.float32, np.complex64)
+
+
+def is_torch(x):
+    return type(x).__module__.partition(".")[0] == "torch"

@@ -1,0 +1,164 @@
+"""The gradient checker turned on everything this library has: layers, losses and every objective of every model.
+
+Nothing is listed by hand: every subclass of Layer, every public function of nn/losses.py with each of its options, every
+marked function of nn/distributions.py, every second-order pass and every objective that a model names is found and tried on
+the example that it brings. One without an example fails, so nothing new can be left out.
+"""
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from functools import partial
+
+from ..backend import Rng
+from ..models import find_model, model_names
+from ..models.base import call
+from ..nn import distributions, losses
+from ..nn.activations import ACTIVATIONS, Activation, Tanh
+from ..nn.double_backward import Gradient, gradient_penalty
+from ..nn.layer import Layer, Sequential
+from ..nn.layers import Linear, Residual, mlp
+from ..nn.norms import BatchNorm, LayerNorm
+from ..nn.parameters import Parameters
+from .derivative import GradReport
+from .flow import check_flow
+from .gradcheck import check_layer, check_loss, gradcheck
+
+
+def selfcheck(pattern="", seed=0):
+    """Yield (kind, GradReport) for everything with pattern in its name. kind: layer, loss, second_order, objective.
+
+    Case and underscores do not matter: a model is found by the name of its class or of its file.
+    """
+    for kind, name, check in targets():
+        if plain(pattern) in plain(name):
+            try:
+                report = check(seed=seed)
+            except Exception as error:  # whatever is wrong with one, the others are still worth checking
+                report = GradReport.failure(name, seed, f"{type(error).__name__}: {error}")
+            report.name = name
+            yield kind, report
+
+
+def plain(name):
+    return name.lower().replace("_", "")
+
+
+def targets():
+    """Every (kind, name, check), where check(seed=...) makes the GradReport."""
+    for found in sorted(_layers(), key=lambda found: (found.__module__, found.__name__)):
+        if found is Sequential:
+            layers = mlp([3, 4, 4], Tanh, norm=LayerNorm), Tanh(), mlp([4, 3, 2], Tanh)
+            yield "layer", found.__name__, partial(check_layer, Sequential(*layers), (5, 3))
+        elif found not in (Layer, Activation, Gradient):
+            yield "layer", found.__name__, partial(_check_layer, found)
+    for name, found in vars(distributions).items():
+        if hasattr(found, "example"):
+            yield "layer", name, partial(_check_function, found)
+    for name, found in vars(losses).items():
+        if inspect.isfunction(found) and found.__module__ == losses.__name__ and not name.startswith("_"):
+            for options in getattr(found, "options", [{}]):
+                yield "loss", named(name, options), partial(_check_loss, found, options)
+    for found in _layers():
+        if found.forward_twice is not Layer.forward_twice and found not in (Activation, BatchNorm):
+            yield "second_order", f"{found.__name__}.forward_twice", partial(_check_forward_twice, found)
+    for name in ACTIVATIONS:
+        for penalty in ({"centre": 1.0}, {"centre": 1.0, "one_sided": True}, {"centre": 0.0, "columns": slice(1, 3)}):
+            check = partial(_check_penalty, ACTIVATIONS[name], penalty)
+            yield "second_order", named("gradient_penalty", {"activation": name} | penalty), check
+    for model in map(find_model, model_names()):
+        for settings in model.variants:
+            for objective in model.objectives:
+                name = named(f"{model.__name__}.{objective}", settings)
+                yield "objective", name, partial(_check_objective, model, objective, settings)
+
+
+def named(name, options):
+    return name + (f" [{', '.join(f'{k}={v}' for k, v in options.items())}]" if options else "")
+
+
+def _layers():
+    """Every public Layer class of this package, wherever it is defined."""
+    package = __name__.partition(".")[0]
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not module.name.endswith("__main__"):
+            for name, found in vars(importlib.import_module(module.name)).items():
+                own = isinstance(found, type) and found.__module__ == module.name and not name.startswith("_")
+                if own and issubclass(found, Layer):
+                    yield found
+
+
+def _check_layer(layer_class, seed):
+    if not hasattr(layer_class, "example"):
+        raise TypeError("a layer of this package needs a classmethod example(rng) -> (layer, input)")
+    check = check_flow if hasattr(layer_class, "inverse") else check_layer
+    return check(*layer_class.example(Rng((seed, 1), "float64")), seed=seed)
+
+
+class _Function(Layer):
+    """f(*arrays, rng) -> output, backward in a layer's clothes."""
+
+    def __init__(self, f):
+        self.f = f
+
+    def forward(self, x, rng):
+        arrays = x if isinstance(x, tuple) else (x,)
+        y, back = self.f(*arrays, rng=rng or Rng(0, arrays[0].dtype))
+        return y, lambda dy, learn=True, inputs=True: back(dy)
+
+
+def _check_function(f, seed):
+    arrays = f.example(Rng((seed, 1), "float64"))
+    return check_layer(_Function(f), arrays if len(arrays) > 1 else arrays[0], seed=seed)
+
+
+def _check_loss(f, options, seed):
+    return check_loss(partial(f, **options), *f.example(Rng((seed, 1), "float64")), seed=seed)
+
+
+def _check_forward_twice(layer_class, seed):
+    """The backward pass as a layer, whose own backward is `again`."""
+    rng = Rng((seed, 1), "float64")
+    if layer_class is Sequential:
+        layer, x = mlp([3, 4, 4, 2], Tanh), rng.normal((5, 3))
+    else:
+        layer, x = layer_class.example(rng)
+    used = copy.deepcopy(layer)
+    Parameters(rng, layer=used)
+    return check_layer(Gradient(layer), (x, rng.normal(used(x).shape)), seed=seed)
+
+
+def _check_penalty(activation, options, seed):
+    rng = Rng((seed, 1), "float64")
+    D = Sequential(mlp([4, 6, 5], activation), activation(), Residual(Linear(5, 5)), activation(), Linear(5, 1))
+    params, x = Parameters(rng, D=D), 2 * rng.normal((5, 4))
+    slopes = D.forward_twice(x)[2](rng.zeros((5, 1)) + 1)[0]  # (5, 4)
+    D.layers[-1].W /= rng.xp.sqrt((slopes * slopes).sum(axis=1)).mean()  # about 1: some steeper and some flatter
+
+    def objective():
+        params.zero_grad()
+        value, backward = gradient_penalty(D, x, **options)
+        backward()
+        return value
+
+    return gradcheck(objective, params, seed=seed)
+
+
+def _check_objective(model_class, objective, settings, seed):
+    model, batch = model_class.example(Rng((seed, 1), "float64"), **settings)
+
+    params = getattr(model, model.objectives[objective])
+    everything = list(model.parameters().values())
+
+    def value():
+        for p in everything:
+            p.grad.fill(1)  # left over from before: to be cleared in the objective's own Parameters, and there alone
+        losses = call(getattr(model, objective), rng=Rng((seed, 2), "float64"), **batch)
+        if not all((p.grad == 1).all() for p in everything if p is not params):
+            raise ValueError(
+                f"{objective} adds to gradients that are not its own: a network it does not train must not learn"
+            )
+        return losses[objective]
+
+    return gradcheck(value, params, together=everything, cross_check=not model.uses_stop, seed=seed)

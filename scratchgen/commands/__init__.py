@@ -1,0 +1,1 @@
+"""The command line: a file for each command, whose run(args) takes the parsed arguments."""

@@ -1,0 +1,56 @@
+"""How a program ends in a terminal: whatever a user can get wrong is one line on standard error and an exit code."""
+
+import os
+import sys
+
+from ..backend import UsageError
+
+
+def run_to_the_end(program, work):
+    """The exit code of work(), a command or a demo: what it returns, or 0.
+
+    What a user can mend ends in one line on standard error, "program: what is wrong; what to do", and 2; Ctrl-C in one line
+    and 130. A reader that has seen enough (`... | head`) is no mistake. Output may be closed or lack Greek letters.
+    """
+    prepare_output()
+    try:
+        try:
+            code = work() or 0
+        except SystemExit as done:  # argparse has printed its --help
+            code = done.code or 0
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        message, code = str(error), 2
+    except KeyboardInterrupt as stopped:
+        message, code = str(stopped) or "stopped", 130
+    except BrokenPipeError:
+        throw_output_away()
+        return 0
+    except (
+        OSError
+    ) as error:  # a path too long, a folder that may not be entered, a full disk behind standard output, ...
+        message, code = f"{error}; use another path", 2
+    except MemoryError as error:
+        message, code = f"not enough memory ({error}); make the model, the batch or the number of samples smaller", 2
+    print(f"{program}: {' '.join(message.splitlines())}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        throw_output_away()
+    return code
+
+
+def prepare_output():
+    """Let print work whatever standard output is: closed, it goes nowhere; a letter it does not have is spelled \\u03bc."""
+    for name in ("stdin", "stdout", "stderr"):  # in this order: a file that is opened takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def throw_output_away():
+    """Nobody can read standard output any more: spare the interpreter its complaint on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,46 @@
+"""evaluate: a trained model, measured on its test data or on other data."""
+
+import json
+import math
+import pathlib
+import sys
+
+from ..backend import UsageError, find_device
+from ..data.checked import fingerprint
+from ..metrics.likelihood import likelihood_metrics
+from ..metrics.samples import sample_metrics
+from ..models.base import Model, call, needs
+from ..train.checkpoint import load_model
+from .shared import data_of, show
+
+
+def run(args):
+    model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
+    data = data_of(notes, args.data)
+    known = notes.get("fingerprint", {}).get("x")
+    if known and not args.data and known != fingerprint(x=data.x_train)["x"]:
+        print(f"{data.name} has changed since the model was trained on it", file=sys.stderr)
+    try:
+        model.check_data(data.x_test, data.labels_test)
+    except UsageError as error:
+        raise UsageError(f"{data.name}: {error}") from None
+    given = model.on_device(x=data.x_test, labels=data.labels_test) | {"rng": model.rng((0, 0, 2))}
+    if needs(model.evaluate, "labels") and data.labels_test is None:
+        raise UsageError(f"{data.name}: a {notes['model']} is tested on labels, and this data has none")
+    found = {name: float(value) for name, value in call(model.evaluate, **given).items()}
+    found |= likelihood_metrics(model, given["x"], model.rng((0, 0, 4)), args.draws)
+    if type(model).sample is not Model.sample:
+        measure, left_out = sample_metrics(data, find_device(args.device))
+        found |= measure(model, model.rng((0, 0, 3))) if measure else {"left_out": left_out}
+    if args.json:
+        about = {"model": notes["model"], "data": data.name, "epoch": notes["epoch"], "n": len(data.x_test)}
+        found = {
+            name: value if isinstance(value, str) or math.isfinite(value) else None for name, value in found.items()
+        }
+        print(json.dumps(about | found))
+        return
+    plural = "s" * (len(data.x_test) != 1)
+    print(f"{notes['model']} after epoch {notes['epoch']}, on {len(data.x_test)} test example{plural} of {data.name}")
+    show(found)
+    if not found:
+        print("  it has no measures of its own")

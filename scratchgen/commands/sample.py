@@ -1,0 +1,33 @@
+"""sample: examples drawn from a trained model, as a picture or as numbers."""
+
+import inspect
+import pathlib
+
+import numpy as np
+
+from ..backend import UsageError, to_host, written_whole
+from ..models.base import call
+from ..plots import picture_of
+from ..train.checkpoint import load_model
+from .shared import data_of
+
+
+def run(args):
+    path = pathlib.Path(args.o)
+    if args.n <= 0:
+        raise UsageError(f"-n {args.n}: must be > 0")
+    if path.suffix not in (".png", ".npy"):
+        raise UsageError(f"-o {args.o}: expected a name that ends in .png or .npy")
+    model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
+    if args.label is not None and "label" not in inspect.signature(model.sample).parameters:
+        raise UsageError(f"--label {args.label}: a {notes['model']} takes no label; leave it out")
+    given = {"n": args.n, "rng": model.rng((args.seed, 0, 1))} | ({} if args.label is None else {"label": args.label})
+    x = to_host(call(model.sample, **given))
+    if path.suffix == ".npy":
+        with written_whole(path) as file:
+            np.save(file, x)
+        print(path)
+    else:
+        if args.data or "shape" not in notes:  # an older checkpoint does not know what its examples look like
+            notes["shape"] = data_of(notes, args.data).shape
+        picture_of(x, notes["shape"] and tuple(notes["shape"]), path)  # prints the path itself

@@ -1,0 +1,122 @@
+"""train: a model into a folder, from the start or on from its checkpoint."""
+
+import argparse
+import dataclasses
+import math
+import pathlib
+import sys
+import time
+
+from ..backend import Rng, UsageError, find_device
+from ..data import load
+from ..metrics.samples import sample_metrics
+from ..models import find_model, kind_of
+from ..models.base import Model
+from ..models.settings import is_model
+from ..train.checkpoint import load_model
+from ..train.fit import fit
+from .settings import parse_settings
+from .shared import data_of, show
+
+
+def run(args):
+    started, device = time.perf_counter(), find_device(args.device)  # before anything is loaded or downloaded
+    model_class, out = find_model(args.model), pathlib.Path(args.out)
+    settings, notes = parse_settings(model_class, args.set), {}
+    parts = [field for field in dataclasses.fields(model_class) if is_model(field.type)]
+    inside = [field for field in parts if not isinstance(settings.get(field.name), Model)]
+    if args.resume and ((out / "checkpoint.npz").exists() or not any((out / field.name).exists() for field in inside)):
+        notes = load_model(out / "checkpoint.npz")[1]
+        if notes["model"] != args.model:
+            raise UsageError(
+                f"{out / 'checkpoint.npz'}: holds a {notes['model']}, not a {args.model}; choose another folder"
+            )
+        settings, inside = notes["settings"] | settings, []
+    seed = notes.get("seed", 0) if args.seed is None else args.seed
+    data = load(args.data or "digits", seed) if args.data or "data" not in notes else data_of(notes)
+    name = args.data or data.name
+    names = {field.name for field in dataclasses.fields(model_class)}
+    if "n_classes" in names and data.n_classes:
+        settings = {"n_classes": data.n_classes} | settings
+    if "n_features" in names:
+        settings = {"n_features": data.x_train.shape[1]} | settings
+        if settings["n_features"] != data.x_train.shape[1]:
+            raise UsageError(
+                f"--data {name}: has {data.x_train.shape[1]} numbers an example, but n_features is "
+                f"{settings['n_features']}; use other data, or leave --set n_features out"
+            )
+    if inside:  # what is wrong with the whole is said before a part of it is trained
+        parts = {field.name: field.type(n_features=data.x_train.shape[1]) for field in inside}
+        model_class(**settings | parts).check_data(data.x_train, data.labels_train)
+        if (out / "checkpoint.npz").exists():
+            raise UsageError(f"{out}: already holds a run; go on with --resume, or choose another folder")
+        settings |= {field.name: train_inside(field, args) for field in inside}
+    model = model_class(**settings).build(Rng(seed, device=device))
+    side = getattr(model, "side", None)
+    if side and data.shape not in (None, (side, side)):
+        raise UsageError(f"--data {name}: a {args.model} takes square grey pictures, and these have shape {data.shape}")
+    model.check_data(data.x_train, data.labels_train)  # before a classifier is trained for the measures
+    model.check_rows(len(data.x_train))
+    measure, left_out = sample_metrics(data, device) if model.judged_by_samples and args.epochs else (None, "")
+    if left_out:
+        print(left_out, file=sys.stderr)
+    history = fit(
+        model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,
+        labels_test=data.labels_test, seed=seed, out=out, resume=bool(notes),
+        measure=measure and Seldom(measure, args.epochs), graph=args.graph, accept_new_data=args.accept_new_data,
+        notes={"data": data.name, "shape": data.shape},
+    )  # fmt: skip
+    if notes.get("epoch", -1) >= args.epochs:
+        print(f"{out} has {notes['epoch']} epochs already; --epochs is the total")
+    last = history[-1] if history else {"epoch": 0}
+    seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}"
+    print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}")
+    show({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
+    print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
+
+
+class Seldom:
+    """A measure of samples, taken so seldom that it costs a tenth of the training at the most: every so many epochs.
+
+    How many, the first two epochs tell. The last epoch is measured in any case. The history has nan for the others.
+    """
+
+    SHARE = 0.1
+
+    def __init__(self, measure, n_epochs):
+        self.measure, self.n_epochs, self.every, self.cost, self.ended = measure, n_epochs, None, 0.0, None
+
+    def __call__(self, model, rng, epoch):
+        started = time.perf_counter()
+        if self.every is None and self.ended is not None:
+            self.every = math.ceil(self.cost / (self.SHARE * max(started - self.ended, 1e-9)))
+            if self.every > 1:
+                print(f"samples are measured after every {self.every} epochs, to save time", file=sys.stderr)
+        if self.every and epoch % self.every and epoch != self.n_epochs:
+            return {}
+        found = self.measure(model, rng)
+        self.ended = time.perf_counter()
+        self.cost = self.ended - started
+        return found
+
+
+def train_inside(field, args):
+    """The model that a field of another stands for, trained first and for as many epochs, into a folder inside --out."""
+
+    kind, folder, prefix = kind_of(field.type), pathlib.Path(args.out) / field.name, f"{field.name}."
+    print(
+        f"a {args.model} is built on a {kind}: training one first, into {folder} (--set {field.name}=DIR takes another)"
+    )
+    path = folder / "checkpoint.npz"
+    given = {
+        "model": kind,
+        "out": folder,
+        "set": [setting.removeprefix(prefix) for setting in args.set if setting.startswith(prefix)],
+        "resume": path.exists(),
+    }
+    try:
+        run(argparse.Namespace(**vars(args) | given))
+    except UsageError as error:
+        said = str(error).replace("--set ", f"--set {prefix}")
+        raise UsageError(f"the {kind} inside: {said}; or train one by itself and use --set {field.name}=DIR") from None
+    return load_model(path, args.device)[0]

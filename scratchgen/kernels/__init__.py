@@ -1,0 +1,1 @@
+"""Compiled twins of a few operations. Nobody needs to open this to understand a model."""

@@ -1,0 +1,165 @@
+"""How operations.py's kernels, sums and matrix products run on CuPy arrays.
+
+CuPy compiles a kernel when it is first called and remembers it. Matrix products go to cuBLAS by a handle of our own: CuPy
+refuses to call it while a CUDA graph is recorded (train/cuda_graph.py), and the detour through ctypes is shorter too.
+"""
+
+import ctypes
+import functools
+import os
+
+import numpy as np
+
+from ..backend import UsageError, array_module
+
+WORKSPACE = 32 << 20  # bytes, what cuBLAS wants on recent GPUs; none may be taken while a graph is recorded
+
+REMEDY = (
+    "on a GPU all arrays must lie there and be of one type, which rng.array(x) sees to, and numbers must be Python's: "
+    "an np.float64 raises the precision"
+)
+
+
+# 32 columns to a block. Each of its 32 rows of threads takes every 32nd example; then the 32 sums of a column are added by
+# halves. Always in the same order, so that equal runs give equal bits, which atomic additions would not. (33 rather than 32
+# numbers to a row of sums: neighbours in a column then lie in different banks of memory.)
+ADD_ROWS = """
+extern "C" __global__ void {name}(const T* dy_, const T* x_, const T* y_, T a, T* dx_, T* db, int rows, int columns) {{
+    __shared__ T sums[32][33];
+    int column = blockIdx.x * 32 + threadIdx.x;
+    T sum = 0;
+    if (column < columns)
+        for (int row = threadIdx.y; row < rows; row += 32) {{
+            size_t i = (size_t)row * columns + column;
+            T dy = dy_[i];
+            {body}
+        }}
+    sums[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    for (int half = 16; half > 0; half /= 2) {{
+        if (threadIdx.y < half) sums[threadIdx.y][threadIdx.x] += sums[threadIdx.y + half][threadIdx.x];
+        __syncthreads();
+    }}
+    if (threadIdx.y == 0 && column < columns) db[column] += sums[0][threadIdx.x];
+}}
+"""
+
+
+def add_rows_source(dtype, name="", derivative=""):
+    """(name, CUDA source) of the kernel behind add_rows; with the f′ of an activation, behind bias_activate_backward."""
+    body = f"T x = x_[i], y = y_[i], dx = dy * ({derivative}); dx_[i] = dx; sum += dx;" if derivative else "sum += dy;"
+    name = f"add_rows_{name}"
+    real = "float" if dtype == "float32" else "double"
+    return name, f"typedef {real} T;" + ADD_ROWS.format(name=name, body=body)
+
+
+class Cuda:
+    """Runs kernels on CuPy arrays. Raises ValueError for arrays of another kind, type or size than a kernel takes."""
+
+    def elementwise(self, kernel, arrays):
+        """The outputs of a kernels.Kernel."""
+        if kernel.compiled is None:
+            xp = array_module(*arrays)
+            kernel.compiled = xp.ElementwiseKernel(kernel.inputs, kernel.outputs, kernel.code, kernel.name)
+        try:
+            return kernel.compiled(*arrays)
+        except TypeError as error:
+            raise ValueError(f"{kernel.name}: {error}; {REMEDY}") from None
+
+    def add_rows(self, db, dy, f=None, x=None, y=None):
+        """db += Σ dy along the batch. With an Activation f, dx = f′ dy is summed in place of dy, and returned."""
+        check_alike("the gradient of a bias", db, dy, *((x, y) if f else ()))
+        xp = array_module(dy)
+        dy = xp.ascontiguousarray(dy)
+        if db.shape != dy.shape[1:] or (f and not x.shape == y.shape == dy.shape):
+            raise ValueError(f"the gradient of a bias {db.shape} from dy of shape {dy.shape}, expected (n,) and (B, n)")
+        x, y, dx, a = (x, y, xp.empty_like(dy), f.a) if f else (dy, dy, dy, 0)
+        kernel = _add_rows(xp, dy.dtype, *((type(f).__name__, f.cuda[1]) if f else ("", "")))
+        blocks, sizes = ((len(db) + 31) // 32,), (np.int32(len(dy)), np.int32(len(db)))
+        kernel(blocks, (32, 32), (dy, x, y, dy.dtype.type(a), dx, db, *sizes))
+        return dx
+
+    def gemm(self, a, b, out=None):
+        """a b, added to out where it is given."""
+        check_alike("a matrix product", a, b, *([] if out is None else [out]))
+        shape = a.shape[:1] + b.shape[1:]
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or (out is not None and out.shape != shape):
+            into = "" if out is None else f", added to {out.shape}"
+            raise ValueError(f"a matrix product of {a.shape} and {b.shape}{into}: expected (n, k) and (k, m), (n, m)")
+        xp, add = array_module(a), out is not None
+        if not add:
+            out = xp.empty(shape, a.dtype)
+        elif not out.flags.c_contiguous:
+            raise ValueError(
+                f"a matrix product added to a part {out.shape} of a larger array: it must lie in one piece"
+            )
+        _cublas(xp, xp.cuda.runtime.getDevice(), xp.cuda.get_current_stream().ptr)(packed(a), packed(b), out, add)
+        return out
+
+
+def check_alike(what, *arrays):
+    """Raise ValueError unless all are arrays of one module and one type."""
+    first = arrays[0]
+    for other in arrays[1:]:
+        if type(other) is not type(first) or other.dtype != first.dtype:
+            kinds = [f"{array_module(array).__name__} {array.dtype}" for array in (first, other)]
+            raise ValueError(f"{what} of {kinds[0]} and {kinds[1]} arrays: {REMEDY}")
+
+
+def packed(a):
+    """The same matrix, copied only if neither it nor its transpose lies in one piece."""
+    return a if a.flags.c_contiguous or a.flags.f_contiguous else a.copy()
+
+
+def layout(a):
+    """How cuBLAS, which reads by columns, finds a packed matrix or its transpose: (1 if it is turned, length of a column).
+
+    What lies there by rows is its transpose by columns, so cuBLAS is asked for outᵀ = bᵀ aᵀ, and a in rows is not turned.
+    """
+    rows, columns = a.shape
+    return (0, max(1, columns)) if a.flags.c_contiguous else (1, max(1, rows))
+
+
+@functools.cache
+def _add_rows(xp, dtype, activation, derivative):
+    name, source = add_rows_source(dtype, activation, derivative)
+    return xp.RawKernel(source, name)
+
+
+@functools.cache
+def _cublas(xp, gpu, stream):
+    """product(a, b, out, add): out ← a b, or out ← out + a b, by cuBLAS on a GPU (its number) and a stream (its address)."""
+    version = xp.cuda.runtime.runtimeGetVersion() // 1000
+    name = f"cublas64_{version}.dll" if os.name == "nt" else f"libcublas.so.{version}"
+    try:
+        xp.cuda.device.get_cublas_handle()  # CuPy finds and loads the library
+        lib = ctypes.CDLL(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UsageError(
+            f"{name}: cannot be loaded ({str(error).splitlines()[0]}); pip install 'cupy-cuda{version}x[ctk]' brings it"
+        ) from None
+    handle, pointer, integer = ctypes.c_void_p(), ctypes.c_void_p, ctypes.c_int
+    workspace = xp.cuda.Memory(WORKSPACE)  # from no pool: it outlives them all
+
+    def checked(status):
+        if status:
+            raise RuntimeError(f"cuBLAS failed with status {status}")
+
+    checked(lib.cublasCreate_v2(ctypes.byref(handle)))
+    checked(lib.cublasSetStream_v2(handle, pointer(stream)))  # resets the workspace, so that comes second
+    checked(lib.cublasSetWorkspace_v2(handle, pointer(workspace.ptr), ctypes.c_size_t(WORKSPACE)))
+    matrices = [pointer, pointer, integer, pointer, integer, pointer, pointer, integer]  # α a lda b ldb β c ldc
+    functions = {}
+    for kind, function, real in (("f", lib.cublasSgemm_v2, ctypes.c_float), ("d", lib.cublasDgemm_v2, ctypes.c_double)):
+        function.argtypes = [pointer] + 5 * [integer] + matrices
+        functions[kind] = function, ctypes.byref(real(0)), ctypes.byref(real(1))
+
+    def product(a, b, out, add, keep=workspace):  # keep: it must live as long as the handle
+        (a_turned, a_step), (b_turned, b_step) = layout(a), layout(b)
+        (n, k), m, (function, zero, one) = a.shape, b.shape[1], functions[out.dtype.char]
+        checked(function(
+            handle, b_turned, a_turned, m, n, k,
+            one, b.data.ptr, b_step, a.data.ptr, a_step, one if add else zero, out.data.ptr, max(1, m),
+        ))  # fmt: skip
+
+    return product

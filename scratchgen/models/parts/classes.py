@@ -1,0 +1,63 @@
+"""Which classes a conditional model has seen. Labels may have gaps, such as years have, and of a gap it can make nothing."""
+
+import numpy as np
+
+from ...backend import UsageError, to_host
+
+
+class Classes:
+    """The classes 0 ... n - 1 that occur in the training data; all of them, until `note` has looked at labels.
+
+    seen: (n,) ones and zeros on the host. A model keeps it as an attribute, so that a checkpoint holds it.
+    """
+
+    def __init__(self, n):
+        self.seen = np.ones(n, np.int64)
+        self._tables = None
+
+    def state(self):
+        return {"seen": self.seen}
+
+    def note(self, labels):
+        """Only these labels (N,) count as seen from now on."""
+        self.seen[...] = 0
+        self.seen[to_host(labels)] = 1
+
+    def tables(self, rng):
+        """(the seen classes (m,), the place of each class among them (n,)), on rng's device; made again when they change."""
+        mark = self.seen.tobytes(), rng.xp
+        if self._tables is None or self._tables[0] != mark:
+            listed, place = np.flatnonzero(self.seen), np.cumsum(self.seen) - 1
+            self._tables = mark, rng.array(listed), rng.array(place)
+        return self._tables[1:]
+
+    def draw(self, n, rng):
+        """n seen classes (n,), all as likely."""
+        if self.seen.all():
+            return rng.integers(len(self.seen), n)
+        listed, _ = self.tables(rng)
+        return listed[rng.integers(len(listed), n)]
+
+    def other(self, labels, rng):
+        """For each label (B,) another seen class, all others being as likely; where only one was seen, any other."""
+        if self.seen.all() or self.seen.sum() == 1:
+            return (labels + 1 + rng.integers(len(self.seen) - 1, len(labels))) % len(self.seen)
+        listed, place = self.tables(rng)
+        return listed[(place[labels] + 1 + rng.integers(len(listed) - 1, len(labels))) % len(listed)]
+
+    def check(self, labels):
+        """Raise UsageError unless labels, one or an array, are seen classes. On a GPU, which would have to wait, it is not
+        looked at."""
+        if hasattr(labels, "get"):
+            return
+        found = np.atleast_1d(np.asarray(labels))
+        for label in found[:1] if found.dtype.kind not in "iub" else np.unique(found):
+            if found.dtype.kind not in "iub" or not 0 <= label < len(self.seen) or not self.seen[label]:
+                raise UsageError(f"label {label}: expected {self}")
+
+    def __str__(self):
+        """ "0 ... 9", or with gaps "one of 1, 2, 5 ... 8"."""
+        listed = np.flatnonzero(self.seen)
+        runs = np.split(listed, np.flatnonzero(np.diff(listed) > 1) + 1)
+        words = [f"{run[0]} ... {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+        return words[0] if len(words) == 1 and len(runs[0]) > 1 else f"one of {', '.join(words)}"

@@ -1,0 +1,91 @@
+"""A codebook: K vectors, of which the nearest takes the place of whatever comes in.
+
+The choice of the nearest is flat almost everywhere and jumps between, so no gradient goes through it to what came in:
+models/vqvae.py steers past it. The vectors themselves learn by gradient, or follow what chose them by a moving average. A
+vector that nobody chooses learns nothing in either way, so such ones are put where something is.
+"""
+
+from ...backend import array_module, stop
+from ...kernels.operations import add_matmul, matmul
+from ...nn.initialisers import he, ones
+from ...nn.layer import Layer, Weight, check_width
+from ...nn.layers import one_hot
+
+BLOCK = 8192  # vectors looked up at a time: the scores of all tokens of a data set would fill the memory
+
+
+def perplexity(counts):
+    """exp H(p), p = counts / Σ counts, (K,): how many codes, evenly used, would be as varied. From 1 to K; 0-d."""
+    xp = array_module(counts)
+    p = counts / counts.sum()
+    return xp.exp(-(p * xp.log(xp.maximum(p, 1e-30))).sum())  # 0 log 0 = 0
+
+
+class Codebook(Layer):
+    """e = W_c, c = argmin_k ‖z - W_k‖².      dW = one_hot(c)ᵀ de, a product as in Embedding;   dz = 0.      z, e (B, n_dim)
+
+    averaged: W is no weight but a buffer, moved by `follow`. In backward, under learn, the layer notes what `follow` and
+    `restart` need: n (K,), how many of z chose each code, and pull (K, n_dim), the sum of their z - W_k.
+    """
+
+    def __init__(self, n_embeddings, n_dim, averaged=False):
+        self.W = Weight((n_embeddings, n_dim), he, fan_in=n_dim, learned=not averaged)
+        self.n = Weight((n_embeddings,), learned=False)
+        self.used = Weight((n_embeddings,), learned=False)  # n, summed since the last restart
+        self.averaged = averaged
+        if averaged:
+            self.N = Weight((n_embeddings,), ones, learned=False)  # the moving average of n
+            self.pull = Weight((n_embeddings, n_dim), learned=False)
+
+    def nearest(self, z):
+        """c of z (B, n_dim): (B,) integers. Of equally near codes the first."""
+        xp, z, W = array_module(z), stop(z), stop(self.W)
+        half = 0.5 * (W * W).sum(axis=1)  # ‖z - W_k‖² = ‖z‖² - 2 (z·W_k - ½ ‖W_k‖²), and ‖z‖² is the same for all k
+        blocks = [z[i : i + BLOCK] for i in range(0, max(1, len(z)), BLOCK)]
+        return xp.concatenate([(matmul(block, W.T) - half).argmax(axis=1) for block in blocks])
+
+    def forward(self, z, rng):  # z (B, n_dim)
+        check_width(self, z, self.W.shape[1])
+        codes = self.nearest(z)  # (B,)
+        e = self.W[codes]
+
+        def backward(de, learn=True, inputs=True):  # de (B, n_dim)
+            if learn:
+                chosen = one_hot(codes, len(self.W), self.W.dtype)  # (B, K)
+                self.n[...] = chosen.sum(axis=0)
+                if self.averaged:
+                    self.pull[...] = matmul(chosen.T, z - e)
+                else:
+                    add_matmul(self.dW, chosen.T, de)
+            if inputs:
+                return array_module(z).zeros_like(z)
+
+        return e, backward
+
+    def follow(self, decay):
+        """N_k ← γ N_k + (1-γ) n_k,   m_k ← γ m_k + (1-γ) Σ z,   W_k = m_k / N_k, with γ = decay and the last batch's z.
+
+        van den Oord et al. 2017, appendix A.1. As m_k = N_k W_k, it need not be kept: W_k ← W_k + (1-γ) Σ (z - W_k) / N_k.
+        Written so, a code that is not chosen stays where it is, however small its N_k; the authors' program smooths N for
+        that (Laplace), which draws such codes towards 0.
+        """
+        self.N += (1 - decay) * (self.n - self.N)
+        self.W += (1 - decay) * self.pull / array_module(self.N).maximum(self.N, 1e-6)[:, None]
+
+    def restart(self, z, least, rng):
+        """Put codes that less than `least` of a fair share chose, since the last time, on random ones of z (B, n_dim)."""
+        xp = array_module(z)
+        dead = self.used < (least / len(self.W)) * self.used.sum()  # (K,)
+        self.put(xp.where(dead[:, None], z[rng.integers(len(z), len(self.W))], self.W))
+        if self.averaged:
+            self.N[...] = xp.where(dead, xp.ones_like(self.N), self.N)
+        self.used.fill(0)
+
+    def put(self, W):
+        """Give the codes these values (K, n_dim)."""
+        self.W[...] = W
+        self.params.changed()
+
+    @classmethod
+    def example(cls, rng):
+        return cls(4, 3), rng.normal((9, 3))

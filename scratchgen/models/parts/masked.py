@@ -1,0 +1,107 @@
+"""Masked layers: an MLP whose outputs for a feature see only the features before it, so that its factors make a density.
+
+Germain et al. 2015, section 4. Every unit has a degree: a feature its place in the order, 1 to D, a hidden unit a number
+from 1 to D - 1. A hidden unit sees those below it whose degree is not above its own, an output only those whose degree is
+below its feature's. Along a path degrees never fall and at its end they rise, so x_d reaches nothing but the outputs of
+later features.
+"""
+
+from itertools import accumulate, pairwise
+
+from ...backend import array_module
+from ...kernels.operations import add_rows, matmul
+from ...nn.activations import ReLU
+from ...nn.embeddings import Concat
+from ...nn.initialisers import pytorch
+from ...nn.layer import Layer, Weight, check_width
+
+
+class MaskedLinear(Layer):
+    """(x, M) -> y = x (W ∘ M) + b.      dW = M ∘ (xᵀ dy),   db = Σ_batch dy,   dx = dy (W ∘ M)ᵀ
+
+    M (n_in, n_out), booleans: whether output j may see input i; it has no gradient. Germain et al. 2015, section 4.
+    """
+
+    def __init__(self, n_in, n_out, init=pytorch):
+        self.W, self.b = Weight((n_in, n_out), init), Weight((n_out,))
+
+    def forward(self, pair, rng):
+        x, M = pair  # (B, n_in), (n_in, n_out)
+        check_width(self, x, len(self.W))
+        W = self.W * M
+        y = matmul(x, W)
+        y += self.b  # (B, n_out)
+
+        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
+            if learn:
+                self.dW += M * matmul(x.T, dy)
+                add_rows(self.db, dy)
+            return matmul(dy, W.T) if inputs else None, None
+
+        return y, backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(3, 4), (rng.normal((5, 3)), rng.uniform((3, 4)) < 0.6)
+
+
+class MaskedMLP(Layer):
+    """(x, k) -> y: an MLP with ReLU whose outputs for a feature see only the features before it in the k-th order.
+
+    x (B, n_features n_in), y (B, n_features n_out): n_in and n_out numbers a feature. direct: the output layer sees x too,
+    beside the last hidden layer. n_orders: of random orders; 0: the natural one alone, and k is 0. k is an integer, or an
+    array of one, on the device: nothing waits for it.
+    """
+
+    def __init__(self, n_features, n_in, hidden, n_out, direct=True, n_orders=0):
+        sizes = [n_features * n_in, *hidden]
+        self.n_in, self.n_out, self.direct = n_in, n_out, direct and len(hidden) > 0
+        self.hidden = [MaskedLinear(*pair) for pair in pairwise(sizes)]
+        self.output = MaskedLinear(sizes[-1] + self.direct * sizes[0], n_features * n_out)
+        self.relu, self.concat = ReLU(), Concat()
+        widths, largest = [n_features, *hidden], [n_features] + len(hidden) * [n_features - 1]
+        self.cuts = list(accumulate(widths))[:-1]
+
+        def degrees(rng, shape, fan_in):  # of the features 1 to D, of hidden units 1 to D - 1, each about as often
+            numbers = rng.permutation if n_orders else rng.xp.arange  # 0 to n - 1
+            rows = [[1 + numbers(n) * most // n for n, most in zip(widths, largest)] for _ in range(shape[0])]
+            return rng.xp.stack([rng.xp.concatenate(row) for row in rows])
+
+        self.degree = Weight((n_orders or 1, sum(widths)), degrees, constant=True)
+
+    def masks(self, k):
+        """Yields M of each hidden layer, then of the output, in the k-th order. Germain et al. 2015, section 4."""
+        xp = array_module(self.degree)
+        features, *units = xp.split(self.degree[k].reshape(-1), self.cuts)
+        inputs = below = xp.repeat(features, self.n_in)
+        for degree in units:
+            yield below[:, None] <= degree
+            below = degree
+        if self.direct:
+            below = xp.concatenate([below, inputs])
+        yield below[:, None] < xp.repeat(features, self.n_out)
+
+    def forward(self, pair, rng):
+        x, k = pair
+        *masks, output_mask = self.masks(k)
+        h, backs = x, []
+        for layer, M in zip(self.hidden, masks):
+            h, back = layer.forward((h, M), rng)
+            h, back_relu = self.relu.forward(h, rng)
+            backs.append((back, back_relu))
+        if self.direct:
+            h, back_concat = self.concat.forward((h, x), rng)
+        y, back_output = self.output.forward((h, output_mask), rng)
+
+        def backward(dy, learn=True, inputs=True):
+            dh, _ = back_output(dy, learn)
+            dh, dx = back_concat(dh) if self.direct else (dh, 0)
+            for i, (back, back_relu) in reversed(list(enumerate(backs))):
+                dh, _ = back(back_relu(dh), learn, inputs or i > 0)
+            return dh + dx if inputs else None, None
+
+        return y, backward
+
+    @classmethod
+    def example(cls, rng):
+        return cls(4, 2, (5, 6), 3, n_orders=2), (rng.normal((5, 8)), rng.integers(2, 1))

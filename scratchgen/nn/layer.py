@@ -1,0 +1,231 @@
+"""The contract that every layer keeps.
+
+A layer's forward(x, rng) returns its output and a closure, backward(dy), written inside forward so that it shares
+forward's names. backward adds the weights' gradients to dW, db, ... and returns the gradient of the input. There is no
+tape and no graph: a model calls the closures in reverse order itself. The values of the weights lie in parameters.py.
+"""
+
+import numpy as np
+
+from .initialisers import zeros
+
+
+class Weight:
+    """A declaration, made in a layer's __init__: self.W = Weight((n_in, n_out), he).
+
+    init: see initialisers.py. fan_in: how many inputs one output adds up; the first axis if not given.
+    learned=False makes it a buffer: saved with the weights, never trained (running statistics). constant=True says that
+    nothing changes it at all (masks, frequencies, schedules), so that a gradient check leaves it as it is.
+    """
+
+    def __init__(self, shape, init=zeros, fan_in=None, learned=True, constant=False):
+        self.shape, self.init = tuple(shape), init
+        self.learned, self.constant = learned and not constant, constant
+        self.fan_in = fan_in or (self.shape[0] if self.shape else 1)
+
+
+def check_width(layer, x, n):
+    """Raise ValueError unless x is (B, n)."""
+    if x.ndim != 2 or x.shape[1] != n:
+        raise ValueError(f"{layer!r} got an input of shape {x.shape}, expected (B, {n})")
+
+
+def same_shape(name, **arrays):
+    """Raise ValueError unless all shapes agree: a silent broadcast is the commonest wrong loss."""
+    (first, a), *others = arrays.items()
+    for other, b in others:
+        if a.shape != b.shape:
+            raise ValueError(f"{name}: {first} has shape {a.shape} and {other} {b.shape}; both must be equal")
+
+
+def example(make, **choices):
+    """Marks a function for the gradient check: make(rng) returns the arrays with which to try it.
+
+    choices: one option of the function, and all values of it to try: kind=["hinge", ...].
+    """
+
+    def mark(function):
+        function.example = make
+        function.options = [{name: value} for name, values in choices.items() for value in values] or [{}]
+        return function
+
+    return mark
+
+
+class Layer:
+    """Base of all layers. A subclass declares weights in __init__ and writes
+
+        forward(x, rng) -> y, backward          rng: learning (dropout, batch statistics); None: using
+        backward(dy, learn=True, inputs=True) -> dx
+
+    learn=False leaves dW alone (a frozen network); with inputs=False nobody asks for dx, and what is returned means
+    nothing. A backward adds to dW, never overwrites it, and changes neither dy nor x.
+    """
+
+    params = None  # the Parameters that holds this layer's weights
+
+    def forward(self, x, rng):
+        raise TypeError(f"{type(self).__name__} must define forward(self, x, rng)")
+
+    def forward_twice(self, x):
+        """y, backward and gradient: what a penalty on the input's gradient needs; see double_backward.py."""
+        raise ValueError(
+            f"{type(self).__name__} has no forward_twice, so no gradient penalty can pass through it: "
+            "use Linear, Maxout, Residual, Dropout and activations"
+        )
+
+    def joined(self, following):
+        """What does this layer and the following one in a single step, or None: Sequential asks."""
+        return None
+
+    def __call__(self, x, rng=None):
+        """The output alone."""
+        return self.forward(x, rng)[0]
+
+    def __setattr__(self, name, value):
+        if isinstance(value, Weight):
+            if hasattr(Layer, name):
+                raise AttributeError(
+                    f"{type(self).__name__}.{name}: every layer has this already; name the weight otherwise"
+                )
+            self.__dict__.setdefault("_weights", {})[name] = value
+        elif self._is_view(name) and value is not self.__dict__.get(name):
+            # layer.dW += ... ends here too, with the very array that is there already: that passes.
+            remedy = "[...] = value to change what it holds" if name in self.__dict__["_weights"] else " += value"
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is a view into the flat vector of its Parameters; write layer.{name}{remedy}"
+            )
+        else:
+            # A rate that is an np.float64 would raise the precision of float32 arrays.
+            object.__setattr__(self, name, value.item() if isinstance(value, np.generic) else value)
+
+    def __getattr__(self, name):
+        if self._is_view(name):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} has no values yet: make Parameters(rng, name=layer) first"
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def _is_view(self, name):
+        """Whether this is the name of a declared weight, W, or of its gradient, dW."""
+        weights = self.__dict__.get("_weights", {})
+        return name in weights or (name[:1] == "d" and name[1:] in weights)
+
+    def __getstate__(self):
+        """To be copied and pickled, without the views: Parameters makes those of the copy."""
+        return {name: value for name, value in vars(self).items() if not self._is_view(name)}
+
+    def __repr__(self):
+        weights = ", ".join(f"{name} {weight.shape}" for name, weight in self.__dict__.get("_weights", {}).items())
+        inside = ", ".join(repr(child) for _, child in self.children())
+        return f"{type(self).__name__}({', '.join(filter(None, [weights, inside]))})"
+
+    def children(self):
+        """The layers inside this one, as (name, layer) pairs; also those in lists, tuples and dicts, however nested."""
+        for name, value in self.__dict__.items():
+            yield from layers_in(name, value)
+
+
+def layers_in(name, value):
+    """(name, layer) of a layer, or of each layer in a list, tuple or dict, named like blocks.0.1."""
+    if isinstance(value, Layer):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, (Layer, list, tuple, dict)):
+                yield from layers_in(f"{name}.{key}", item)
+
+
+class Sequential(Layer):
+    """Layers one after the other; backward runs through them in reverse.
+
+    Its backward refuses to run once the weights have changed: dx = dy Wᵀ would silently use the new W.
+    """
+
+    def __init__(self, *layers):
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                remedy = "; write Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
+                remedy = f"; write {layer.__name__}(...)" if isinstance(layer, type) else remedy
+                raise ValueError(f"Sequential chains layers, and number {i} is {layer!r}{remedy}")
+        self.layers = layers
+
+    def steps(self):
+        """The layers, but where two can be done in one step that step in their place."""
+        steps = []
+        for layer in self.layers:
+            joined = steps[-1].joined(layer) if steps else None
+            steps[-1:] = [joined] if joined else [*steps[-1:], layer]
+        return steps
+
+    def forward(self, x, rng):
+        check, backs = self.same_weights(), []
+        for step in self.steps():
+            x, back = step.forward(x, rng)
+            if isinstance(x, (tuple, list)):
+                raise ValueError(
+                    f"Sequential cannot chain {step!r}: it returned {len(x)} things, and Sequential hands on one array; "
+                    "write a layer that calls it and says where each goes"
+                )
+            backs.append(back)
+        return x, chained(backs, x, check)
+
+    def forward_twice(self, x):  # its four sweeps: see double_backward.py
+        check, backs, gradients, x_0 = self.same_weights(), [], [], x
+        for layer in self.layers:
+            x, back, layer_gradient = layer.forward_twice(x)
+            backs.append(back)
+            gradients.append(layer_gradient)
+        y = x
+
+        def gradient(u):  # backwards
+            check(y, u)
+            doubles = []
+            for layer_gradient in reversed(gradients):
+                u, double = layer_gradient(u)
+                doubles.insert(0, double)
+
+            def double_backward(v, learn=True, inputs=True):
+                check(x_0, v)
+                curved = []
+                for i, double in enumerate(doubles):  # forwards, with v in the place of x
+                    v, dx = double(v, learn, inputs or i > 0)
+                    curved.append(dx)
+                d = None
+                for i in reversed(range(len(backs))):  # backwards once more, for what f″ has left at each layer
+                    if d is not None:
+                        d = backs[i](d, learn, inputs or i > 0)
+                    if curved[i] is not None:
+                        d = curved[i] if d is None else d + curved[i]
+                return v, d
+
+            return u, double_backward
+
+        return y, chained(backs, y, check), gradient
+
+    def same_weights(self):
+        """check(y, dy), for a backward to call first: the weights must be those of now, and dy have the shape of y."""
+        params, version = self.params, self.params and self.params.version
+
+        def check(y, dy):
+            if params and params.version != version:
+                raise RuntimeError("backward belongs to weights that have changed since: call forward again")
+            if dy.shape != y.shape:
+                raise ValueError(f"backward got dy of shape {dy.shape} for an output of shape {y.shape}")
+
+        return check
+
+    def children(self):
+        return [(str(i), layer) for i, layer in enumerate(self.layers)]
+
+
+def chained(backs, y, check):
+    """The backward of layers one after the other, from the backward of each."""
+
+    def backward(dy, learn=True, inputs=True):
+        check(y, dy)
+        for i in reversed(range(len(backs))):
+            dy = backs[i](dy, learn, inputs or i > 0)
+        return dy
+
+    return backward

@@ -1,0 +1,252 @@
+"""The layers: what each computes, and by hand what its gradient is.
+
+Every docstring gives the forward formula and the gradients that follow from it; the closure below it is those formulas in
+code. B is the batch, D a number of features; dy is the gradient of the loss with respect to y, and so on. All of it runs
+on complex numbers too, because that is how check/gradcheck.py measures derivatives to the last digit: |x| is written
+maximum(x, -x), a variance as a mean of products.
+"""
+
+from itertools import pairwise
+
+from ..backend import array_module
+from ..kernels.operations import activate_backward, add_matmul, add_rows, bias_activate, bias_activate_backward, matmul
+from .activations import Activation, ReLU
+from .initialisers import he, pytorch, zeros
+from .layer import Layer, Sequential, Weight, check_width
+
+
+class Linear(Layer):
+    """y = x W + b.      dW = xᵀ dy,   db = Σ_batch dy,   dx = dy Wᵀ"""
+
+    def __init__(self, n_in, n_out, init=he):
+        self.W = Weight((n_in, n_out), init)
+        self.b = Weight((n_out,), pytorch if init is pytorch else zeros, fan_in=n_in)  # PyTorch alone draws b too
+
+    def forward(self, x, rng):  # x (B, n_in)
+        check_width(self, x, len(self.W))
+        y = matmul(x, self.W)
+        y += self.b  # y (B, n_out)
+
+        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
+            if learn:  # off: a frozen network
+                add_matmul(self.dW, x.T, dy)  # dW += xᵀ dy
+                add_rows(self.db, dy)  # db += Σ_batch dy
+            if inputs:  # off: nobody asks the data for a gradient
+                return matmul(dy, self.W.T)  # dx (B, n_in)
+
+        return y, backward
+
+    def forward_twice(self, x):
+        y, back = self.forward(x, None)
+
+        def gradient(u):  # g = u Wᵀ
+
+            def double_backward(v, learn=True, inputs=True):  # du = v W,   dW = vᵀ u,   dx = 0
+                if learn:
+                    add_matmul(self.dW, v.T, u)
+                return matmul(v, self.W), None
+
+            return back(u, learn=False), double_backward
+
+        return y, back, gradient
+
+    def joined(self, following):
+        if as_written(self, LINEAR) and as_written(following, ACTIVATION):
+            return LinearActivation(self, following)
+        return None
+
+    @classmethod
+    def example(cls, rng):
+        return cls(3, 4), rng.normal((5, 3))
+
+
+LINEAR, ACTIVATION = Linear.forward, Activation.forward  # as they are at the import, before anybody puts in others
+
+
+def as_written(layer, forward):
+    """Whether the layer's forward is this one: not a subclass's, nor one put in its place to look at what passes."""
+    return getattr(type(layer), "forward", None) is forward and "forward" not in vars(layer)
+
+
+class LinearActivation:
+    """y = f(h), h = x W + b: a Linear and the Activation after it in one step.      dh = f′(h) dy, then as Linear.
+
+    On a GPU the bias, f and the sum over the batch each cost a launch of their own otherwise. Sequential joins the two.
+    """
+
+    def __init__(self, linear, f):
+        self.linear, self.f = linear, f
+
+    def forward(self, x, rng):  # x (B, n_in)
+        linear = self.linear
+        check_width(linear, x, len(linear.W))
+        h = matmul(x, linear.W)
+        y = bias_activate(self.f, h, linear.b)  # h += b, y = f(h), both (B, n_out)
+
+        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
+            if learn:
+                dh = bias_activate_backward(self.f, dy, h, y, linear.db)  # f′ dy, and db += Σ_batch dh
+                add_matmul(linear.dW, x.T, dh)
+            elif inputs:
+                dh = activate_backward(self.f, dy, h, y)
+            if inputs:
+                return matmul(dh, linear.W.T)  # dx (B, n_in)
+
+        return y, backward
+
+    def joined(self, following):
+        return None
+
+
+class Dropout(Layer):
+    """y = x m / (1 - p), m = 0 with probability p, else 1, so that E[y] = x.      dx = dy m / (1 - p), with the same m.
+
+    Srivastava et al. 2014, in the inverted form. Does nothing when using (rng None).
+    """
+
+    def __init__(self, p=0.5):
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: p must lie in [0, 1), got {p}")
+        self.p = p
+
+    def forward(self, x, rng):
+        if rng is None or self.p == 0:
+            return x, lambda dy, learn=True, inputs=True: dy
+        scaled_mask = (rng.uniform(x.shape) >= self.p).astype(rng.real) * (1 / (1 - self.p))
+
+        def backward(dy, learn=True, inputs=True):
+            return dy * scaled_mask
+
+        return x * scaled_mask, backward
+
+    def forward_twice(self, x):  # off: a penalty is on the slope of the whole network
+        return x, lambda dy, learn=True, inputs=True: dy, lambda u: (u, lambda v, learn=True, inputs=True: (v, None))
+
+    @classmethod
+    def example(cls, rng):
+        return cls(0.4), rng.normal((6, 5))
+
+
+def one_hot(labels, n, dtype):
+    """(B,) integers from 0 to n - 1 as rows of zeros with a single one, (B, n). Raises ValueError for others."""
+    xp = array_module(labels)
+    if labels.ndim != 1:
+        raise ValueError(f"labels of shape {labels.shape}, expected (B,)")
+    if xp.__name__ == "numpy" and labels.size and not 0 <= labels.min() <= labels.max() < n:  # a GPU would have to wait
+        raise ValueError(f"labels must lie in 0 ... {n - 1}, got {labels.min()} ... {labels.max()}")
+    return (labels[:, None] == xp.arange(n)).astype(dtype)
+
+
+def log_sum_exp(l, axis):
+    """log Σ exp l along an axis, which goes. The largest is taken out first: exp cannot overflow."""
+    xp, largest = array_module(l), l.max(axis=axis, keepdims=True)
+    return largest.squeeze(axis) + xp.log(xp.exp(l - largest).sum(axis=axis))
+
+
+def log_softmax(logits):
+    """log softmax(l) = l - log Σ_j exp l_j along each row, (B, K). Logits must be finite."""
+    xp = array_module(logits)
+    shifted = logits - logits.max(axis=1, keepdims=True)  # the largest becomes 0: exp cannot overflow
+    return shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+
+
+class Residual(Layer):
+    """y = x + f(x).      dx = dy + what f's backward returns. He et al. 2016, eq 1."""
+
+    def __init__(self, body):
+        self.body = body
+
+    def forward(self, x, rng):
+        f, back_body = self.body.forward(x, rng)
+        if f.shape != x.shape:
+            raise ValueError(f"Residual: the body turns {x.shape} into {f.shape}; both shapes must be equal")
+
+        def backward(dy, learn=True, inputs=True):
+            dx = back_body(dy, learn, inputs)
+            return dy + dx if inputs else None
+
+        return x + f, backward
+
+    def forward_twice(self, x):
+        f, back_body, gradient_body = self.body.forward_twice(x)
+
+        def backward(dy, learn=True, inputs=True):
+            return dy + back_body(dy, learn)
+
+        def gradient(u):  # g = u + the body's
+            g, body_twice = gradient_body(u)
+
+            def double_backward(v, learn=True, inputs=True):
+                du, dx = body_twice(v, learn)
+                return v + du, dx
+
+            return u + g, double_backward
+
+        return x + f, backward, gradient
+
+    @classmethod
+    def example(cls, rng):
+        return cls(Linear(3, 3)), rng.normal((4, 3))
+
+
+class Maxout(Layer):
+    """y = max over k of the pieces x W_k + b_k.      The winning piece gets dy, the others nothing.
+
+    Goodfellow et al. 2013. One Linear makes all pieces, unit by unit: h (B, n_out, k).
+    """
+
+    def __init__(self, n_in, n_out, k=2, init=he):
+        self.pieces, self.k = Linear(n_in, n_out * k, init), k
+
+    def forward(self, x, rng):
+        h, back_pieces = self.pieces.forward(x, rng)  # h (B, n_out k)
+        gather, scatter = self.winners(h)
+
+        def backward(dy, learn=True, inputs=True):
+            return back_pieces(scatter(dy), learn, inputs)
+
+        return gather(h), backward
+
+    def forward_twice(self, x):
+        h, back_pieces, gradient_pieces = self.pieces.forward_twice(x)
+        gather, scatter = self.winners(h)
+
+        def backward(dy, learn=True, inputs=True):
+            return back_pieces(scatter(dy), learn, inputs)
+
+        def gradient(u):
+            g, pieces_twice = gradient_pieces(scatter(u))
+            return g, lambda v, learn=True, inputs=True: (gather(pieces_twice(v, learn)[0]), None)
+
+        return gather(h), backward, gradient
+
+    def winners(self, h):
+        """gather: (B, n_out k) -> the winning pieces (B, n_out); scatter: the way back, with zeros for the others."""
+        pieces = (len(h), -1, self.k)
+        winner = h.reshape(pieces).argmax(axis=2)[:, :, None] == array_module(h).arange(self.k)  # one is true, ties too
+        return (
+            lambda h: (h.reshape(pieces) * winner).sum(axis=2),
+            lambda y: (y[:, :, None] * winner).reshape(len(y), -1),
+        )
+
+    @classmethod
+    def example(cls, rng):
+        return cls(3, 4, k=3), rng.normal((5, 3))
+
+
+def mlp(sizes, activation=ReLU, init=he, norm=None, dropout=0.0, last=None):
+    """Linear layers of these sizes with an activation (a class, or a function that makes one) after each but the last.
+
+    last: an activation after the last one. norm: BatchNorm or LayerNorm, put before the activation. dropout: its
+    probability, after the activation.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"mlp needs two or more positive sizes, got {tuple(sizes)}")
+    layers = []
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+        layers.append(Linear(n_in, n_out, init))
+        if i < len(sizes) - 2:
+            layers += [norm(n_out)] if norm else []
+            layers.append(activation())
+            layers += [Dropout(dropout)] if dropout else []
+    return Sequential(*layers, *([last()] if last else []))

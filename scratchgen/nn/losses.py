@@ -1,0 +1,211 @@
+"""Losses: each returns its value and, side by side, its gradients with respect to its leading arguments.
+
+Reductions are the same everywhere: a sum over an example's features, a mean over the batch of B examples. Values are in
+nats per example, or squared units per example for the plain distances. Probabilities enter as logits l, with
+p = 1 / (1 + e⁻ˡ), because log p computed from l never meets log 0.
+"""
+
+import math
+
+import numpy as np
+
+from ..backend import array_module
+from ..kernels.operations import bernoulli, kl_normal, square
+from .layer import example, same_shape
+from .layers import log_softmax, one_hot
+
+
+@example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
+def squared_error(x_hat, x):
+    """Σ (x̂ - x)².      ∂/∂x̂ = 2 (x̂ - x).      Both (B, D). No ½ and no mean over D."""
+    same_shape("squared_error", x_hat=x_hat, x=x)
+    value, d = square(x_hat, x, 1 / len(x))
+    return value.sum(), d
+
+
+@example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
+def absolute_error(x_hat, x):
+    """The L1 distance Σ |x̂ - x|.      ∂/∂x̂ = sign(x̂ - x), 0 where they are equal.      Both (B, D)."""
+    same_shape("absolute_error", x_hat=x_hat, x=x)
+    xp = array_module(x_hat)
+    difference = x_hat - x
+    sign = (difference > 0).astype(difference.dtype) - (difference < 0).astype(difference.dtype)
+    return xp.maximum(difference, -difference).sum() / len(x), sign / len(x)
+
+
+@example(lambda rng: (2 * rng.normal((3, 5)), rng.normal((3, 5)), 0.3))
+def gaussian_nll(x_hat, x, c):
+    """-log N(x; x̂, c I) = ‖x - x̂‖² / 2c + ½ D log 2πc.      ∂/∂x̂ = (x̂ - x) / c.      Both (B, D); c > 0 is a variance.
+
+    gan-vae-notes eq 2.1 is the case c = ½ without its constant. The constant does not move x̂, but without it values for
+    different c cannot be compared.
+    """
+    same_shape("gaussian_nll", x_hat=x_hat, x=x)
+    (batch, n), c = x.shape, float(c)  # an np.float64 would raise the precision
+    value, d = square(x_hat, x, 0.5 / (c * batch))
+    return value.sum() + 0.5 * n * math.log(2 * math.pi * c), d
+
+
+@example(lambda rng: (3 * rng.normal((3, 5)), rng.uniform((3, 5))))
+def bernoulli_nll(logits, x):
+    """-Σ [x log p + (1 - x) log(1 - p)], p = sigmoid(l).      ∂/∂l = p - x.      Both (B, D), x in [0, 1].
+
+    Derivation: log p = l - s and log(1 - p) = -s with s = softplus(l) = log(1 + eˡ), so the value is Σ (s - x l), and
+    ds/dl = p. With t = tanh(l/2): p = ½ + ½ t and s = max(l, 0) - log(½ + ½ |t|), so one tanh serves both.
+    Grey pixels are soft targets. The value is then no density of x; it is the mean of -log p(b) over black-and-white
+    versions b of x, each pixel drawn black with probability x.
+    """
+    same_shape("bernoulli_nll", logits=logits, x=x)
+    nll, d = bernoulli(logits, x, 1 / len(logits))
+    return nll.sum(), d
+
+
+def _checked(name, logits, target):
+    """The target, an array of the logits' shape or a number, and then Python's: an np.float64 would raise the precision."""
+    if getattr(target, "shape", ()) != ():
+        same_shape(name, logits=logits, target=target)
+    return target.item() if isinstance(target, np.generic) else target
+
+
+@example(lambda rng: (3 * rng.normal((6, 1)), 0.9))
+def binary_cross_entropy(logits, target):
+    """-Σ [y log p + (1 - y) log(1 - p)] of a two-class classifier.      ∂/∂l = p - y.      logits (B, 1) or (B,).
+
+    target: one number for the whole batch (1: all real, 0: all false, between: smoothed) or an array like the logits.
+    The formula is bernoulli_nll's.
+    """
+    target = _checked("binary_cross_entropy", logits, target)
+    nll, d = bernoulli(logits, target, 1 / len(logits))
+    return nll.sum(), d
+
+
+@example(lambda rng: (2 * rng.normal((5, 4)), rng.integers(4, 5)))
+def softmax_cross_entropy(logits, labels):
+    """-Σ_k y_k log p_k, p = softmax(l).      ∂/∂l = p - y.      logits (B, K); labels (B,) integers or (B, K) rows of sum 1.
+
+    Derivation: log p_k = l_k - log Σ_j exp l_j, so ∂log p_k/∂l_j = [j = k] - p_j and ∂/∂l_j = p_j Σ_k y_k - y_j = p_j - y_j:
+    the whole Jacobian of the softmax, diag(p) - p pᵀ, not its diagonal alone. Logits must be finite.
+    """
+    xp = array_module(logits)
+    if labels.ndim == 1:
+        labels = one_hot(labels, logits.shape[1], logits.dtype)
+    same_shape("softmax_cross_entropy", logits=logits, labels=labels)
+    log_p = log_softmax(logits)
+    return -(labels * log_p).sum() / len(logits), (xp.exp(log_p) - labels) / len(logits)
+
+
+@example(lambda rng: (rng.normal((3, 4)), rng.normal((3, 4))))
+def kl_standard_normal(mu, log_var):
+    """KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (μ² + σ² - 1 - log σ²).      ∂/∂μ = μ,   ∂/∂log σ² = ½ (σ² - 1).      Both (B, D).
+
+    Derivation: KL = E_q[log q - log p]. The constants ½ log 2π cancel, E_q[(z - μ)²/σ²] = 1 and E_q[z²] = μ² + σ².
+    Kingma & Welling 2013, appendix B. Where the notes differ: gan-vae-notes eq 2.2 prints -KL; aias prints +KL as -KL;
+    lee-15 and week10 print 2 KL with σ meaning log σ², and scale the noise by exp(σ) where it must be exp(½ log σ²). It is
+    least at σ² = 1, not at 0 (lee-15 §1.2.1: "minimising σ"), and its μ² weighs the code, not the weights (week10: "L2").
+    """
+    same_shape("kl_standard_normal", mu=mu, log_var=log_var)
+    kl, d_mu, d_log_var = kl_normal(mu, log_var, 1 / len(mu))
+    return kl.sum(), d_mu, d_log_var
+
+
+@example(lambda rng: tuple(rng.normal((3, 4)) for _ in range(4)))
+def kl_gaussians(mu_q, log_var_q, mu_p, log_var_p):
+    """KL(N(μ_q, σ_q²) ‖ N(μ_p, σ_p²)) = ½ Σ (log σ_p² - log σ_q² + (σ_q² + (μ_q - μ_p)²) / σ_p² - 1).      All (B, D).
+
+    ∂/∂μ_q = (μ_q - μ_p) / σ_p² = -∂/∂μ_p,   ∂/∂log σ_q² = ½ (σ_q²/σ_p² - 1),
+    ∂/∂log σ_p² = ½ (1 - (σ_q² + (μ_q - μ_p)²) / σ_p²).      With μ_p = log σ_p² = 0: kl_standard_normal.
+    """
+    same_shape("kl_gaussians", mu_q=mu_q, log_var_q=log_var_q, mu_p=mu_p, log_var_p=log_var_p)
+    xp = array_module(mu_q)
+    precision = xp.exp(-log_var_p)  # 1 / σ_p²
+    difference = mu_q - mu_p
+    ratio = xp.exp(log_var_q - log_var_p)  # σ_q² / σ_p²
+    spread = ratio + difference * difference * precision
+    half = 0.5 / len(mu_q)
+    d_mu = difference * precision * (1 / len(mu_q))
+    kl = half * (log_var_p - log_var_q + spread - 1).sum()
+    return kl, d_mu, half * (ratio - 1), -d_mu, half * (1 - spread)
+
+
+# ---- adversarial losses ----
+# Of the logits l that a discriminator D gives, (B, 1) or (B,). The target y is 1 for real examples and 0 for generated ones;
+# between the two it is smoothed, and as an array like l it may be another for each example (flipped labels).
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
+def least_squares(logits, target):
+    """½ Σ (l - y)².      ∂/∂l = l - y.      Mao et al. 2017, eq 2, with targets 0 and 1 (a = 0, b = c = 1)."""
+    target = _checked("least_squares", logits, target)
+    batch, difference = len(logits), logits - target
+    return (difference * difference).sum() * (0.5 / batch), difference * (1 / batch)
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
+def hinge(logits, target):
+    """Σ [y max(0, 1 - l) + (1 - y) max(0, 1 + l)].      ∂/∂l = (1 - y) [l > -1] - y [l < 1].
+
+    Miyato et al. 2018, eq 16.
+    """
+    target = _checked("hinge", logits, target)
+    xp, scale = array_module(logits), 1 / len(logits)
+    value = target * xp.maximum(1 - logits, 0) + (1 - target) * xp.maximum(1 + logits, 0)
+    inside = [(logits > -1).astype(logits.dtype), (logits < 1).astype(logits.dtype)]
+    return value.sum() * scale, ((1 - target) * inside[0] - target * inside[1]) * scale
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
+def wasserstein(logits, target):
+    """Σ (1 - 2 y) l: the score is raised on real examples and lowered on others.      ∂/∂l = 1 - 2 y.      Any real l.
+
+    With y = 1 and 0 the sum of both means is E[D(G(z))] - E[D(x)], -W₁ for the best D of slope <= 1. Arjovsky et al. 2017,
+    eq 2 and 3; the slope is kept small by wgan.py.
+    """
+    target = _checked("wasserstein", logits, target)
+    weight = (1 - 2 * target) * (1 / len(logits)) + array_module(logits).zeros_like(logits)
+    return (weight * logits).sum(), weight
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)),))
+def minimax(logits):
+    """E log(1 - D), what G lowers in the theory.      ∂/∂l = -D: next to nothing while D sees through it."""
+    value, d = binary_cross_entropy(logits, 0)
+    return -value, -d
+
+
+# {name: (D's loss of logits and targets, G's loss of the logits of what it made)}
+ADVERSARIAL = {
+    "minimax": (binary_cross_entropy, minimax),
+    "non_saturating": (binary_cross_entropy, lambda logits: binary_cross_entropy(logits, 1)),
+    "least_squares": (least_squares, lambda logits: least_squares(logits, 1)),
+    "hinge": (hinge, lambda logits: wasserstein(logits, 1)),
+    "wasserstein": (wasserstein, lambda logits: wasserstein(logits, 1)),
+}
+
+
+@example(lambda rng: (2 * rng.normal((4, 1)), 2 * rng.normal((6, 1))), kind=ADVERSARIAL)
+def loss_D(real, fake, kind="non_saturating", y_real=1, y_fake=0):
+    """What D minimises: the mean over real examples plus the mean over generated ones. Returns it, d_real, d_fake.
+
+    real (B, 1), fake (B′, 1): D's logits. kind: a name of ADVERSARIAL. y_real, y_fake: their targets. For minimax and
+    non_saturating it is -V(D, G) = -E log D(x) - E log(1 - D(G(z))), Goodfellow et al. 2014, eq 1: a classifier's
+    cross-entropy, 2 log 2 where D = ½. For the best D, V = -2 log 2 + 2 JSD, of which lee-15 §2.3.2 makes "the JSD" itself
+    (metrics/divergences.py has the proof); so JSD = log 2 - loss / 2, and the *smaller* D's loss, the larger the divergence
+    (lee-15 §3.2 has it reversed).
+    """
+    f = ADVERSARIAL[kind][0]
+    (value, d_real), (other, d_fake) = f(real, y_real), f(fake, y_fake)
+    return value + other, d_real, d_fake
+
+
+@example(lambda rng: (2 * rng.normal((6, 1)),), kind=ADVERSARIAL)
+def loss_G(fake, kind="non_saturating"):
+    """What G minimises, from D's logits of what it made, (B, 1). No real example comes in. Returns it and d_fake.
+
+    minimax: E log(1 - D), ∂/∂l = -D.   non_saturating: -E log D, ∂/∂l = -(1 - D).   least_squares: ½ E (l - 1)².
+    hinge, wasserstein: -E l. lee-15 §3.1 calls the second of "the same effect" as the first: for each sample it wants the
+    same, but it descends another divergence, KL(p_g ‖ p_data) - 2 JSD at the best D (Arjovsky & Bottou 2017, theorem 2.5).
+    The first is flat in D's logit where D sees through G, not in D, where its slope is -1 at D = 0. (lee-15 §2.4 lacks the
+    log of log(1 - D(G(z))), writes θ_G + λ∇V for G, which descends, and calls D's θ_D + λ∇V descent: D ascends V. Its and
+    week10's sums mix up indices and laws: x̃ⁱ = G(zⁱ), and E over x ~ p_g of log(1 - D(x)), without a subscript inside.)
+    """
+    return ADVERSARIAL[kind][1](fake)

@@ -1,0 +1,200 @@
+"""Optimizers, gradient clipping and averaged weights, all on one flat vector.
+
+`Parameters` keeps every weight in theta and every gradient in grad, so each rule below is a few lines on vectors, done in
+place. An optimizer keeps the Parameters, not its theta: `cast` replaces that. A learning rate is a number, or a schedule:
+a function of the number of steps done so far (schedules.py).
+"""
+
+import contextlib
+import contextvars
+import math
+
+import numpy as np
+
+from ..kernels.operations import adam, move_towards
+
+# record(stepper) -> the stepper's numbers as 0-d arrays, which a recorded step reads afresh at every replay.
+RECORDER = contextvars.ContextVar("recorder", default=None)
+
+
+class Stepper:
+    """Base of what moves once a training step: counts the steps t, and works with numbers that depend on t.
+
+    numbers(t) -> a tuple of Python numbers; update(*numbers) does the work on the device.
+    """
+
+    slots = ()  # names of the vectors as long as theta that it remembers
+
+    def __init__(self, params):
+        self.params = params
+        self.t = np.zeros(1, np.int64)  # an array, so that a checkpoint can list it and write into it
+
+    def step(self):
+        self.t += 1
+        record = RECORDER.get()
+        self.update(*(record(self) if record else self.numbers(int(self.t[0]))))
+
+    def state(self):
+        return {"t": self.t} | {name: getattr(self, name) for name in self.slots}
+
+
+class Optimizer(Stepper):
+    """Base: one update of theta from grad a step, which Parameters is told of. lr: a number, or a function of t - 1."""
+
+    def __init__(self, params, lr):
+        super().__init__(params)
+        self.lr = lr
+        for name in self.slots:
+            setattr(self, name, params.rng.xp.zeros_like(params.theta))
+
+    def step(self):
+        """One update of theta from grad."""
+        super().step()
+        self.params.changed()
+
+    def rate(self, t):
+        """The learning rate of step t = 1, 2, ..."""
+        return float(self.lr(t - 1) if callable(self.lr) else self.lr)  # an np.float64 would raise the precision
+
+    def numbers(self, t):
+        return (self.rate(t),)
+
+
+class SGD(Optimizer):
+    """v ← μ v + g,   θ ← θ - lr v   (Nesterov: θ ← θ - lr (g + μ v)).      μ = momentum
+
+    Sutskever et al. 2013, in PyTorch's form: lr stands outside v.
+    """
+
+    slots = ("v",)
+
+    def __init__(self, params, lr, momentum=0.0, nesterov=False):
+        super().__init__(params, lr)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def update(self, lr):
+        theta, g = self.params.theta, self.params.grad
+        self.v *= self.momentum
+        self.v += g
+        if self.nesterov:
+            theta -= lr * (g + self.momentum * self.v)
+        else:
+            theta -= lr * self.v
+
+
+class RMSProp(Optimizer):
+    """v ← α v + (1 - α) g²,   θ ← θ - lr g / (√v + ε).      Tieleman & Hinton 2012, lecture 6.5"""
+
+    slots = ("v",)
+
+    def __init__(self, params, lr, alpha=0.99, eps=1e-8):
+        super().__init__(params, lr)
+        self.alpha, self.eps = alpha, eps
+
+    def update(self, lr):
+        theta, g = self.params.theta, self.params.grad
+        self.v += (1 - self.alpha) * (g * g - self.v)
+        theta -= lr * g / (self.params.rng.xp.sqrt(self.v) + self.eps)
+
+
+class Adam(Optimizer):
+    """m ← β1 m + (1 - β1) g,   v ← β2 v + (1 - β2) g²,   θ ← θ - lr m̂ / (√v̂ + ε).      Kingma & Ba 2014, algorithm 1
+
+    with m̂ = m / (1 - β1ᵗ), v̂ = v / (1 - β2ᵗ), without which the first steps would be far too small (m) or large (v).
+    Kept are M = m / (1 - β1) and V = v / (1 - β2): M ← β1 M + g saves passes over memory, where the time goes. Then
+    m̂ / (√v̂ + ε) = (1 - β1) / (1 - β1ᵗ) / k · M / (√V + ε / k),   k = √((1 - β2) / (1 - β2ᵗ)).
+    """
+
+    slots = ("M", "V")
+    weight_decay = 0.0  # AdamW's
+
+    def __init__(self, params, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
+        super().__init__(params, lr)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def numbers(self, t):
+        """What stands before M / (√V + ·) above, what is added to √V, and what θ keeps."""
+        k, lr = math.sqrt((1 - self.beta2) / (1 - self.beta2**t)), self.rate(t)
+        return lr * (1 - self.beta1) / (1 - self.beta1**t) / k, self.eps / k, 1 - lr * self.weight_decay
+
+    def update(self, rate, eps, keep):
+        adam(self.params.grad, self.beta1, self.beta2, rate, eps, keep, self.params.theta, self.M, self.V)
+
+
+class AdamW(Adam):
+    """Adam, and θ ← θ - lr λ θ beside it rather than through g.      λ = weight_decay; Loshchilov & Hutter 2017.
+
+    lr λ is PyTorch's convention; in the paper's algorithm 2 the rate α does not multiply λ.
+    """
+
+    def __init__(self, params, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+        super().__init__(params, lr, beta1, beta2, eps)
+        self.weight_decay = weight_decay
+
+
+def clip_by_norm(params, max_norm):
+    """g ← g · min(1, max_norm / ‖g‖) over all of grad. Returns ‖g‖ as it was, on the device (nothing waits for it)."""
+    xp, g = params.rng.xp, params.grad
+    norm = xp.sqrt((g * g).sum())
+    g *= xp.minimum(max_norm / (norm + 1e-12), 1.0)
+    return norm
+
+
+class EMA(Stepper):
+    """θ̄ ← d θ̄ + (1 - d) θ after every step: averaged weights, smoother than the last ones. d = min(decay, (1+t)/(10+t)).
+
+    The rising d, as in TensorFlow, lets the average forget the random start quickly. Buffers are not averaged.
+    `with ema.swapped():` puts θ̄ in place of θ.
+    """
+
+    slots = ("average",)
+
+    def __init__(self, params, decay=0.999):
+        super().__init__(params)
+        self.decay, self.average = decay, params.theta.copy()
+
+    def numbers(self, t):
+        return (1 - min(self.decay, (1 + t) / (10 + t)),)
+
+    def update(self, rate):
+        move_towards(self.params.theta, rate, self.average)
+
+    @contextlib.contextmanager
+    def swapped(self):
+        kept = self.params.theta.copy()
+        self.params.theta[...] = self.average
+        self.params.changed()
+        try:
+            yield
+        finally:
+            self.params.theta[...] = kept
+            self.params.changed()
+
+
+class Annealed(Stepper):
+    """A number that a model uses in every step and that changes from step to step: value, schedule(t - 1) in step t."""
+
+    def __init__(self, params, schedule):
+        super().__init__(params)
+        self.schedule = schedule
+        self.update(*self.numbers(1))
+
+    @property
+    def value(self):
+        fresh = self.known_at == int(self.t[0]) or not isinstance(
+            self.known, float
+        )  # an array: see train/cuda_graph.py
+        return self.known if fresh else self.numbers(max(1, int(self.t[0])))[0]  # t is another after load_state
+
+    def numbers(self, t):
+        return (float(self.schedule(t - 1)),)
+
+    def update(self, value):
+        self.known, self.known_at = value, int(self.t[0])
+
+
+def clip_weights(params, c):
+    """θ ← θ cut to [-c, c], number by number."""
+    xp, theta = params.rng.xp, params.theta
+    xp.minimum(xp.maximum(theta, -c, out=theta), c, out=theta)
+    params.changed()

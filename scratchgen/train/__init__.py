@@ -1,0 +1,1 @@
+"""The epoch loop, what it writes, and what makes it faster."""

@@ -1,0 +1,197 @@
+"""The epoch loop: shuffled batches, a progress bar, a history, a checkpoint after every epoch, and resume.
+
+Epoch e draws everything (its order of the data, its noise) from a fresh Rng((seed, e)). So no generator state needs saving:
+an epoch that was killed half-way is simply run again from the last checkpoint, and gives the same weights bit for bit.
+"""
+
+import math
+import time
+from functools import partial
+
+import numpy as np
+
+from ..backend import UsageError, array_module, to_host
+from ..data import batches
+from ..data.checked import check_examples, check_labels, fingerprint
+from ..models.base import accepted, call, needs
+from .cuda_graph import CapturedStep
+from .progress import Progress
+from .run import Run
+from .threads import blas_threads, choose_threads, say_that_nothing_is_limited
+
+READ_EVERY = 50  # steps between two looks at the losses: each look makes a GPU wait
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, with a message that says what is saved and how to go on."""
+
+
+def fit(
+    model,
+    x,
+    *,
+    epochs,
+    labels=None,
+    x_test=None,
+    labels_test=None,
+    seed=0,
+    out=None,
+    resume=False,
+    progress=True,
+    on_epoch=None,
+    measure=None,
+    notes=None,
+    graph=False,
+    accept_new_data=False,
+):
+    """Train a built model until it has seen `epochs` passes over x (N, n_features), without each pass's incomplete batch.
+
+    x, labels (N,), x_test, labels_test: NumPy arrays, moved to the model's device once. out: a folder for checkpoint.npz
+    and history.csv. resume: go on from out's checkpoint; the settings must be the same, and the data unless
+    accept_new_data. on_epoch(model, row): called after each epoch. measure(model, rng), or with epoch too: {name: number}
+    to stand beside the losses, called after each epoch. notes: JSON values to keep in the checkpoint. graph: record the
+    training step as a CUDA graph (cuda_graph.py): faster for small models on a GPU, and the same numbers. Returns the
+    history, a list of {column: number}: means of the losses over the epoch in nats per example, seconds, and
+    model.evaluate(x_test) under test_ names.
+
+    A few steps are tried first, and undone, to find with how many threads matrix products are fastest (threads.py). Another
+    number gives other last digits, so the checkpoint keeps it.
+
+    Raises UsageError for epochs < 0, a batch larger than the data, arrays that do not fit one another or the model, a folder
+    that holds another run, is in use or cannot be written, and a loss that stops being finite; Stopped on Ctrl-C.
+    """
+    epochs, seed = as_int("epochs", epochs), as_int("seed", seed)
+    check_given(model, x, labels, x_test, labels_test)
+    rows = model.rows or len(x)
+    model.check_rows(len(x))
+    batches(len(x), rows, model.rng(seed))  # complains of the sizes now, before anything is written
+    captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
+    marks = fingerprint(x=x, labels=labels, x_test=x_test, labels_test=labels_test)
+    with Run(out, resume, model, epochs, {"seed": seed} | (notes or {}), marks, accept_new_data) as run:
+        given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
+        with np.errstate(
+            all="ignore"
+        ):  # NumPy's warnings are silenced because the losses are looked at here, which says more
+            if not resume and not model.has_stepped():
+                call(model.prepare, rng=model.rng((seed, 0, 4)), **given)
+            if "threads" not in run.notes:
+                run.notes["threads"] = choose_threads(model, _one_step(model, given, rows, seed))
+        if progress:
+            say_that_nothing_is_limited()
+        run.save(model, run.epoch)
+        bar = Progress(len(x) // rows, run.epoch + 1, epochs, progress)
+        with bar, blas_threads(run.notes["threads"]), np.errstate(all="ignore"):
+            try:
+                for epoch in range(run.epoch + 1, epochs + 1):
+                    started = time.perf_counter()
+                    means = _train_epoch(model, given, seed, epoch, bar, run, captured)
+                    row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)} | means
+                    if x_test is not None:
+                        row |= _test(model, tested, seed, epoch, run)
+                    if measure:
+                        row |= call(measure, model=model, rng=model.rng((seed, epoch, 3)), epoch=epoch)
+                    run.add(row)
+                    run.save(model, epoch)
+                    bar.epoch(row)
+                    if on_epoch:
+                        on_epoch(model, row)
+            except KeyboardInterrupt:
+                raise Stopped(f"stopped in epoch {run.epoch + 1}: {run.how_to_resume()}") from None
+        return run.history
+
+
+def as_int(name, value):
+    """value as a Python int. Raises UsageError unless it is a whole number >= 0, of Python or of NumPy."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+        raise UsageError(f"{name} must be a whole number >= 0, got {value!r}")
+    return int(value)
+
+
+def check_given(model, x, labels, x_test, labels_test):
+    """Raise UsageError, in one line, unless the arrays given to fit fit one another and the model."""
+    vectors = getattr(model, "condition", "label") == "vector"
+    check_examples("x", x)
+    if labels is not None:
+        check_labels("labels", labels, len(x), vectors)
+    model.check_data(x, labels)
+    if labels is None and needs(model.train_step, "labels"):
+        raise UsageError(f"a {type(model).__name__} learns from labels, and this data has none")
+    if x_test is None:
+        if labels_test is not None:
+            raise UsageError("labels_test was given without x_test: give both")
+        return
+    check_examples("x_test", x_test)
+    if x_test.shape[1] != x.shape[1]:
+        raise UsageError(f"x_test has {x_test.shape[1]} numbers an example and x {x.shape[1]}: give both alike")
+    if labels_test is not None:
+        check_labels("labels_test", labels_test, len(x_test), vectors)
+    elif needs(model.evaluate, "labels"):
+        raise UsageError(
+            f"a {type(model).__name__} is tested on labels, and these test data have none: give labels_test"
+        )
+    try:
+        model.check_data(x_test, labels if labels_test is None else labels_test)
+    except UsageError as error:
+        raise UsageError(f"test data: {error}") from None
+
+
+def _one_step(model, given, rows, seed):
+    """step(), which trains the model on the first batch as an epoch would: for choose_threads to try."""
+    first = {name: array[:rows] for name, array in accepted(model.train_step, given).items()}
+    return lambda: model.train_step(**first, rng=model.rng((seed, 0, 5)))
+
+
+def _train_epoch(model, given, seed, epoch, bar, run, captured):
+    """One pass over the data; returns {name: mean loss}. given: {argument name: array (N, ...) on the device}."""
+    rng = model.rng((seed, epoch))
+    n = len(given["x"])
+    rows = model.rows or n
+    n_steps, seen, recent = n // rows, {}, []
+    given = accepted(model.train_step, given)
+    train_step = captured or partial(model.train_step, rng=rng)
+    if captured:
+        captured.draw_from(rng)
+    for step, chosen in enumerate(batches(n, rows, rng), 1):
+        recent.append(train_step(**{name: array[chosen] for name, array in given.items()}))
+        if step % READ_EVERY == 0 or step == n_steps:
+            _read(recent, seen, model, epoch, step - len(recent), run)
+            latest = {name: float(np.mean(values[-len(recent) :])) for name, values in seen.items()}
+            bar.complain(model.complaint(latest), epoch, step)
+            means = {name: float(np.mean(values, dtype=np.float64)) for name, values in seen.items()}
+            bar.steps(len(recent), means)
+            recent = []
+    return means
+
+
+def _test(model, tested, seed, epoch, run):
+    """{test_name: number} of what model.evaluate finds on the test data. tested: {argument name: array (N, ...)}."""
+    found = call(model.evaluate, rng=model.rng((seed, epoch, 1)), **tested)
+    row = {f"test_{name}": float(value) for name, value in found.items()}
+    for name, value in row.items():
+        if math.isnan(value):
+            raise UsageError(f"{name} became nan in epoch {epoch}; {_remedy(model, run)}")
+    return row
+
+
+def _read(recent, seen, model, epoch, before, run):
+    """Append the recent steps' losses to seen, {name: [numbers]}. Raises UsageError at the first that is not finite.
+
+    recent: a dict for each step; not every step need have every loss. One transfer a name.
+    """
+    xp = array_module(*recent[0].values())
+    bad = []
+    for name in dict.fromkeys(name for losses in recent for name in losses):
+        steps = [i for i, losses in enumerate(recent) if name in losses]
+        values = to_host(xp.stack([recent[i][name] for i in steps]))
+        seen.setdefault(name, []).extend(values.tolist())
+        # The total is bad as soon as one of its terms is: terms come first.
+        bad += [(i, name in model.objectives, name, value) for i, value in zip(steps, values) if not np.isfinite(value)]
+    if bad:
+        i, _, name, value = min(bad, key=lambda found: found[:2])
+        raise UsageError(f"{name} became {value} in epoch {epoch}, step {before + i + 1}; {_remedy(model, run)}")
+
+
+def _remedy(model, run):
+    """What to do when numbers are no longer finite: start again elsewhere. From the last epoch on the same would happen."""
+    rates = ", ".join(f"{name}={value:g}" for name, value in model.settings().items() if name.startswith("lr"))
+    return f"train again with a smaller learning rate (now {rates}) in another folder; {run.what_is_saved()}"

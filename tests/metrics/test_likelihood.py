@@ -1,0 +1,322 @@
+"""Estimates of log p(x) against quadrature and closed forms; the bounds that a VAE can be trained by; Parzen windows."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scratchgen import Rng, UsageError
+from scratchgen.metrics import likelihood
+from scratchgen.metrics.likelihood import (
+    best_sigma,
+    black_and_white,
+    exact,
+    importance,
+    likelihood_metrics,
+    negative_elbo,
+    parzen,
+)
+from scratchgen.models import find_model
+from scratchgen.models.made import MADE
+from scratchgen.models.vae import VAE
+from scratchgen.train.fit import fit
+
+F64 = "float64"
+
+
+def grid(n_latent):
+    """Points z (M, n_latent) of a grid, with log of p(z) times a cell's volume (M,)."""
+    axis = np.linspace(-7, 7, 2001 if n_latent == 1 else 281)
+    z = np.stack([a.ravel() for a in np.meshgrid(*n_latent * [axis], indexing="ij")], axis=1)
+    cell = (axis[1] - axis[0]) ** n_latent
+    return z, -0.5 * (z * z).sum(axis=1) + math.log(cell) - 0.5 * n_latent * math.log(2 * math.pi)
+
+
+def by_quadrature(model, x):
+    """log p(x) (N,) as an integral over z, from the decoder and the densities alone."""
+    z, log_prior = grid(model.n_latent)
+    mean, found = model.decode(z), []
+    for row in x:
+        if model.likelihood == "bernoulli":
+            log_p = np.log(np.where(row == 1, mean, 1 - mean)).sum(axis=1)
+        else:
+            log_p = -0.5 * (((row - mean) ** 2).sum(axis=1) / model.c + len(row) * math.log(2 * math.pi * model.c))
+        terms = log_prior + log_p
+        found.append(terms.max() + np.log(np.exp(terms - terms.max()).sum()))
+    return np.array(found)
+
+
+def trained(n_latent, kind):
+    """A VAE that has learned four patterns of 12 pixels with noise, and 100 examples, in float64."""
+    rng = Rng(n_latent)
+    patterns = (rng.uniform((4, 12)) < 0.5).astype(np.float32)
+    x = patterns[rng.integers(4, 1100)]
+    flipped = rng.uniform(x.shape) < 0.1
+    x = np.where(flipped, 1 - x, x)
+    settings = {"n_features": 12, "hidden": (16,), "n_latent": n_latent, "likelihood": kind, "c": 0.2, "batch": 50}
+    model = VAE(**settings, lr=3e-3, activation="tanh", bound="iwae", k=10).build(Rng(0))
+    fit(model, x[:1000], epochs=15, progress=False)
+    model.params.cast(F64)
+    return model, x[1000:].astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("n_latent", [1, 2])
+def test_the_importance_estimate_is_the_integral_over_z(n_latent, kind):
+    model, x = trained(n_latent, kind)
+    found, wanted = importance(model, x, Rng(1, F64), k=5_000), by_quadrature(model, x)
+    difference = found.nll + wanted.mean()
+    assert abs(difference) < 0.01
+    assert abs(difference) < 3 * found.chance, (difference, found.chance)
+    assert 1e-5 < found.chance < 0.005
+    assert (np.abs(found.log_p - wanted) < 6 * found.error + 1e-9).all()
+    assert np.ptp(wanted) > 1  # the examples are not all alike
+
+
+def test_the_errors_it_gives_are_those_it_makes():
+    model, x = trained(1, "bernoulli")
+    runs = [importance(model, x[:10], Rng((1, seed), F64), k=500) for seed in range(60)]
+    spread = np.std([run.log_p for run in runs], axis=0)
+    given = np.mean([run.error for run in runs], axis=0)
+    np.testing.assert_allclose(given, spread, rtol=0.4)
+    assert np.mean([run.chance for run in runs]) == pytest.approx(np.std([run.nll for run in runs]), rel=0.35)
+
+
+def test_the_bound_rises_with_k_and_stays_below():
+    model, x = trained(2, "bernoulli")
+    wanted = by_quadrature(model, x).mean()
+    found = [
+        -np.mean([importance(model, x, Rng((2, seed), F64), k).nll for seed in range(4)]) for k in (1, 5, 50, 1000)
+    ]
+    elbo = negative_elbo(model, x, Rng(3, F64), k=400)
+    assert found[0] == pytest.approx(-elbo.nll, abs=5 * elbo.chance + 0.05)
+    assert found[0] < found[1] - 0.01 < found[2] and found[2] < found[3] + 0.005
+    assert found[3] <= wanted + 0.005
+    assert elbo.nll == pytest.approx(-wanted + gap(model, x), abs=0.02)
+
+
+def gap(model, x):
+    """The mean KL(q(z|x) ‖ p(z|x)) by quadrature."""
+    z, log_prior = grid(model.n_latent)
+    mu, log_var = model.encode(x)
+    mean, log_p, found = model.decode(z), by_quadrature(model, x), []
+    log_cell = log_prior + 0.5 * (z * z).sum(axis=1) + 0.5 * model.n_latent * math.log(2 * math.pi)
+    for i, row in enumerate(x):
+        log_q = -0.5 * ((z - mu[i]) ** 2 / np.exp(log_var[i]) + log_var[i] + math.log(2 * math.pi)).sum(axis=1)
+        log_posterior = log_prior + np.log(np.where(row == 1, mean, 1 - mean)).sum(axis=1) - log_p[i] - log_cell
+        found.append((np.exp(log_q + log_cell) * (log_q - log_posterior)).sum())
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("k", [1, 7, 250])
+def test_memory_does_not_grow_with_k_or_with_the_examples(k, monkeypatch):
+    model, x = VAE.example(Rng(0))[0], (Rng(1).uniform((90, 6)) < 0.5).astype(np.float32)
+    seen, decoder = [], model.decoder
+    monkeypatch.setattr(likelihood, "ROWS", 60)
+    monkeypatch.setattr(model, "decoder", lambda z: seen.append(len(z)) or decoder(z))
+    found = importance(model, x, Rng(2), k)
+    assert max(seen) <= 60 and sum(seen) == 90 * k
+    assert found.log_p.shape == found.error.shape == (90,) and found.log_p.dtype == np.float64
+
+
+def test_what_many_draws_in_parts_give_is_what_they_give_at_once(monkeypatch):
+    model, x = trained(1, "gaussian")
+    log_w = model.log_weights(x[:1], 40, Rng(5, F64))[:, 0]
+    parts = iter([log_w[:15], log_w[15:30], log_w[30:]])
+    monkeypatch.setattr(likelihood, "ROWS", 15)
+    monkeypatch.setattr(model, "log_weights", lambda x, k, rng: next(parts)[:, None])
+    found, w = importance(model, x[:1], Rng(0), 40), np.exp(log_w)
+    assert found.log_p[0] == pytest.approx(np.log(w.mean()), rel=1e-12)
+    assert found.error[0] == pytest.approx(w.std() / math.sqrt(40) / w.mean(), rel=1e-9)
+
+
+# ---- training by the bound of importance weights ----
+
+
+@given(seed=st.integers(0, 1000), k=st.integers(1, 6), kind=st.sampled_from(["bernoulli", "gaussian"]))
+def test_the_iwae_loss_by_formula(seed, k, kind):
+    model, batch = VAE.example(Rng((seed, 1), F64), bound="iwae", k=k, likelihood=kind)
+    found = model.loss(**batch, rng=Rng((seed, 2), F64))
+    log_w = model.log_weights(batch["x"], k, Rng((seed, 2), F64))  # (k, 4)
+    assert found["loss"] == pytest.approx(-np.log(np.exp(log_w).mean(axis=0)).mean(), rel=1e-10)
+    assert found["negative_elbo"] == pytest.approx(-log_w.mean(), rel=1e-10)
+    assert found["loss"] <= found["negative_elbo"] + 1e-12
+
+
+def test_log_weights_by_the_densities():
+    model, x = trained(2, "gaussian")
+    rng = Rng(7, F64)
+    log_w = model.log_weights(x[:3], 5, rng)
+    mu, log_var = model.encode(x[:3])
+    eps = Rng(7, F64).normal((15, 2)).reshape(5, 3, 2)
+    z = mu + np.exp(0.5 * log_var) * eps
+    mean = model.decode(z.reshape(15, 2)).reshape(5, 3, 12)
+
+    def log_gaussian(a, m, variance):
+        return -0.5 * ((a - m) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=-1)
+
+    wanted = log_gaussian(x[:3], mean, 0.2 + 0 * mean) + log_gaussian(z, 0 * z, 1 + 0 * z)
+    wanted = wanted - log_gaussian(z, mu, np.exp(log_var))
+    np.testing.assert_allclose(log_w, wanted, rtol=1e-9)
+
+
+def test_with_one_draw_it_is_the_elbo_on_average():
+    settings = {"n_features": 6, "hidden": (5,), "n_latent": 2, "batch": 4}
+    elbo, iwae = (VAE(**settings, bound=bound).build(Rng((0, 1), F64)) for bound in ("elbo", "iwae"))
+    x = np.repeat(Rng(3, F64).uniform((4, 6)), 20_000, axis=0)
+    a, b = (float(model.loss(x, Rng(4, F64))["loss"]) for model in (elbo, iwae))
+    assert a == pytest.approx(b, abs=0.02)
+    np.testing.assert_allclose(elbo.params.grad, iwae.params.grad, atol=0.02)
+
+
+def test_more_draws_make_the_elbos_gradient_quieter_and_leave_its_mean():
+    def gradients(k, n=400):
+        model, batch = VAE.example(Rng((0, 1), F64), k=k)
+        found = []
+        for seed in range(n):
+            model.loss(**batch, rng=Rng((seed, 5), F64))
+            found.append(model.params.grad.copy())
+        return np.mean(found, axis=0), np.var(found, axis=0).sum()
+
+    (mean, noise), (mean_of_ten, noise_of_ten) = gradients(1), gradients(10)
+    np.testing.assert_allclose(mean, mean_of_ten, atol=6 * math.sqrt(noise / 400))
+    assert noise_of_ten == pytest.approx(noise / 10, rel=0.3)
+
+
+def test_pixels_are_binarized_anew_at_every_look():
+    model = VAE.example(Rng(0), binarize=True)[0]
+    grey = np.tile(np.array([0.0, 0.25, 0.9, 1.0, 0.5, 0.5], np.float32), (20_000, 1))
+    a, b = (model.shown(grey, Rng(seed)) for seed in (1, 2))
+    assert set(np.unique(a)) == {0.0, 1.0} and not np.array_equal(a, b)
+    np.testing.assert_allclose(a.mean(axis=0), grey[0], atol=0.015)
+    x = grey[:4]
+    assert len({float(model.loss(x, Rng(seed))["nll"]) for seed in range(5)}) == 5
+    found = model.evaluate(x, Rng(0))
+    assert all(name.startswith("binarized_") for name in found)
+    black = np.ones((4, 6), np.float32)
+    np.testing.assert_array_equal(model.shown(black, Rng(0)), black)
+
+
+OTHER = {
+    "likelihood": "gaussian", "c": 0.5, "beta": 2.0, "bound": "iwae", "k": 3, "binarize": True, "activation": "tanh",
+    "init": "he", "batch": 8, "lr": 1e-2, "rounds": 4,
+}  # fmt: skip
+BESIDE = {"c": {"likelihood": "gaussian"}}
+
+
+def after_four_steps(settings):
+    model, batch = VAE.example(Rng(0, F64), **settings)
+    batch = {"x": Rng(9, F64).uniform((model.batch, 6))}
+    for step in range(4):
+        model.train_step(**batch, rng=model.rng(step))
+    return model.params.theta
+
+
+@pytest.mark.parametrize("setting", OTHER)
+def test_no_setting_is_dead(setting):
+    beside = BESIDE.get(setting, {})
+    assert not np.array_equal(after_four_steps(beside), after_four_steps(beside | {setting: OTHER[setting]}))
+
+
+def test_every_setting_is_tried_above():
+    assert {field.name for field in dataclasses.fields(VAE)} - {"n_features", "hidden", "n_latent"} == OTHER.keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bound": "iwae", "beta": 2.0}, "beta: 2 .*bound=iwae needs beta=1"),
+        ({"binarize": True, "likelihood": "gaussian"}, "binarize: .*likelihood=bernoulli"),
+        ({"k": 0}, "k: expected a number > 0"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(UsageError, match=f"^VAE setting {message}"):
+        VAE(**settings)
+
+
+# ---- exact, Parzen, and what is said of the pixels ----
+
+
+def test_exact_is_the_models_own():
+    model = MADE.example(Rng(0))[0]
+    x = (Rng(1).uniform((50, 6)) < 0.5).astype(np.float32)
+    found, log_p = exact(model, x, Rng(2)), model.log_prob(x).astype(np.float64)
+    assert found.nll == pytest.approx(-log_p.mean())
+    assert found.standard_error == pytest.approx(log_p.std(ddof=1) / math.sqrt(50))
+    assert found.chance == 0 and "exact" in str(found) and "as given" in str(found)
+
+
+def test_grey_pixels_are_made_black_and_white_and_it_says_so():
+    grey = np.full((30, 6), 0.5, np.float32)
+    for model, estimate in ((MADE.example(Rng(0))[0], exact), (VAE.example(Rng(0))[0], importance)):
+        found = estimate(model, grey, Rng(3))
+        assert "binarized by chance" in found.pixels and found.pixels in str(found)
+        assert len(np.unique(found.log_p.round(6))) > 3  # not all became the same
+        again = estimate(model, grey, Rng(3))
+        np.testing.assert_array_equal(found.log_p, again.log_p)
+    gaussian = VAE.example(Rng(0), likelihood="gaussian")[0]
+    assert importance(gaussian, grey, Rng(3), k=10).pixels == "as they are"
+
+
+@given(seed=st.integers(0, 1000), sigma=st.floats(0.05, 2), D=st.integers(1, 3))
+def test_parzen_by_formula(seed, sigma, D):
+    samples, x = Rng((seed, 1), F64).normal((20, D)), Rng((seed, 2), F64).normal((7, D))
+    squares = ((x[:, None] - samples) ** 2).sum(axis=2)
+    p = np.exp(-0.5 * squares / sigma**2) / (2 * math.pi * sigma**2) ** (D / 2)
+    with np.errstate(divide="ignore"):
+        wanted = np.log(p.mean(axis=1))
+    far = np.isinf(wanted)
+    np.testing.assert_allclose(parzen(samples, x, sigma).log_p[~far], wanted[~far], rtol=1e-8, atol=1e-8)
+
+
+def test_parzen_in_parts_is_parzen_at_once(monkeypatch):
+    samples, x = Rng(1, F64).normal((20, 3)), Rng(2, F64).normal((50, 3))
+    whole = parzen(samples, x, 0.3).log_p
+    monkeypatch.setattr(likelihood, "ROWS", 7)
+    np.testing.assert_allclose(parzen(samples, x, 0.3).log_p, whole, rtol=1e-12)
+
+
+def test_the_best_sigma_neither_jumps_nor_smears():
+    samples, valid = Rng(1, F64).normal((400, 2)), Rng(2, F64).normal((400, 2))
+    sigma = best_sigma(samples, valid)
+    assert 0.2 < sigma < 0.6  # of 400 points in the plane; Silverman's rule says 0.37
+    assert sigma == max(np.logspace(-1, 0, 10), key=lambda s: parzen(samples, valid, s).log_p.mean())
+    assert f"σ = {sigma:.3g}" in str(parzen(samples, valid, sigma))
+
+
+def test_mistakes_name_both_shapes():
+    with pytest.raises(ValueError, match=r"\(3, 2\).*\(4, 5\)"):
+        parzen(np.zeros((3, 2)), np.zeros((4, 5)), 0.1)
+    with pytest.raises(ValueError, match="sigma"):
+        parzen(np.zeros((3, 2)), np.zeros((4, 2)), 0.0)
+    model, x = VAE.example(Rng(0))[0], np.zeros((2, 6), np.float32)
+    with pytest.raises(ValueError, match="k must be 1 or more"):
+        importance(model, x, Rng(0), k=0)
+
+
+def test_one_draw_says_nothing_of_its_own_error():
+    model, x = VAE.example(Rng(0))[0], np.ones((5, 6), np.float32)
+    found = importance(model, x, Rng(1), k=1)
+    assert np.isnan(found.error).all() and "by the estimate" not in str(found)
+    assert "by the estimate" in str(importance(model, x, Rng(1), k=50))
+
+
+def test_only_models_of_black_and_white_pixels_get_them():
+    grey, points = np.full((30, 6), 0.5, np.float32), Rng(0).normal((30, 6))
+    rbm, mixture = (find_model(name).example(Rng(0))[0] for name in ("rbm", "gmm"))
+    assert set(np.unique(black_and_white(rbm, grey, Rng(1))[0])) == {0, 1}
+    for x in (grey, points):
+        assert black_and_white(mixture, x, Rng(1)) == (x, "as they are")
+
+
+def test_evaluate_is_told_how_sure_log_z_is():
+    model, batch = find_model("rbm").example(Rng(0))
+    found = likelihood_metrics(model, batch["x"], Rng(1))
+    assert "effective sample size" in found["log_p_method"] and "10,000 temperatures" in found["log_p_method"]
+    one = likelihood_metrics(VAE.example(Rng(0))[0], np.ones((1, 6), np.float32), Rng(1))
+    assert one.keys() == {"log_p", "log_p_method"}  # no error is known of one example, and nan would be no JSON
+    assert likelihood_metrics(find_model("gan").example(Rng(0))[0], batch["x"], Rng(1)) == {}
