@@ -8,6 +8,7 @@ no weight, noise or mask can be made in the wrong place or the wrong precision.
 import contextlib
 import functools
 import importlib
+import operator
 import os
 import pathlib
 import sys
@@ -102,7 +103,12 @@ class Rng:
         self.xp = find_device(device)
         self.dtype = np.dtype(dtype)
         self.real = np.dtype(np.float32 if self.dtype == np.float32 else np.float64)
-        self.host = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))  # half the time of PCG64
+        try:
+            parts = [operator.index(part) for part in (seed if isinstance(seed, (tuple, list)) else [seed])]
+            sequence = np.random.SeedSequence(parts)
+        except (TypeError, ValueError):
+            raise UsageError(f"seed {seed!r}: expected a whole number >= 0, or a tuple of them") from None
+        self.host = np.random.Generator(np.random.SFC64(sequence))  # half the time of PCG64
         if self.xp is np:
             self.generator = self.host
         else:

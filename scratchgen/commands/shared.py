@@ -21,7 +21,7 @@ def data_of(notes, given=None):
     try:
         data = load(given or notes["data"], notes.get("seed", 0))
     except UsageError as error:
-        raise UsageError(f"{error}, or name the data by --data if it has moved") from None
+        raise UsageError(f"{error}" if given else f"{error}, or name the data by --data if it has moved") from None
     width, known = data.x_train.shape[1], notes["settings"].get("n_features")
     if known not in (None, width):
         remedy = "put back the data it was trained on, or name it by --data"

@@ -6,16 +6,25 @@ import numpy as np
 
 from ..backend import UsageError, array_module, to_host
 
+LARGEST = 1e15
+OTHERS = ("torch", "pandas", "jax", "jaxlib", "tensorflow")  # have a dtype, and yet are other than NumPy's arrays
 ROWS = 1_000  # so many examples, evenly spread, stand for all of them in a fingerprint
+
+
+def check_array(name, array):
+    """Raise UsageError unless this is an array of NumPy or CuPy, without a mask."""
+    kind = type(array).__module__.partition(".")[0]
+    if not (hasattr(array, "dtype") and hasattr(array, "ndim")) or kind in OTHERS:
+        raise UsageError(
+            f"{name} is a {kind}.{type(array).__name__}: give a NumPy array, such as numpy.asarray({name})"
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        raise UsageError(f"{name} is a masked array: give {name}.filled(...), or the rows without a mask")
 
 
 def check_examples(name, x):
     """Raise UsageError unless x is an array (N, D) of finite numbers, neither N nor D being 0. name: what to call it."""
-    kind = type(x).__module__.partition(".")[0]
-    if not (hasattr(x, "dtype") and hasattr(x, "ndim")) or kind in ("torch", "pandas", "jax", "jaxlib", "tensorflow"):
-        raise UsageError(
-            f"{name} is a {kind}.{type(x).__name__}: give a NumPy array (N, D), such as numpy.asarray({name})"
-        )
+    check_array(name, x)
     if x.ndim != 2:
         flat = f"; {name}.reshape(len({name}), -1) makes rows" if x.ndim > 2 else ""
         raise UsageError(f"{name} has shape {x.shape}: give one row for each example, (N, D){flat}")
@@ -29,12 +38,15 @@ def check_examples(name, x):
         raise UsageError(
             f"{name} is {x[row, column]} in row {row}, column {column}: remove or replace what is not finite"
         )
+    if x.dtype.kind == "f" and max(x.max(), -x.min()) > LARGEST:
+        raise UsageError(
+            f"{name} has numbers beyond 1e15, whose squares float32 does not hold: divide them by their spread"
+        )
 
 
 def check_labels(name, labels, n, vectors=False):
     """Raise UsageError unless labels are whole numbers (n,), one for each example; or, vectors, numbers (n, K)."""
-    if not (hasattr(labels, "dtype") and hasattr(labels, "ndim")):
-        raise UsageError(f"{name} is a {type(labels).__name__}: give a NumPy array, such as numpy.asarray({name})")
+    check_array(name, labels)
     if len(labels.shape) == 0 or len(labels) != n:
         raise UsageError(f"{name} has shape {labels.shape} and there are {n} examples: give one label for each")
     if vectors and labels.ndim == 2:
@@ -54,5 +66,6 @@ def fingerprint(**arrays):
 
 def _mark(array):
     rows = np.linspace(0, len(array) - 1, min(ROWS, len(array))).astype(int)
-    sampled = np.ascontiguousarray(to_host(array[rows]))
-    return f"{array.dtype} {tuple(array.shape)} {hashlib.sha256(sampled).hexdigest()[:16]}"
+    sampled = to_host(array[rows])
+    sampled = np.ascontiguousarray(sampled, sampled.dtype.newbyteorder("="))  # however the bytes lie
+    return f"{sampled.dtype} {tuple(array.shape)} {hashlib.sha256(sampled).hexdigest()[:16]}"

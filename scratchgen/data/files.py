@@ -62,10 +62,15 @@ def load_folder(folder):
     train = np.array(parts) == "train"
     if labels is None:
         return x[train], x[~train], None, None, shape
-    unseen = sorted(set(np.array(classes)[~train]) - set(np.array(classes)[train]))
-    if unseen:
-        raise UsageError(f"{folder}: class {unseen[0]} has pictures to test on and none to train on: add some")
+    if unseen := only_to_test_on(np.array(classes)[train], np.array(classes)[~train]):
+        raise UsageError(f"{folder}: {unseen}: add some")
     return x[train], x[~train], labels[train], labels[~train], shape
+
+
+def only_to_test_on(train, test):
+    """What to say of the first class, of labels or names, that is in the test part alone, or ""."""
+    unseen = sorted(set(test) - set(train))
+    return f"class {unseen[0]} has examples to test on and none to train on" if unseen else ""
 
 
 def find_pictures(folder):
@@ -181,7 +186,10 @@ def load_arrays(path):
     x_test, test_shape = flatten(x_test, path)
     if (shape, x_train.shape[1]) != (test_shape, x_test.shape[1]):
         raise UsageError(f"{path}: x_train and x_test hold examples of different shapes: save both with the same")
-    return x_train, x_test, labels_train, check_labels(labels_test, len(x_test), path), shape
+    labels_test = check_labels(labels_test, len(x_test), path)
+    if labels_test is not None and (unseen := only_to_test_on(labels_train, labels_test)):
+        print(f"{path}: {unseen}", file=sys.stderr)
+    return x_train, x_test, labels_train, labels_test, shape
 
 
 def read_arrays(path):

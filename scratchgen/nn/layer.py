@@ -19,9 +19,9 @@ class Weight:
     """
 
     def __init__(self, shape, init=zeros, fan_in=None, learned=True, constant=False):
-        self.shape, self.init = tuple(shape), init
+        self.shape, self.init = tuple(map(int, shape)), init  # of NumPy's small integers products overflow
         self.learned, self.constant = learned and not constant, constant
-        self.fan_in = fan_in or (self.shape[0] if self.shape else 1)
+        self.fan_in = int(fan_in or (self.shape[0] if self.shape else 1))
 
 
 def check_width(layer, x, n):

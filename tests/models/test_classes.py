@@ -59,7 +59,7 @@ def test_another_class_is_never_the_same_and_each_as_likely(classes):
         np.testing.assert_allclose(np.unique(other[labels == label], return_counts=True)[1], 1_000, atol=150)
 
 
-@pytest.mark.parametrize("label", [0, 3, 7, 10, 11, -1, np.int64(3), 1.5, "2", np.array([1, 2, 3])])
+@pytest.mark.parametrize("label", [0, 3, 7, 10, 11, -1, True, None, np.int64(3), 1.5, "2", np.array([1, 2, 3])])
 def test_a_class_that_was_not_seen_is_refused(label):
     with pytest.raises(UsageError, match=r"label .*: expected one of 1, 2, 4 \.\.\. 6, 9"):
         seen().check(label)

@@ -114,3 +114,12 @@ def test_schedules(schedule, copied):
     assert [copied(schedule)(step) for step in range(60)] == [schedule(step) for step in range(60)]
     params = Parameters(Rng(0), layer=Linear(2, 2))
     copied(SGD(params, schedule)).step()
+
+
+@every_copy
+def test_a_conditional_model_that_has_seen_some_classes_only(copied):
+    model, batch = find_model("conditional_gan").example(Rng(0), n_classes=5)
+    model.prepare(batch["x"], Rng(0), np.array([0, 1, 4, 4]))
+    call(model.train_step, rng=Rng(1), **batch | {"labels": np.array([0, 1, 4, 4])})
+    twin = copied(model)
+    assert set(twin.classes.draw(99, Rng(0))) == {0, 1, 4}

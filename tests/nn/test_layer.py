@@ -10,7 +10,7 @@ import pytest
 import scratchgen.nn.activations
 import scratchgen.nn.layers
 import scratchgen.nn.norms
-from scratchgen import Layer, Parameters, Rng, Sequential, Weight
+from scratchgen import Layer, Parameters, Rng, Sequential, UsageError, Weight
 from scratchgen.nn import losses
 from scratchgen.nn.activations import Activation, ReLU, SiLU, Tanh
 from scratchgen.nn.distributions import gaussian_head, reparameterize
@@ -516,3 +516,16 @@ def test_weights_of_any_shape():
     assert layer.scalar.shape == () and layer.cube.shape == (2, 3, 4) and layer.none.shape == (0, 3)
     layer.dscalar += 2
     assert params.grad[0] == 2
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
+def test_sizes_may_be_numpys_integers(kind):
+    layer = Linear(kind(200), kind(200))
+    params = Parameters(Rng(kind(3)), layer=layer)
+    assert layer.W.shape == (200, 200) and params.theta.size == 200 * 200 + 200
+
+
+@pytest.mark.parametrize("seed", [-1, 1.0, None, "1", (1, -2), (1, None), np.array([1.5])])
+def test_a_seed_that_is_none_is_one_line(seed):
+    with pytest.raises(UsageError, match=r"^seed .* expected a whole number >= 0, or a tuple of them$"):
+        Rng(seed)

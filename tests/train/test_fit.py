@@ -494,6 +494,8 @@ def test_the_same_data_in_another_place_is_the_same(tmp_path):
     fit(tiny(), pixels(8), epochs=1, out=tmp_path, notes={"data": "here"})
     assert len(fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, notes={"data": "there"})) == 2
     assert read_checkpoint(tmp_path / "checkpoint.npz")[0]["data"] == "there"
+    swapped = pixels(8).astype(">f4")  # the same numbers, their bytes the other way round
+    assert len(fit(tiny(), swapped, epochs=3, out=tmp_path, resume=True, notes={"data": "there"})) == 3
 
 
 def test_new_data_is_taken_where_that_is_said(tmp_path):
@@ -569,10 +571,13 @@ X, LABELS = pixels(8), np.arange(8) % 3
         ({"x": X[:, :2]}, "2 numbers an example, the model n_features=3"),
         ({"x": np.where(X[3, 1] == X, np.nan, X)}, "x is nan in row 3, column 1"),
         ({"x": np.where(X[3, 1] == X, np.inf, X)}, "x is inf in row 3, column 1"),
+        ({"x": X.astype(np.float64) * 1e39}, "x has numbers beyond 1e15"),
+        ({"x": np.ma.masked_array(X, X > 0.5)}, "x is a masked array"),
+        ({"labels": np.ma.masked_array(LABELS, LABELS > 1)}, "labels is a masked array"),
         ({"labels": LABELS[:7]}, r"labels has shape \(7,\) and there are 8 examples"),
         ({"labels": LABELS + 0.5}, "labels holds float64: give whole numbers"),
         ({"labels": LABELS.astype(str)}, "labels holds <U"),
-        ({"labels": LABELS.tolist()}, "labels is a list"),
+        ({"labels": LABELS.tolist()}, "labels is a builtins.list"),
         ({"x_test": X[:0]}, "x_test has shape .0, 3. and is empty"),
         ({"x_test": X[:, :2]}, "x_test has 2 numbers an example and x 3"),
         ({"x_test": X * 2}, r"test data: likelihood=bernoulli needs pixels in \[0, 1\]"),

@@ -25,7 +25,7 @@ class Classes:
 
     def tables(self, rng):
         """(the seen classes (m,), the place of each class among them (n,)), on rng's device; made again when they change."""
-        mark = self.seen.tobytes(), rng.xp
+        mark = self.seen.tobytes(), rng.xp.__name__
         if self._tables is None or self._tables[0] != mark:
             listed, place = np.flatnonzero(self.seen), np.cumsum(self.seen) - 1
             self._tables = mark, rng.array(listed), rng.array(place)
@@ -51,8 +51,8 @@ class Classes:
         if hasattr(labels, "get"):
             return
         found = np.atleast_1d(np.asarray(labels))
-        for label in found[:1] if found.dtype.kind not in "iub" else np.unique(found):
-            if found.dtype.kind not in "iub" or not 0 <= label < len(self.seen) or not self.seen[label]:
+        for label in np.unique(found):
+            if found.dtype.kind not in "iu" or not 0 <= label < len(self.seen) or not self.seen[label]:
                 raise UsageError(f"label {label}: expected {self}")
 
     def __str__(self):
