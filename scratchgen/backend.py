@@ -12,38 +12,45 @@ import operator
 import os
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 
 INSTALL = "pip install 'cupy-cuda13x[ctk]' (CUDA 13) or 'cupy-cuda12x[ctk]' (CUDA 12)"  # [ctk]: cuBLAS and the compiler
 
 
+Array = np.ndarray  # in type hints: NumPy's or CuPy's, which have the same methods
+Seed = int | tuple[int, ...]
+Shape = int | tuple[int, ...]
+
+
 class UsageError(ValueError):
     """A mistake the user can mend. Its message is one line: what is wrong, what was expected, what to do."""
 
 
-def array_module(*arrays):
+def array_module(*arrays: Any) -> Any:
     """The module (numpy, cupy, ...) whose arrays these are; Python numbers and NumPy scalars count as numpy's."""
     for array in arrays:
-        module = _module_of(type(array))
+        kind: Any = type(array)
+        module = _module_of(kind)
         if module is not np:
             return module
     return np
 
 
 @functools.cache
-def _module_of(kind):
+def _module_of(kind: Any) -> Any:
     if issubclass(kind, (np.ndarray, np.generic, int, float, complex)):
         return np
     return sys.modules[kind.__module__.partition(".")[0]]
 
 
-def to_host(array):
+def to_host(array: Any) -> np.ndarray:
     """The same values as a NumPy array. On a GPU this waits for the device, so no training step calls it."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
-def stop(x):
+def stop(x: Any) -> Any:
     """sg[x], the papers' stop-gradient: x itself as a value, and a constant as far as derivatives go.
 
     The backward passes are written by hand, so nothing needs this while training. It matters to the complex step
@@ -52,7 +59,7 @@ def stop(x):
     return x.real
 
 
-def find_device(device):
+def find_device(device: Any) -> Any:
     """The array module of a device: "cpu", "gpu", "auto" (the GPU where there is one), or an array module itself.
 
     Raises UsageError where a GPU is asked for and there is none.
@@ -99,10 +106,10 @@ class Rng:
     device: "cpu", "gpu", "auto" or an array module.
     """
 
-    def __init__(self, seed, dtype="float32", device="cpu"):
+    def __init__(self, seed: Seed, dtype: Any = "float32", device: Any = "cpu"):
         self.xp = find_device(device)
         self.dtype = np.dtype(dtype)
-        self.real = np.dtype(np.float32 if self.dtype == np.float32 else np.float64)
+        self.real: Any = np.dtype(np.float32 if self.dtype == np.float32 else np.float64)
         try:
             parts = [operator.index(part) for part in (seed if isinstance(seed, (tuple, list)) else [seed])]
             sequence = np.random.SeedSequence(parts)
@@ -123,34 +130,34 @@ class Rng:
     def __setstate__(self, state):
         vars(self).update(state, xp=importlib.import_module(state["xp"]))
 
-    def like(self, seed, dtype=None):
+    def like(self, seed: Seed, dtype: Any = None) -> "Rng":
         """A new stream from another seed, on the same device, and of the same precision if none is given."""
         return Rng(seed, dtype or self.dtype, self.xp)
 
-    def normal(self, shape):
+    def normal(self, shape: Shape) -> Array:
         """Independent N(0, 1)."""
         return self.xp.asarray(self.generator.standard_normal(shape, dtype=self.real))
 
-    def uniform(self, shape):
+    def uniform(self, shape: Shape) -> Array:
         """Independent, uniform on [0, 1)."""
         return self.xp.asarray(self.generator.random(shape, dtype=self.real))
 
-    def bernoulli(self, p):
+    def bernoulli(self, p: Array) -> Array:
         """1 with probability p, else 0, in the real precision: of the shape of p, an array."""
         return (self.uniform(p.shape) < p).astype(self.real)
 
-    def integers(self, high, shape):
+    def integers(self, high: int, shape: Shape) -> Array:
         """Independent integers from 0 to high - 1."""
         return self.xp.asarray(self.generator.integers(0, high, size=shape))
 
-    def permutation(self, n):
+    def permutation(self, n: int) -> Array:
         """0 ... n - 1 in random order. Drawn on the host: it is wanted once an epoch, and CuPy has none."""
         return self.xp.asarray(self.host.permutation(n))
 
-    def zeros(self, shape):
+    def zeros(self, shape: Shape) -> Array:
         return self.xp.zeros(shape, dtype=self.dtype)
 
-    def array(self, table):
+    def array(self, table: Any) -> Array:
         """A copy of any array or list on this device; floating-point and complex values get this precision."""
         table = np.asarray(table) if isinstance(table, (list, tuple, int, float)) else table
         dtype = self.dtype if table.dtype.kind in "fc" else table.dtype

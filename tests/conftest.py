@@ -2,7 +2,9 @@
 
 import atexit
 import ctypes
+import functools
 import importlib
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -32,6 +34,63 @@ settings.register_profile("dev", max_examples=20, deadline=None)
 settings.register_profile("ci", max_examples=20, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+# ---- tests that cannot run here are left out, and how many is said ----
+
+TORCH_ALONE = "nn/test_torch_oracle.py"  # imports PyTorch for all of its tests
+LEFT_OUT = pytest.StashKey()
+
+
+@functools.cache
+def met(need):
+    """Whether this machine has what a test needs: a GPU, MNIST, or a package."""
+    if need == "gpu":
+        try:
+            return find_device("auto").__name__ == "cupy"
+        except Exception:  # a CuPy that does not fit its CUDA
+            return False
+    if need == "mnist":
+        folder = pathlib.Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist")
+        return bool(list(folder.glob("train-images-idx3-ubyte*")))
+    return importlib.util.find_spec(need) is not None
+
+
+def pytest_ignore_collect(collection_path):
+    if str(collection_path).replace(os.sep, "/").endswith(TORCH_ALONE) and not met("torch"):
+        return True
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, left = [], []
+    for item in items:
+        needs = {need for mark in item.iter_markers("needs") for need in mark.args}
+        needs |= {"gpu"} if item.get_closest_marker("gpu") else set()
+        missing = sorted(need for need in needs if not met(need))
+        (left if missing else kept).append(item)
+        if missing:
+            counts = config.stash.setdefault(LEFT_OUT, {})
+            counts[missing[0]] = counts.get(missing[0], 0) + 1
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # a worker of pytest -n: every one has collected everything
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for need, n in sorted(config.stash.get(LEFT_OUT, {}).items()):
+        terminalreporter.write_line(f"left out: {n} test{'s' * (n > 1)} that need{'s' * (n == 1)} {need}")
+    if not met("torch"):
+        terminalreporter.write_line(f"left out: {TORCH_ALONE}, which needs torch")
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ in [0, 1], and `shape` says how to fold a row back into a picture.
 
 from dataclasses import dataclass, replace
 from importlib.resources import files as package_files
+from typing import Any
 
 import numpy as np
 
@@ -44,17 +45,19 @@ class Data:
     toy: Toy | None = None
 
     @property
-    def n_classes(self):
+    def n_classes(self) -> int:
         """One more than the largest label, 0 where there are no labels."""
-        return 0 if self.labels_train is None else int(max(self.labels_train.max(), self.labels_test.max())) + 1
+        if self.labels_train is None or self.labels_test is None:
+            return 0
+        return int(max(self.labels_train.max(), self.labels_test.max())) + 1
 
 
-def names():
+def names() -> list[str]:
     """The built-in names that load() takes, besides folders and files."""
     return ["digits", *SETS, *TOYS]
 
 
-def load(name, seed=0):
+def load(name: Any, seed: int = 0) -> Data:
     """The Data called `name`: a built-in name, a folder of pictures, or a .npy/.npz file. A built-in name comes first.
 
     seed: of a toy's points (10,000 train, 2,000 test). Nothing else depends on it: the other sets' splits are fixed.
@@ -75,7 +78,7 @@ def load(name, seed=0):
     raise UsageError(f"data {name!r} is unknown: use {', '.join(names())}, a folder of pictures, or a .npy/.npz file")
 
 
-def binarized(data, seed=28):
+def binarized(data: Data, seed: int = 28) -> Data:
     """The Data with every pixel 0 or 1, drawn once: 1 with a probability that is its grey value (static binarization).
 
     The papers' way since Salakhutdinov & Murray 2008, though by our own draws: results compare, digit for digit they do not.

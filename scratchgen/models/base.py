@@ -7,11 +7,11 @@ is the objective with its backward pass written out, train_step(...) is one upda
 import dataclasses
 import inspect
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from ..backend import UsageError
+from ..backend import Array, Rng, Seed, UsageError
 from ..nn.parameters import Parameters
 from .settings import check_setting
 
@@ -65,15 +65,15 @@ class Model:
     inside another is a field of it, whose type is the model's class: see models/latent_diffusion.py.
     """
 
-    objectives = {"loss": "params"}
-    variants = ({},)
+    objectives: dict[str, str] = {"loss": "params"}
+    variants: tuple[dict[str, Any], ...] = ({},)
     # A CUDA graph (train/cuda_graph.py) repeats one train_step on the same memory. False for a model whose steps are not
     # all alike, or that binds new arrays: self.m = 0.9 * self.m + ... where self.m *= 0.9; self.m += ... would do.
-    capturable = True
+    capturable: Any = True
     # True where the losses do not say how good the samples are: `train` and `evaluate` then measure these too.
     judged_by_samples = False
-    sampling = frozenset()  # names of settings that no weight depends on: --resume may change them
-    batch = None  # a setting of nearly all
+    sampling: frozenset[str] = frozenset()  # names of settings that no weight depends on: --resume may change them
+    batch: Any = None  # a setting of nearly all
     pixels = False  # True where x must lie in [0, 1], whatever the settings
     uses_stop = False  # True where a value contains stop(): central differences do not see it
 
@@ -81,43 +81,43 @@ class Model:
         for field in dataclasses.fields(self):
             setattr(self, field.name, check_setting(type(self), field, getattr(self, field.name)))
 
-    def build(self, rng):
+    def build(self, rng: Rng) -> Any:
         """Make networks, Parameters and optimizers with weights from rng. Returns the model."""
         raise TypeError(f"{type(self).__name__} must define build(self, rng)")
 
-    def prepare(self, x, rng):
+    def prepare(self, x: Array, rng: Rng) -> None:
         """Take from the training data x (N, n_features) what it must know before the first step: a mean, a range, codes.
 
         fit calls it before the first step. What it finds belongs in buffers: a checkpoint holds it.
         """
 
-    def train_step(self, x, rng):
+    def train_step(self, x: Array, rng: Rng) -> dict[str, Any]:
         """One update from a batch x (B, n_features). Returns {name: loss}, 0-d arrays on the device."""
         raise TypeError(f"{type(self).__name__} must define train_step(self, x, rng)")
 
-    def sample(self, n, rng):
+    def sample(self, n: int, rng: Rng) -> Array:
         """n generated examples (n, n_features)."""
         raise UsageError(f"a {type(self).__name__} has no way to sample")
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x: Array, rng: Rng) -> dict[str, Any]:
         """{name: number} on test data x (N, n_features)."""
         return {}
 
     @property
-    def rows(self):
+    def rows(self) -> int | None:
         """How many examples one train_step takes; None: all of the training data."""
         return self.batch
 
-    def complaint(self, losses):
+    def complaint(self, losses: dict[str, float]) -> str:
         """One line on what has gone wrong, by the last steps' mean losses {name: number}, or "". fit says it once."""
         return ""
 
     @classmethod
-    def example(cls, rng, **settings):
+    def example(cls, rng: Rng, **settings: Any) -> tuple[Any, dict[str, Array]]:
         """A tiny model and a batch for it, {argument name: array}: the start of every automatic check."""
         raise TypeError(f"{cls.__name__} must define example(cls, rng, **settings)")
 
-    def check_data(self, x, labels=None):
+    def check_data(self, x: Array, labels: Array | None = None) -> None:
         """Raise UsageError if this model cannot learn from pixels or points like x (N, n_features), with labels (N,)."""
         n_features = getattr(self, "n_features", x.shape[1])
         if x.shape[1] != n_features:
@@ -148,19 +148,19 @@ class Model:
                 f"the labels are {labels.min()} ... {labels.max()}, the model has n_classes={n_classes}: they count from 0"
             )
 
-    def check_rows(self, n):
+    def check_rows(self, n: int) -> None:
         """Raise UsageError if n training examples are too few for one train_step that takes several batches."""
         if self.rows and self.rows > max(n, self.batch):
             most = n * self.batch // self.rows
             remedy = f"--set batch={most}" if most else f"--set k=1 batch={n}"
             raise UsageError(f"a round takes {self.rows} examples, k batches, and there are {n}: use {remedy}")
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """{name: value}; of a model inside this one its own settings."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value.settings() if isinstance(value, Model) else value for name, value in values.items()}
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameters]:
         """{name: Parameters} of this model and of those inside it."""
         found = {name: part for name, part in vars(self).items() if isinstance(part, Parameters)}
         for name, part in vars(self).items():
@@ -168,11 +168,11 @@ class Model:
                 found |= {f"{name}.{key}": params for key, params in part.parameters().items()}
         return found
 
-    def rng(self, seed):
+    def rng(self, seed: Seed) -> Rng:
         """A random stream with this model's precision, on its device."""
         return next(iter(self.parameters().values())).rng.like(seed)
 
-    def on_device(self, **arrays):
+    def on_device(self, **arrays: Any) -> dict[str, Array]:
         """Those of the arrays that are not None, {name: array}, on this model's device and in its precision.
 
         Labels, and tokens, are whole numbers and stay so; other whole numbers become floats.
@@ -185,7 +185,7 @@ class Model:
                 arrays[name] = array.astype(np.int64 if whole else rng.dtype)
         return arrays
 
-    def state(self):
+    def state(self) -> dict[str, Array]:
         """{name: live array} of all that training changes: weights, buffers, optimizers, averages.
 
         Of a model inside this one, which stands still, the weights and buffers alone.
@@ -207,11 +207,11 @@ class Model:
                 array[...] = rng.array(theirs[name])
         return copy
 
-    def has_stepped(self):
+    def has_stepped(self) -> bool:
         """Whether any of its optimizers has made a step."""
         return any(array[0] for name, array in self.state().items() if name.endswith(".t"))
 
-    def load_state(self, arrays):
+    def load_state(self, arrays: dict[str, Array]) -> None:
         """Write saved arrays into the live ones. Raises UsageError, before anything is written, where one does not fit."""
         state = self.state()
         # A checkpoint of an older version does not say which classes were seen: all of them count.

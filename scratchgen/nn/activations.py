@@ -33,7 +33,8 @@ class Activation(Layer):
     cuda: f and f′ as CUDA expressions of x, y and the setting a, for one kernel each on a GPU; None: f and df do there.
     """
 
-    cuda, a = None, 0.0
+    cuda: tuple[str, str] | None = None
+    a: float = 0.0
 
     def __init_subclass__(cls):
         """A subclass that changes anything of its parent, or has f and df from elsewhere, does not inherit cuda."""

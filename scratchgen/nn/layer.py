@@ -5,9 +5,16 @@ forward's names. backward adds the weights' gradients to dW, db, ... and returns
 tape and no graph: a model calls the closures in reverse order itself. The values of the weights lie in parameters.py.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 
+from ..backend import Array, Rng
 from .initialisers import zeros
+
+Backward = Callable[..., Any]  # backward(dy, learn=True, inputs=True) -> dx
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Weight:
@@ -18,7 +25,14 @@ class Weight:
     nothing changes it at all (masks, frequencies, schedules), so that a gradient check leaves it as it is.
     """
 
-    def __init__(self, shape, init=zeros, fan_in=None, learned=True, constant=False):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        init: Callable[[Rng, tuple[int, ...], int], Array] = zeros,
+        fan_in: int | None = None,
+        learned: bool = True,
+        constant: bool = False,
+    ):
         self.shape, self.init = tuple(map(int, shape)), init  # of NumPy's small integers products overflow
         self.learned, self.constant = learned and not constant, constant
         self.fan_in = int(fan_in or (self.shape[0] if self.shape else 1))
@@ -30,7 +44,7 @@ def check_width(layer, x, n):
         raise ValueError(f"{layer!r} got an input of shape {x.shape}, expected (B, {n})")
 
 
-def same_shape(name, **arrays):
+def same_shape(name: str, **arrays: Array) -> None:
     """Raise ValueError unless all shapes agree: a silent broadcast is the commonest wrong loss."""
     (first, a), *others = arrays.items()
     for other, b in others:
@@ -38,7 +52,7 @@ def same_shape(name, **arrays):
             raise ValueError(f"{name}: {first} has shape {a.shape} and {other} {b.shape}; both must be equal")
 
 
-def example(make, **choices):
+def example(make: Callable[[Rng], Any], **choices: Any) -> Callable[[F], F]:
     """Marks a function for the gradient check: make(rng) returns the arrays with which to try it.
 
     choices: one option of the function, and all values of it to try: kind=["hinge", ...].
@@ -64,7 +78,7 @@ class Layer:
 
     params = None  # the Parameters that holds this layer's weights
 
-    def forward(self, x, rng):
+    def forward(self, x: Any, rng: Rng | None) -> tuple[Any, Backward]:
         raise TypeError(f"{type(self).__name__} must define forward(self, x, rng)")
 
     def forward_twice(self, x):
@@ -78,7 +92,7 @@ class Layer:
         """What does this layer and the following one in a single step, or None: Sequential asks."""
         return None
 
-    def __call__(self, x, rng=None):
+    def __call__(self, x: Any, rng: Rng | None = None) -> Any:
         """The output alone."""
         return self.forward(x, rng)[0]
 
@@ -99,7 +113,7 @@ class Layer:
             # A rate that is an np.float64 would raise the precision of float32 arrays.
             object.__setattr__(self, name, value.item() if isinstance(value, np.generic) else value)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if self._is_view(name):
             raise AttributeError(
                 f"{type(self).__name__}.{name} has no values yet: make Parameters(rng, name=layer) first"
@@ -142,7 +156,7 @@ class Sequential(Layer):
     Its backward refuses to run once the weights have changed: dx = dy Wᵀ would silently use the new W.
     """
 
-    def __init__(self, *layers):
+    def __init__(self, *layers: "Layer"):
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 remedy = "; write Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""

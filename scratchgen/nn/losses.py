@@ -9,14 +9,14 @@ import math
 
 import numpy as np
 
-from ..backend import array_module
+from ..backend import Array, array_module
 from ..kernels.operations import bernoulli, kl_normal, square
 from .layer import example, same_shape
 from .layers import log_softmax, one_hot
 
 
 @example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
-def squared_error(x_hat, x):
+def squared_error(x_hat: Array, x: Array) -> tuple[Array, Array]:
     """Σ (x̂ - x)².      ∂/∂x̂ = 2 (x̂ - x).      Both (B, D). No ½ and no mean over D."""
     same_shape("squared_error", x_hat=x_hat, x=x)
     value, d = square(x_hat, x, 1 / len(x))
@@ -24,7 +24,7 @@ def squared_error(x_hat, x):
 
 
 @example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
-def absolute_error(x_hat, x):
+def absolute_error(x_hat: Array, x: Array) -> tuple[Array, Array]:
     """The L1 distance Σ |x̂ - x|.      ∂/∂x̂ = sign(x̂ - x), 0 where they are equal.      Both (B, D)."""
     same_shape("absolute_error", x_hat=x_hat, x=x)
     xp = array_module(x_hat)
@@ -34,7 +34,7 @@ def absolute_error(x_hat, x):
 
 
 @example(lambda rng: (2 * rng.normal((3, 5)), rng.normal((3, 5)), 0.3))
-def gaussian_nll(x_hat, x, c):
+def gaussian_nll(x_hat: Array, x: Array, c: float) -> tuple[Array, Array]:
     """-log N(x; x̂, c I) = ‖x - x̂‖² / 2c + ½ D log 2πc.      ∂/∂x̂ = (x̂ - x) / c.      Both (B, D); c > 0 is a variance.
 
     gan-vae-notes eq 2.1 is the case c = ½ without its constant. The constant does not move x̂, but without it values for
@@ -47,7 +47,7 @@ def gaussian_nll(x_hat, x, c):
 
 
 @example(lambda rng: (3 * rng.normal((3, 5)), rng.uniform((3, 5))))
-def bernoulli_nll(logits, x):
+def bernoulli_nll(logits: Array, x: Array) -> tuple[Array, Array]:
     """-Σ [x log p + (1 - x) log(1 - p)], p = sigmoid(l).      ∂/∂l = p - x.      Both (B, D), x in [0, 1].
 
     Derivation: log p = l - s and log(1 - p) = -s with s = softplus(l) = log(1 + eˡ), so the value is Σ (s - x l), and
@@ -68,7 +68,7 @@ def _checked(name, logits, target):
 
 
 @example(lambda rng: (3 * rng.normal((6, 1)), 0.9))
-def binary_cross_entropy(logits, target):
+def binary_cross_entropy(logits: Array, target: Array | float) -> tuple[Array, Array]:
     """-Σ [y log p + (1 - y) log(1 - p)] of a two-class classifier.      ∂/∂l = p - y.      logits (B, 1) or (B,).
 
     target: one number for the whole batch (1: all real, 0: all false, between: smoothed) or an array like the logits.
@@ -80,7 +80,7 @@ def binary_cross_entropy(logits, target):
 
 
 @example(lambda rng: (2 * rng.normal((5, 4)), rng.integers(4, 5)))
-def softmax_cross_entropy(logits, labels):
+def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     """-Σ_k y_k log p_k, p = softmax(l).      ∂/∂l = p - y.      logits (B, K); labels (B,) integers or (B, K) rows of sum 1.
 
     Derivation: log p_k = l_k - log Σ_j exp l_j, so ∂log p_k/∂l_j = [j = k] - p_j and ∂/∂l_j = p_j Σ_k y_k - y_j = p_j - y_j:
@@ -95,7 +95,7 @@ def softmax_cross_entropy(logits, labels):
 
 
 @example(lambda rng: (rng.normal((3, 4)), rng.normal((3, 4))))
-def kl_standard_normal(mu, log_var):
+def kl_standard_normal(mu: Array, log_var: Array) -> tuple[Array, Array, Array]:
     """KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (μ² + σ² - 1 - log σ²).      ∂/∂μ = μ,   ∂/∂log σ² = ½ (σ² - 1).      Both (B, D).
 
     Derivation: KL = E_q[log q - log p]. The constants ½ log 2π cancel, E_q[(z - μ)²/σ²] = 1 and E_q[z²] = μ² + σ².
@@ -109,7 +109,9 @@ def kl_standard_normal(mu, log_var):
 
 
 @example(lambda rng: tuple(rng.normal((3, 4)) for _ in range(4)))
-def kl_gaussians(mu_q, log_var_q, mu_p, log_var_p):
+def kl_gaussians(
+    mu_q: Array, log_var_q: Array, mu_p: Array, log_var_p: Array
+) -> tuple[Array, Array, Array, Array, Array]:
     """KL(N(μ_q, σ_q²) ‖ N(μ_p, σ_p²)) = ½ Σ (log σ_p² - log σ_q² + (σ_q² + (μ_q - μ_p)²) / σ_p² - 1).      All (B, D).
 
     ∂/∂μ_q = (μ_q - μ_p) / σ_p² = -∂/∂μ_p,   ∂/∂log σ_q² = ½ (σ_q²/σ_p² - 1),
@@ -133,7 +135,7 @@ def kl_gaussians(mu_q, log_var_q, mu_p, log_var_p):
 
 
 @example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
-def least_squares(logits, target):
+def least_squares(logits: Array, target: Array | float) -> tuple[Array, Array]:
     """½ Σ (l - y)².      ∂/∂l = l - y.      Mao et al. 2017, eq 2, with targets 0 and 1 (a = 0, b = c = 1)."""
     target = _checked("least_squares", logits, target)
     batch, difference = len(logits), logits - target
@@ -141,7 +143,7 @@ def least_squares(logits, target):
 
 
 @example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
-def hinge(logits, target):
+def hinge(logits: Array, target: Array | float) -> tuple[Array, Array]:
     """Σ [y max(0, 1 - l) + (1 - y) max(0, 1 + l)].      ∂/∂l = (1 - y) [l > -1] - y [l < 1].
 
     Miyato et al. 2018, eq 16.
@@ -154,7 +156,7 @@ def hinge(logits, target):
 
 
 @example(lambda rng: (2 * rng.normal((6, 1)), rng.uniform((6, 1))))
-def wasserstein(logits, target):
+def wasserstein(logits: Array, target: Array | float) -> tuple[Array, Array]:
     """Σ (1 - 2 y) l: the score is raised on real examples and lowered on others.      ∂/∂l = 1 - 2 y.      Any real l.
 
     With y = 1 and 0 the sum of both means is E[D(G(z))] - E[D(x)], -W₁ for the best D of slope <= 1. Arjovsky et al. 2017,
@@ -166,7 +168,7 @@ def wasserstein(logits, target):
 
 
 @example(lambda rng: (2 * rng.normal((6, 1)),))
-def minimax(logits):
+def minimax(logits: Array) -> tuple[Array, Array]:
     """E log(1 - D), what G lowers in the theory.      ∂/∂l = -D: next to nothing while D sees through it."""
     value, d = binary_cross_entropy(logits, 0)
     return -value, -d
@@ -183,7 +185,13 @@ ADVERSARIAL = {
 
 
 @example(lambda rng: (2 * rng.normal((4, 1)), 2 * rng.normal((6, 1))), kind=ADVERSARIAL)
-def loss_D(real, fake, kind="non_saturating", y_real=1, y_fake=0):
+def loss_D(
+    real: Array,
+    fake: Array,
+    kind: str = "non_saturating",
+    y_real: Array | float = 1,
+    y_fake: Array | float = 0,
+) -> tuple[Array, Array, Array]:
     """What D minimises: the mean over real examples plus the mean over generated ones. Returns it, d_real, d_fake.
 
     real (B, 1), fake (B′, 1): D's logits. kind: a name of ADVERSARIAL. y_real, y_fake: their targets. For minimax and
@@ -198,7 +206,7 @@ def loss_D(real, fake, kind="non_saturating", y_real=1, y_fake=0):
 
 
 @example(lambda rng: (2 * rng.normal((6, 1)),), kind=ADVERSARIAL)
-def loss_G(fake, kind="non_saturating"):
+def loss_G(fake: Array, kind: str = "non_saturating") -> tuple[Array, Array]:
     """What G minimises, from D's logits of what it made, (B, 1). No real example comes in. Returns it and d_fake.
 
     minimax: E log(1 - D), ∂/∂l = -D.   non_saturating: -E log D, ∂/∂l = -(1 - D).   least_squares: ½ E (l - 1)².

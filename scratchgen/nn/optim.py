@@ -23,7 +23,7 @@ class Stepper:
     numbers(t) -> a tuple of Python numbers; update(*numbers) does the work on the device.
     """
 
-    slots = ()  # names of the vectors as long as theta that it remembers
+    slots: tuple[str, ...] = ()  # names of the vectors as long as theta that it remembers
 
     def __init__(self, params):
         self.params = params

@@ -5,8 +5,9 @@ the network.
 """
 
 import math
+from typing import Any
 
-from ..backend import keep_freed_memory
+from ..backend import Array, Rng, keep_freed_memory
 
 
 class Parameters:
@@ -18,7 +19,7 @@ class Parameters:
     another Parameters raises ValueError. Whoever changes theta says so with `changed()`.
     """
 
-    def __init__(self, rng, **layers):
+    def __init__(self, rng: Rng, **layers: Any):
         keep_freed_memory()
         self.rng, self.version = rng, 0
         self._places = []  # (full name, layer, attribute, Weight, slice of theta or buffers)
@@ -57,22 +58,22 @@ class Parameters:
             for attribute, vector in views.items():
                 layer.__dict__[attribute] = vector[where].reshape(weight.shape)
 
-    def named(self):
+    def named(self) -> dict[str, Array]:
         """{full name: view} of every learned weight, in the order of theta."""
         return {full: getattr(layer, name) for full, layer, name, weight, _ in self._places if weight.learned}
 
-    def slices(self):
+    def slices(self) -> dict[str, slice]:
         """{full name: slice of theta} of every learned weight."""
         return {full: where for full, _, _, weight, where in self._places if weight.learned}
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         self.grad.fill(0)
 
-    def changed(self):
+    def changed(self) -> None:
         """theta has new values: closures made before are stale from now on."""
         self.version += 1
 
-    def cast(self, dtype):
+    def cast(self, dtype: Any) -> "Parameters":
         """Change the precision of everything (float64, complex128 for checks) and rebind the views. Returns self.
 
         An optimizer made before keeps the precision of its own vectors.
@@ -90,7 +91,7 @@ class Parameters:
         """The slices of buffers that are no constants."""
         return [where for _, _, _, weight, where in self._places if not weight.learned and not weight.constant]
 
-    def state(self):
+    def state(self) -> dict[str, Array]:
         """{name: live array} of what a checkpoint holds."""
         return {"theta": self.theta, "buffers": self.buffers}
 

@@ -6,14 +6,16 @@ an epoch that was killed half-way is simply run again from the last checkpoint, 
 
 import math
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from ..backend import UsageError, array_module, to_host
+from ..backend import Array, UsageError, array_module, to_host
 from ..data import batches
 from ..data.checked import check_examples, check_labels, fingerprint
-from ..models.base import accepted, call, needs
+from ..models.base import Model, accepted, call, needs
 from .cuda_graph import CapturedStep
 from .progress import Progress
 from .run import Run
@@ -27,23 +29,23 @@ class Stopped(KeyboardInterrupt):
 
 
 def fit(
-    model,
-    x,
+    model: Model,
+    x: Array,
     *,
-    epochs,
-    labels=None,
-    x_test=None,
-    labels_test=None,
-    seed=0,
-    out=None,
-    resume=False,
-    progress=True,
-    on_epoch=None,
-    measure=None,
-    notes=None,
-    graph=False,
-    accept_new_data=False,
-):
+    epochs: int,
+    labels: Array | None = None,
+    x_test: Array | None = None,
+    labels_test: Array | None = None,
+    seed: int = 0,
+    out: Any = None,
+    resume: bool = False,
+    progress: bool = True,
+    on_epoch: Callable[[Any, dict[str, float]], Any] | None = None,
+    measure: Callable[..., dict[str, float]] | None = None,
+    notes: dict[str, Any] | None = None,
+    graph: bool = False,
+    accept_new_data: bool = False,
+) -> list[dict[str, float]]:
     """Train a built model until it has seen `epochs` passes over x (N, n_features), without each pass's incomplete batch.
 
     x, labels (N,), x_test, labels_test: NumPy arrays, moved to the model's device once. out: a folder for checkpoint.npz

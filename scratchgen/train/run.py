@@ -14,7 +14,7 @@ from .checkpoint import describe, read_checkpoint, save_checkpoint
 try:
     import fcntl
 except ImportError:  # on Windows a folder is not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 class Run:

@@ -4,11 +4,9 @@ import gc
 import gzip
 import hashlib
 import http.server
-import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,8 +57,11 @@ def test_digits():
     assert not {row.tobytes() for row in data.x_train} & {row.tobytes() for row in data.x_test}
 
 
+@pytest.mark.needs("sklearn")
 def test_digits_are_scikit_learns():
-    original = pytest.importorskip("sklearn.datasets").load_digits()
+    from sklearn.datasets import load_digits
+
+    original = load_digits()
     data = load("digits", seed=5)
     x, labels = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.labels_train, data.labels_test])
     order = np.random.Generator(np.random.PCG64(0)).permutation(1797)
@@ -119,10 +120,8 @@ def test_impossible_batch_is_refused_at_once(batch):
 # ---- MNIST itself ----
 
 
+@pytest.mark.needs("mnist")
 def test_mnist():
-    own = os.environ.get("SCRATCHGEN_DATA")
-    if not own or not list(Path(own).glob("mnist/train-images-idx3-ubyte*")):
-        pytest.skip("MNIST is not here: set SCRATCHGEN_DATA to the folder that holds mnist/")
     data = load("mnist")  # reading verifies the checksums
     assert data.x_train.shape == (60_000, 784)
     assert data.x_test.shape == (10_000, 784)

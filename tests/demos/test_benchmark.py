@@ -57,8 +57,10 @@ def test_the_reference_has_eleven_matrix_products(demo):
     )
 
 
+@pytest.mark.needs("torch")
 def test_pytorch_computes_the_same_losses_and_gradients(demo):
-    torch = pytest.importorskip("torch", reason="needs PyTorch, which is no dependency: pip install torch")
+    import torch
+
     peers = demo("peers.pytorch")
     networks = {"vae": peers.VAE, "autoencoder": peers.AutoEncoder}
     for case in demo("peers.cases").CASES:
@@ -80,8 +82,10 @@ def test_pytorch_computes_the_same_losses_and_gradients(demo):
             np.testing.assert_allclose(model.params.grad[where], theirs.grad.numpy().T.ravel(), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.needs("torch")
 def test_pytorch_denoises_the_same(demo):
-    torch = pytest.importorskip("torch", reason="needs PyTorch, which is no dependency: pip install torch")
+    import torch
+
     cases = [case for case in demo("peers.cases").CASES if case.peer == "ddpm"]
     assert {case.model.predict for case in cases} == {"logits", "v"}
     for case in cases:
@@ -108,9 +112,11 @@ def test_pytorch_denoises_the_same(demo):
             )
 
 
+@pytest.mark.needs("torch")
 @pytest.mark.parametrize("peer", ["gan", "wgan"])
 def test_pytorch_plays_the_same_game(demo, peer):
-    torch = pytest.importorskip("torch", reason="needs PyTorch, which is no dependency: pip install torch")
+    import torch
+
     (case,) = (case for case in demo("peers.cases").CASES if case.peer == peer)
     model = dataclasses.replace(case.model, batch=16, k=1).build(Rng(0))
     networks = {"gan": demo("peers.pytorch").GAN, "wgan": demo("peers.pytorch").WGAN}[peer](model)

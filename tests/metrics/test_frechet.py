@@ -1,8 +1,6 @@
 """The Fréchet distance is the closed form, its classifier knows the digits, and a cached classifier never goes wrong."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -400,10 +398,7 @@ def test_a_model_that_cannot_sample_is_not_measured(cache, judge, digits):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist").is_dir(),
-    reason="needs MNIST in $SCRATCHGEN_DATA/mnist",
-)
+@pytest.mark.needs("mnist")
 def test_mnist(empty_cache):
     judge = FrechetJudge(load("mnist"))
     assert judge.accuracy >= 0.98

@@ -1,7 +1,6 @@
 """The deep belief network against sums over all its states: its bound, its samples; and the machine below stands still."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -213,10 +212,7 @@ def test_from_the_command_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist").is_dir(),
-    reason="needs MNIST in $SCRATCHGEN_DATA/mnist",
-)
+@pytest.mark.needs("mnist")
 def test_a_second_layer_raises_the_bound_on_mnist():
     """The lower machine is small, so that its log p is exact: 16 hidden units, and the top has an exact log Z, too."""
     data = binarized(load("mnist"))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import warnings
 from pathlib import Path
 
@@ -173,9 +172,11 @@ def test_in_float32_it_is_monotone_up_to_rounding(covariance):
     assert np.diff(losses).max() <= 1e-5 * np.abs(losses).max()
 
 
+@pytest.mark.needs("sklearn")
 @every_kind
 def test_scikit_learn_agrees(covariance):
-    mixture = pytest.importorskip("sklearn.mixture", reason="scikit-learn is not installed")
+    from sklearn import mixture
+
     rng = np.random.default_rng(2)
     x = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4)) + rng.integers(-2, 3, size=(300, 1))
     model = started(x, covariance=covariance, n_components=3, floor=1e-12)
@@ -420,10 +421,7 @@ def test_two_modes_cost_what_their_true_density_does():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist").is_dir(),
-    reason="needs MNIST in $SCRATCHGEN_DATA/mnist",
-)
+@pytest.mark.needs("mnist")
 def test_mnist_in_784_dimensions():
     data = load("mnist")
     x, nll = data.x_train[:6000], {}

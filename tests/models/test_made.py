@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -534,10 +532,7 @@ def test_from_the_command_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist").is_dir(),
-    reason="needs MNIST in $SCRATCHGEN_DATA/mnist",
-)
+@pytest.mark.needs("mnist")
 def test_a_third_of_a_pass_over_mnist_saves_a_third_of_what_independent_pixels_cost():
     data = load("mnist")
     x, test = ((Rng(seed).uniform(x.shape) < x).astype("f") for seed, x in enumerate((data.x_train, data.x_test)))

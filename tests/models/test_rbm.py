@@ -6,8 +6,6 @@ And annealed importance sampling, which must find the same Z without the sum.
 import dataclasses
 import itertools
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -430,10 +428,7 @@ def test_from_the_command_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist").is_dir(),
-    reason="needs MNIST in $SCRATCHGEN_DATA/mnist",
-)
+@pytest.mark.needs("mnist")
 def test_two_thirds_of_a_pass_over_mnist_with_16_hidden_units():
     """So few that log Z is exact; annealing is held against it on 784 pixels."""
     data = binarized(load("mnist"))

@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -414,10 +412,7 @@ def test_the_output_is_what_is_asked_for():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist").is_dir(),
-    reason="needs MNIST in $SCRATCHGEN_DATA/mnist",
-)
+@pytest.mark.needs("mnist")
 def test_mnist_in_128_bits():
     """One pass, which gave 0.0170 and a perplexity of 249 of 256; eight give 0.0070 and 243."""
     data = load("mnist")

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from scratchgen import Parameters, Rng, Sequential
 from scratchgen.models.vae import VAE
@@ -27,7 +28,6 @@ from scratchgen.nn.losses import (
 from scratchgen.nn.norms import BatchNorm, LayerNorm
 from scratchgen.nn.optim import SGD, Adam, AdamW, RMSProp, clip_by_norm
 
-torch = pytest.importorskip("torch", reason="the oracle needs PyTorch, which is no dependency: pip install torch")
 nn, F = torch.nn, torch.nn.functional
 
 B = 7
