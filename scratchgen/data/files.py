@@ -242,13 +242,19 @@ def to_float(rows, points, path):
     if rows.dtype == np.uint8:
         return np.divide(rows, 255, dtype=np.float32)
     if rows.dtype.kind != "f":
-        raise UsageError(f"{path}: numbers of type {rows.dtype}: save pictures as uint8, or as floats in [0, 1]")
+        raise UsageError(
+            f"{path}: numbers of type {rows.dtype}: save pictures as uint8 or as floats in [0, 1], points and tables as floats"
+        )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused below
         x = rows.astype(np.float32)
     good = np.isfinite(x) if points else (x >= 0) & (x <= 1)  # a NaN is neither
     if not good.all():
         example, column = np.unravel_index(good.argmin(), good.shape)
-        remedy = "finite numbers: remove it" if points else "pixels in [0, 1]: rescale them, or save uint8"
+        remedy = (
+            "finite numbers: remove it"
+            if points
+            else "pixels in [0, 1]: rescale them (a table column by column), or save uint8"
+        )
         raise UsageError(f"{path}: value {rows[example, column]} in example {example} where there must be {remedy}")
     return x
 
