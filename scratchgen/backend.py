@@ -8,7 +8,6 @@ no weight, noise or mask can be made in the wrong place or the wrong precision.
 import contextlib
 import functools
 import importlib
-import operator
 import os
 import pathlib
 import sys
@@ -111,8 +110,9 @@ class Rng:
         self.dtype = np.dtype(dtype)
         self.real: Any = np.dtype(np.float32 if self.dtype == np.float32 else np.float64)
         try:
-            parts = [operator.index(part) for part in (seed if isinstance(seed, (tuple, list)) else [seed])]
-            sequence = np.random.SeedSequence(parts)
+            if seed is None or (isinstance(seed, (tuple, list)) and None in seed):
+                raise TypeError  # NumPy would take these for a stream that differs every time
+            sequence = np.random.SeedSequence(seed)
         except (TypeError, ValueError):
             raise UsageError(f"seed {seed!r}: expected a whole number >= 0, or a tuple of them") from None
         self.host = np.random.Generator(np.random.SFC64(sequence))  # half the time of PCG64

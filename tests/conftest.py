@@ -17,7 +17,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 # A home of their own, thrown away at the end, so that nothing that an earlier run left behind is found, and nothing is left.
 # Workers (pytest -n) inherit it from the process that starts them.
-if "PYTEST_XDIST_WORKER" not in os.environ:
+if "scratchgen-tests-" not in os.environ.get("HOME", ""):
     HOME = tempfile.mkdtemp(prefix="scratchgen-tests-")
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR"):

@@ -243,7 +243,7 @@ def to_float(rows, points, path):
         return np.divide(rows, 255, dtype=np.float32)
     if rows.dtype.kind != "f":
         raise UsageError(
-            f"{path}: numbers of type {rows.dtype}: save pictures as uint8 or as floats in [0, 1], points and tables as floats"
+            f"{path}: numbers of type {rows.dtype}: save pictures as uint8 or floats in [0, 1], points and tables as floats"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused below
         x = rows.astype(np.float32)

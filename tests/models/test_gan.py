@@ -626,6 +626,6 @@ def test_a_wasserstein_gan_covers_the_ring():
     data, scale = load("ring"), math.sqrt(2)
     sizes = {"n_features": 2, "n_latent": 2, "output": "linear", "hidden_G": 3 * (128,), "hidden_D": 3 * (128,)}
     model = WGAN(**sizes, batch=128, lam=0.1, k=1, lr_G=1e-3, lr_D=1e-3, averaging=0.995)
-    toy, data.x_train = data.toy, scale * data.toy.sample(20_000, Rng(1))
+    toy, data.x_train, data.labels_train = data.toy, scale * data.toy.sample(20_000, Rng(1)), None
     found = coverage(trained(model, data, 7_000).sample(2_500, Rng(2)) / scale, toy.centres, toy.sigma)
     assert found["modes"] == 8 and found["high_quality"] >= 0.92 and found["reverse_kl"] <= 0.01
