@@ -127,7 +127,7 @@ def test_fresh_noise_from_a_generator_that_goes_on_is_caught_with_the_remedy():
     stream = Rng(0, F64)
     report = check_layer(Sampler(lambda mu, log_var, rng: fresh_noise(mu, log_var, stream)), tuple(arrays((3, 4)) * 2))
     assert not report
-    assert "make the Rng inside the objective" in report.problem
+    assert "draw from the rng that forward gets" in report.problem
 
 
 # 14. Gradient summed over the batch where the loss takes the mean, and the other way round.
