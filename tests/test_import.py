@@ -4,11 +4,18 @@ And CuPy must be known to one place only, so that every other file runs where th
 """
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import scratchgen
+from scratchgen import Layer, Model
+from scratchgen.data import load
+from scratchgen.nn import losses
+from scratchgen.train.fit import fit
 
 PACKAGE = Path(scratchgen.__file__).parent
 HEAVY = ["matplotlib", "tqdm", "pooch", "PIL", "scipy", "cupy", "sklearn", "torch"]
@@ -50,3 +57,22 @@ def test_only_backend_and_kernels_import_cupy():
     found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if imports_cupy(path.read_bytes())}
     assert "backend.py" in found  # else this test is blind
     assert found <= {"backend.py", "kernels/operations.py"}
+
+
+PUBLIC = {name: getattr(scratchgen, name) for name in scratchgen.__all__} | {"fit": fit, "load": load}
+PUBLIC |= {name: f for name, f in vars(losses).items() if inspect.isfunction(f) and f.__module__ == losses.__name__}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in PUBLIC if name[0] != "_" and name not in ("UsageError", "Layer", "Model")]
+)
+def test_public_names_have_type_hints(name):
+    function = PUBLIC[name].__init__ if inspect.isclass(PUBLIC[name]) else PUBLIC[name]
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    assert all(p.annotation is not p.empty for p in parameters)
+    assert inspect.isclass(PUBLIC[name]) or inspect.signature(function).return_annotation is not inspect.Signature.empty
+
+
+def test_every_method_that_a_model_or_a_layer_defines_has_type_hints():
+    for method in (Layer.forward, Layer.__call__, Model.build, Model.train_step, Model.sample, Model.evaluate):
+        assert "return" in method.__annotations__, method

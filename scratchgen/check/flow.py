@@ -9,12 +9,14 @@ import copy
 import math
 import warnings
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
 from ..backend import Rng
+from ..nn.layer import Layer
 from ..nn.parameters import Parameters
-from .derivative import CENTRAL, COMPLEX, SINGLE_H, H, is_single
+from .derivative import CENTRAL, COMPLEX, SINGLE_H, GradReport, H, is_single
 from .gradcheck import check_layer
 from .trial import MOVE, Broken, as_array, layer_inputs, unchanged
 
@@ -23,7 +25,7 @@ INVERSE_TOLERANCE = 1e-6  # an inverse may be found by iteration
 SINGLE_TOLERANCE = 2e-2  # of both, where the layer computes in float32
 
 
-def check_flow(layer, x, *, seed=0, name=None, **options):
+def check_flow(layer: Layer, x: Any, *, seed: int = 0, name: str | None = None, **options: Any) -> GradReport:
     """Check a flow layer. Returns a GradReport, with a line in problem for each thing that is wrong:
 
     - the gradients of y and log_det, and the contract of backward, as check_layer does;

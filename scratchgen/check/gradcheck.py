@@ -11,7 +11,9 @@ sees: a sampler that takes a variance for a standard deviation is the derivative
 """
 
 import copy
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +25,16 @@ from .trial import MOVE, Broken, Trial, _Inputs, as_array, layer_inputs, not_che
 
 
 def gradcheck(
-    objective, params, *, method="auto", mode="auto", cross_check=True, together=(), seed=0, name="objective"
-):
+    objective: Callable[[], Any],
+    params: Parameters,
+    *,
+    method: str = "auto",
+    mode: str = "auto",
+    cross_check: bool = True,
+    together: Sequence[Parameters] = (),
+    seed: int = 0,
+    name: str = "objective",
+) -> GradReport:
     """Compare the gradient that objective() leaves in params.grad with numeric derivatives of the number it returns.
 
     objective: takes nothing and does the same at every call (it makes its Rng itself).
@@ -140,7 +150,7 @@ def _compare(check, problem, method="auto", mode="auto", cross_check=True):
 # ---- layers ----
 
 
-def check_layer(layer, x, *, seed=0, name=None, **options):
+def check_layer(layer: Layer, x: Any, *, seed: int = 0, name: str | None = None, **options: Any) -> GradReport:
     """Check a layer's gradients for weights and input, learning and using, and that its backward keeps the contract.
 
     x: an array, a tuple of arrays (for layers like Concat), or shapes in their place, such as (4, 5), filled with N(0, 1).
@@ -194,14 +204,16 @@ def _check_trial(trial, label, method="auto", mode="auto", cross_check=True, tog
 # ---- losses ----
 
 
-def check_loss(f, *arrays, seed=0, name=None, **options):
+def check_loss(
+    f: Callable[..., Any], *arrays: Any, seed: int = 0, name: str | None = None, **options: Any
+) -> GradReport:
     """Check f(*arrays) -> (value, gradient, ...), a gradient for each of the leading arrays. Returns a GradReport.
 
     The gradients may also come in a tuple of their own. Plain numbers and lists count as arrays; whole numbers that have a
     gradient are made floats. The arrays stay as they are given: they may be probabilities.
     """
     name = name or getattr(f, "__name__", "loss")
-    arrays = [_loss_argument(array, i) for i, array in enumerate(arrays)]
+    arrays = tuple(_loss_argument(array, i) for i, array in enumerate(arrays))
     kept = copy.deepcopy(arrays)
     result = f(*arrays)
     changed = [
@@ -213,7 +225,8 @@ def check_loss(f, *arrays, seed=0, name=None, **options):
         )
     if not isinstance(result, tuple) or len(result) < 2 or not 1 <= len(_gradients(result)) <= len(arrays):
         raise ValueError(f"{name}: expected a tuple (value, gradients of 1 to {len(arrays)} leading arrays)")
-    checked, notes = {}, ()
+    checked: dict[int, np.ndarray] = {}
+    notes: tuple[str, ...] = ()
     for i, gradient in enumerate(_gradients(result)):
         if gradient is None:
             notes += (f"x{i} is not checked: {name} returns None for its gradient",)
