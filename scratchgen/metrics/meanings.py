@@ -4,7 +4,7 @@ LOW, HIGH, NEITHER = "lower is better", "higher is better", ""
 NATS = "nats an example"
 
 MEANINGS = {  # without the prefixes test_ (of the test data) and binarized_ (of a black and white version)
-    "loss": ("what the step lowers, in the units of the model's file", LOW),
+    "loss": ("what a training step lowers; in nats, or squared errors where the model is trained by these", LOW),
     "negative_elbo": (f"{NATS}; a bound on -log p", LOW),
     "nll": (f"{NATS}: -log p, of a VAE -log p(x|z)", LOW),
     "kl": (f"{NATS}: what the code says of x", NEITHER),

@@ -71,9 +71,8 @@ def fit(
     marks = fingerprint(x=x, labels=labels, x_test=x_test, labels_test=labels_test)
     with Run(out, resume, model, epochs, {"seed": seed} | (notes or {}), marks, accept_new_data) as run:
         given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
-        with np.errstate(
-            all="ignore"
-        ):  # NumPy's warnings are silenced because the losses are looked at here, which says more
+        # NumPy's warnings are silenced, here and below, because the losses are looked at, which says more.
+        with np.errstate(all="ignore"):
             if not resume and not model.has_stepped():
                 call(model.prepare, rng=model.rng((seed, 0, 4)), **given)
             if "threads" not in run.notes:
