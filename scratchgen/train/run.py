@@ -25,7 +25,8 @@ class Run:
     """
 
     def __init__(self, out, resume, model, epochs, notes, data, accept_new_data=False):
-        self.out, self.history, self.epoch, self.lock = None, [], 0, None
+        self.out, self.history, self.epoch = None, [], 0
+        self.ours, self.lock = False, None  # whether the folder is this run's, and a file number that holds it locked
         self.notes = notes | {"fingerprint": data}
         if out is None:
             if resume:
@@ -64,9 +65,10 @@ class Run:
             self.check_data(known or {}, data, saved.get("data"), where)
         self.epoch = saved["epoch"]
         self.history = [row for row in _read_history(self.table) if row["epoch"] <= self.epoch]
-        if "threads" in saved:
+        if isinstance(saved.get("threads"), int):
             self.notes["threads"] = saved["threads"]
         model.load_state(arrays)
+        self.ours = True
         self.write_history()
 
     def check_data(self, known, data, was, where):
@@ -118,6 +120,7 @@ class Run:
         self.hold()
         if self.checkpoint.exists():
             raise UsageError(f"{self.out}: already holds a run; go on with --resume, or choose another folder")
+        self.ours = True
 
     def release(self):
         if self.lock is not None:
@@ -142,7 +145,7 @@ class Run:
     def save(self, model, epoch):
         """Write the checkpoint of an epoch."""
         if self.out:
-            if self.lock is None and not epoch:  # the first thing that is written
+            if not self.ours:  # the first thing that is written
                 self.take()
             save_checkpoint(self.checkpoint, model, epoch=epoch, **self.notes)
         self.epoch = epoch

@@ -554,6 +554,14 @@ def test_two_new_runs_at_once_in_one_folder(tmp_path):
     fit(tiny(), pixels(8), epochs=1, out=tmp_path, on_epoch=meanwhile)
 
 
+def test_where_folders_cannot_be_locked_runs_go_on_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("scratchgen.train.run.fcntl", None)  # as on Windows
+    fit(tiny(), pixels(8), epochs=0, out=tmp_path)
+    assert len(fit(tiny(), pixels(8), epochs=1, out=tmp_path, resume=True)) == 1
+    with pytest.raises(UsageError, match="already holds a run"):
+        fit(tiny(), pixels(8), epochs=1, out=tmp_path)
+
+
 # ---- arrays that do not fit ----
 
 X, LABELS = pixels(8), np.arange(8) % 3
