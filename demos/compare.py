@@ -130,15 +130,15 @@ def families(t):
 def main(args):
     data = pictures(args)
     judge, trainer, n = FrechetJudge(data, args.device), Trainer(data, args), min(2_000, len(data.x_test))
-    x_test, classes = binarized(data).x_test, np.unique(data.labels_train)
-    floor, rarest = judge.floor(n), judge.classes(data.x_test)[classes].min()
+    x_test = binarized(data).x_test
+    floor, rarest = judge.floor(n), judge.rarest(data.x_test)
     print(f"{'test digits':<18}{'':>31}  Fréchet {floor:6.2f}  rarest {rarest:5.1%}")
     lines, drawn = [f"| test digits | | | {floor:.2f} | {rarest:.1%} | | |"], {f"test digits: {floor:.2f}": data.x_test}
     for name, (file, make) in told(families(trainer).items(), "model"):
         model = make()
         x = np.clip(to_host(model.sample(5 * n, model.rng((args.seed, 0, 2)))), 0, 1)
         distance = judge.mean_distance(x, n)
-        rarest = judge.classes(x)[classes].min()
+        rarest = judge.rarest(x)
         size = sum(params.theta.size for params in model.parameters().values())
         seconds, nats, method = trainer.seconds[model], "", ""
         if isinstance(model, Model) and (p := likelihood(model, x_test, args)):

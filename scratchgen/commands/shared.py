@@ -7,7 +7,6 @@ from ..metrics.meanings import meaning
 
 def show(found):
     """Print numbers and words by name, with their units and which way is better."""
-
     for name, value in found.items():
         value = value if isinstance(value, str) else f"{value:.5g}"
         print(f"  {name:<25} {value:<12} {meaning(name)}".rstrip())
@@ -15,7 +14,6 @@ def show(found):
 
 def data_of(notes, given=None):
     """The Data that a model was trained on, or the given one. Raises UsageError if it is not to be had any more."""
-
     if given is None and "data" not in notes:
         raise UsageError(f"the checkpoint of this {notes['model']} does not say on what data; name it by --data")
     try:

@@ -102,7 +102,6 @@ class Seldom:
 
 def train_inside(field, args):
     """The model that a field of another stands for, trained first and for as many epochs, into a folder inside --out."""
-
     kind, folder, prefix = kind_of(field.type), pathlib.Path(args.out) / field.name, f"{field.name}."
     print(
         f"a {args.model} is built on a {kind}: training one first, into {folder} (--set {field.name}=DIR takes another)"

@@ -93,6 +93,7 @@ class FrechetJudge:
             raise UsageError(f"no Fréchet distance: {reason}")
         self.data, self.classifier = data, trained_classifier(data, device)
         self.accuracy = accuracy(self.classifier, data)
+        self.occurring = np.unique(data.labels_train)  # labels may have gaps
         guess = np.unique(data.labels_test, return_counts=True)[1].max() / len(data.labels_test)
         if self.accuracy <= guess + 2 * math.sqrt(guess * (1 - guess) / len(data.labels_test)):  # two standard errors
             raise UsageError(
@@ -125,6 +126,10 @@ class FrechetJudge:
         """The fraction of pictures x (N, D) that the classifier puts into each class, (n_classes,), of sum 1."""
         labels = self.read(x)
         return np.bincount(labels, minlength=self.classifier.n_classes) / len(labels)
+
+    def rarest(self, x):
+        """The smallest share that a class of the training data has among pictures x (N, D), 0 if one is lost."""
+        return float(self.classes(x)[self.occurring].min())
 
     def read(self, x):
         """The class that the classifier takes each picture of x (N, D) for, (N,), on the host."""

@@ -1,10 +1,8 @@
 """Which measure suits the samples of a model depends on the data: it is chosen here, for fit's history and `evaluate`."""
 
-import numpy as np
-
 from ..backend import UsageError
 from .coverage import coverage
-from .frechet import FrechetJudge, unfit
+from .frechet import FrechetJudge
 from .transport import PointsJudge, ToyJudge
 
 POINTS, PICTURES = 2_500, 2_000  # PacGAN's number of points; as many pictures as take a moment after each epoch
@@ -26,18 +24,15 @@ def sample_metrics(data, device="cpu"):
         judge = PointsJudge(data) if data.toy is None else ToyJudge(data, POINTS)
         floor = {"sliced_wasserstein_floor": judge.floor}
         return drawn(judge.n, lambda x: {"sliced_wasserstein": judge.distance(x)} | floor), ""
-    if reason := unfit(data):
-        return None, f"no Fréchet distance: {reason}"
     try:
         judge = FrechetJudge(data, device)
-    except UsageError as error:  # its classifier has learned nothing
+    except UsageError as error:  # too few pictures, one class, a classifier that has learned nothing
         return None, str(error)
     n = min(PICTURES, len(data.x_test))
-    classes = np.unique(data.labels_train)
     fixed = {"frechet_floor": judge.floor(n), "classifier_accuracy": judge.accuracy}
 
     def measured(x):
-        return {"frechet": judge.distance(x)} | fixed | {"rarest_class": float(judge.classes(x)[classes].min())}
+        return {"frechet": judge.distance(x)} | fixed | {"rarest_class": judge.rarest(x)}
 
     return drawn(n, measured), ""
 

@@ -123,7 +123,7 @@ class DDPM(Model):
                 "scaling=pixels needs pixels in [0, 1]; use --set scaling=standard predict=v for other numbers"
             )
         if self.conditional and labels is None:
-            raise UsageError("conditional=true needs labels, and this data has none")
+            raise UsageError("conditional=true needs labels, of the test data too, and this data has none")
 
     def prepare(self, x, rng, labels=None):
         if self.scaling == "standard":

@@ -131,7 +131,7 @@ def check_given(model, x, labels, x_test, labels_test):
             f"a {type(model).__name__} is tested on labels, and these test data have none: give labels_test"
         )
     try:
-        model.check_data(x_test, labels if labels_test is None else labels_test)
+        model.check_data(x_test, labels_test)
     except UsageError as error:
         raise UsageError(f"test data: {error}") from None
 

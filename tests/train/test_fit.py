@@ -23,6 +23,7 @@ from scratchgen.backend import Rng, UsageError
 from scratchgen.models import find_model, model_names
 from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.classifier import Classifier
+from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.vae import VAE
 from scratchgen.train import progress as progress_module
 from scratchgen.train import threads
@@ -620,6 +621,11 @@ def test_labels_that_the_model_does_not_have(labels, test, words):
     with pytest.raises(UsageError, match=words):
         fit(model, X, labels=labels, x_test=X, labels_test=test, epochs=1)
     fit(model, X, labels=LABELS.astype(np.uint8), x_test=X, labels_test=LABELS > 0, epochs=1)
+
+
+def test_test_data_without_labels_is_enough_where_the_tests_need_none():
+    model = ConditionalGAN(n_features=3, n_classes=3, hidden_G=(4,), hidden_D=(4,), batch=4).build(Rng(0))
+    assert len(fit(model, X, labels=LABELS, x_test=X[:5], epochs=1, progress=False)) == 1
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.uint8, np.int64, bool])
