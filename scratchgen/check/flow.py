@@ -16,8 +16,9 @@ import numpy as np
 from ..backend import Rng
 from ..nn.layer import Layer
 from ..nn.parameters import Parameters
-from .derivative import CENTRAL, COMPLEX, SINGLE_H, GradReport, H, is_single
+from .derivative import CENTRAL, COMPLEX, SINGLE_H, H, is_single
 from .gradcheck import check_layer
+from .report import GradReport
 from .trial import MOVE, Broken, as_array, layer_inputs, unchanged
 
 TOLERANCE = {COMPLEX: 1e-8, CENTRAL: 1e-5}  # of log_det

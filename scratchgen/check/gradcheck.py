@@ -20,7 +20,8 @@ import numpy as np
 from ..backend import Rng
 from ..nn.layer import Layer
 from ..nn.parameters import Parameters
-from .derivative import CENTRAL, COMPLEX, SINGLE, SINGLE_ERROR, Check, GradReport, is_single, is_torch
+from .derivative import CENTRAL, COMPLEX, SINGLE, SINGLE_ERROR, Check, is_single, is_torch
+from .report import GradReport
 from .trial import MOVE, Broken, Trial, _Inputs, as_array, layer_inputs, not_checked, unchanged
 
 

@@ -21,9 +21,9 @@ from ..nn.layer import Layer, Sequential
 from ..nn.layers import Linear, Residual, mlp
 from ..nn.norms import BatchNorm, LayerNorm
 from ..nn.parameters import Parameters
-from .derivative import GradReport
 from .flow import check_flow
 from .gradcheck import check_layer, check_loss, gradcheck
+from .report import GradReport
 
 
 def selfcheck(pattern="", seed=0):

@@ -81,7 +81,7 @@ def test_nothing_is_left_out():
 
 def test_json_stays_json_when_an_error_is_not_a_number(monkeypatch, capsys):
     from scratchgen.__main__ import main
-    from scratchgen.check.derivative import GradReport
+    from scratchgen.check.report import GradReport
 
     broken = GradReport("broken", "central", float("nan"), 1e-6, False, 0)
     monkeypatch.setattr("scratchgen.commands.gradcheck.selfcheck", lambda pattern: [("layer", broken)])
