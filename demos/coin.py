@@ -15,9 +15,9 @@ from common import run
 
 from scratchgen.backend import Rng
 from scratchgen.check.gradcheck import check_layer
-from scratchgen.kernels.operations import add_rows
 from scratchgen.nn.activations import sigmoid
 from scratchgen.nn.layer import Layer, Weight
+from scratchgen.nn.layers import add_rows
 from scratchgen.nn.losses import bernoulli_nll
 from scratchgen.nn.optim import SGD
 from scratchgen.nn.parameters import Parameters

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..backend import UsageError, array_module
-from ..kernels.operations import add_matmul, matmul
 from ..nn.distributions import sample_categorical
-from ..nn.layers import log_sum_exp, one_hot
+from ..nn.layers import add_matmul, log_sum_exp, matmul, one_hot
 from ..nn.optim import Adam, Stepper
 from ..nn.parameters import Parameters
 from .base import Model

@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..backend import UsageError, array_module
-from ..kernels.operations import bernoulli, square
 from ..nn.activations import ACTIVATIONS, sigmoid
 from ..nn.distributions import diagonal_gaussian_log_prob, gaussian_head, gaussian_posterior, reparameterize
 from ..nn.initialisers import INITIALISERS
 from ..nn.layers import log_softmax, log_sum_exp, mlp
-from ..nn.losses import bernoulli_nll, gaussian_nll
+from ..nn.losses import bernoulli, bernoulli_nll, gaussian_nll, square
 from ..nn.optim import Adam
 from ..nn.parameters import Parameters
 from ..nn.schedules import falling

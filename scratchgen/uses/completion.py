@@ -22,7 +22,6 @@ import functools
 import math
 
 from ..backend import UsageError, array_module, to_host
-from ..kernels.operations import bernoulli, square
 from ..models.ddpm import DDPM
 from ..models.gan import GAN
 from ..models.made import MADE
@@ -31,6 +30,7 @@ from ..models.vae import VAE
 from ..nn.embeddings import Embedding
 from ..nn.layer import Layer
 from ..nn.layers import mlp
+from ..nn.losses import bernoulli, square
 from ..nn.optim import Adam
 from ..nn.parameters import Parameters
 from ..nn.schedules import cosine

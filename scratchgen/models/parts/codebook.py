@@ -6,10 +6,9 @@ vector that nobody chooses learns nothing in either way, so such ones are put wh
 """
 
 from ...backend import array_module, stop
-from ...kernels.operations import add_matmul, matmul
 from ...nn.initialisers import he, ones
 from ...nn.layer import Layer, Weight, check_width
-from ...nn.layers import one_hot
+from ...nn.layers import add_matmul, matmul, one_hot
 
 BLOCK = 8192  # vectors looked up at a time: the scores of all tokens of a data set would fill the memory
 

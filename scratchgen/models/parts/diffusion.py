@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from ...backend import UsageError, array_module
-from ...kernels.operations import matmul
+from ...nn.layers import matmul
 
 SCHEDULES = ("cosine", "linear")
 VARIANCES = ("beta_tilde", "beta")

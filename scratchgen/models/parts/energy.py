@@ -8,9 +8,9 @@ Each h_j is 0 or 1 and meets no other one, so the sum over all h is a product ov
 import numpy as np
 
 from ...backend import UsageError, to_host
-from ...kernels.operations import add_matmul, add_rows, matmul
 from ...nn.activations import sigmoid, softplus
 from ...nn.layer import Layer, Weight, check_width
+from ...nn.layers import add_matmul, add_rows, matmul
 
 MOST = 20  # units of the smaller side, over whose states log_z sums
 

@@ -7,11 +7,10 @@ gradient of log p passes to each component, which is Fisher's identity.
 """
 
 from ...backend import array_module
-from ...kernels.operations import matmul
 from ...nn.distributions import LOG_2PI
 from ...nn.initialisers import he, ones
 from ...nn.layer import Layer, Weight, check_width
-from ...nn.layers import log_softmax
+from ...nn.layers import log_softmax, matmul
 
 
 class Gaussians(Layer):

@@ -9,11 +9,11 @@ later features.
 from itertools import accumulate, pairwise
 
 from ...backend import array_module
-from ...kernels.operations import add_rows, matmul
 from ...nn.activations import ReLU
 from ...nn.embeddings import Concat
 from ...nn.initialisers import pytorch
 from ...nn.layer import Layer, Weight, check_width
+from ...nn.layers import add_rows, matmul
 
 
 class MaskedLinear(Layer):
