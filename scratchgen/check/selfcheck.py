@@ -54,10 +54,11 @@ def targets():
         elif found not in (Layer, Activation, Gradient):
             yield "layer", found.__name__, partial(_check_layer, found)
     for name, found in vars(distributions).items():
-        if hasattr(found, "example"):
+        if hasattr(found, "example") and found.__module__ == distributions.__name__:
             yield "layer", name, partial(_check_function, found)
     for name, found in vars(losses).items():
-        if inspect.isfunction(found) and found.__module__ == losses.__name__ and not name.startswith("_"):
+        own = inspect.isfunction(found) and found.__module__ == losses.__name__ and not name.startswith("_")
+        if own and not hasattr(found, "plain"):  # a term of a loss, such as losses.square, is checked with that loss
             for options in getattr(found, "options", [{}]):
                 yield "loss", named(name, options), partial(_check_loss, found, options)
     for found in _layers():

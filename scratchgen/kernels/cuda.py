@@ -1,4 +1,4 @@
-"""How operations.py's kernels, sums and matrix products run on CuPy arrays.
+"""How kernels, sums over the batch and matrix products run on CuPy arrays.
 
 CuPy compiles a kernel when it is first called and remembers it. Matrix products go to cuBLAS by a handle of our own: CuPy
 refuses to call it while a CUDA graph is recorded (train/cuda_graph.py), and the detour through ctypes is shorter too.
@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from ..backend import UsageError, array_module
+from .elementwise import ACTIVATIONS
 
 WORKSPACE = 32 << 20  # bytes, what cuBLAS wants on recent GPUs; none may be taken while a graph is recorded
 
@@ -45,10 +46,11 @@ extern "C" __global__ void {name}(const T* dy_, const T* x_, const T* y_, T a, T
 """
 
 
-def add_rows_source(dtype, name="", derivative=""):
-    """(name, CUDA source) of the kernel behind add_rows; with the f′ of an activation, behind bias_activate_backward."""
+def add_rows_source(dtype, activation=""):
+    """(name, CUDA source) of the kernel behind add_rows, alone or after one of elementwise.ACTIVATIONS."""
+    derivative = ACTIVATIONS[activation][1] if activation else ""
     body = f"T x = x_[i], y = y_[i], dx = dy * ({derivative}); dx_[i] = dx; sum += dx;" if derivative else "sum += dy;"
-    name = f"add_rows_{name}"
+    name = f"add_rows_{activation}"
     real = "float" if dtype == "float32" else "double"
     return name, f"typedef {real} T;" + ADD_ROWS.format(name=name, body=body)
 
@@ -57,7 +59,7 @@ class Cuda:
     """Runs kernels on CuPy arrays. Raises ValueError for arrays of another kind, type or size than a kernel takes."""
 
     def elementwise(self, kernel, arrays):
-        """The outputs of a kernels.Kernel."""
+        """The outputs of an elementwise.Kernel."""
         if kernel.compiled is None:
             xp = array_module(*arrays)
             kernel.compiled = xp.ElementwiseKernel(kernel.inputs, kernel.outputs, kernel.code, kernel.name)
@@ -66,15 +68,16 @@ class Cuda:
         except TypeError as error:
             raise ValueError(f"{kernel.name}: {error}; {REMEDY}") from None
 
-    def add_rows(self, db, dy, f=None, x=None, y=None):
-        """db += Σ dy along the batch. With an Activation f, dx = f′ dy is summed in place of dy, and returned."""
-        check_alike("the gradient of a bias", db, dy, *((x, y) if f else ()))
+    def add_rows(self, db, dy, activation=None):
+        """db += Σ dy along the batch. After an activation, (name, a, x, y = f(x)), dx = f′ dy is summed, and returned."""
+        name, a, x, y = activation or ("", 0, dy, dy)
+        check_alike("the gradient of a bias", db, dy, x, y)
         xp = array_module(dy)
         dy = xp.ascontiguousarray(dy)
-        if db.shape != dy.shape[1:] or (f and not x.shape == y.shape == dy.shape):
+        if db.shape != dy.shape[1:] or not x.shape == y.shape == dy.shape:
             raise ValueError(f"the gradient of a bias {db.shape} from dy of shape {dy.shape}, expected (n,) and (B, n)")
-        x, y, dx, a = (x, y, xp.empty_like(dy), f.a) if f else (dy, dy, dy, 0)
-        kernel = _add_rows(xp, dy.dtype, *((type(f).__name__, f.cuda[1]) if f else ("", "")))
+        x, y, dx = (x, y, xp.empty_like(dy)) if activation else (dy, dy, dy)
+        kernel = _add_rows(xp, dy.dtype, name)
         blocks, sizes = ((len(db) + 31) // 32,), (np.int32(len(dy)), np.int32(len(db)))
         kernel(blocks, (32, 32), (dy, x, y, dy.dtype.type(a), dx, db, *sizes))
         return dx
@@ -121,8 +124,8 @@ def layout(a):
 
 
 @functools.cache
-def _add_rows(xp, dtype, activation, derivative):
-    name, source = add_rows_source(dtype, activation, derivative)
+def _add_rows(xp, dtype, activation):
+    name, source = add_rows_source(dtype, activation)
     return xp.RawKernel(source, name)
 
 

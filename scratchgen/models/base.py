@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 
 from ..backend import Array, Rng, Seed, UsageError
+from ..nn.optim import Stepper
 from ..nn.parameters import Parameters
 from .settings import check_setting
 
@@ -230,3 +231,6 @@ class Model:
             live[...] = arrays[name] if isinstance(live, type(arrays[name])) else rng.array(arrays[name])
         for params in self.parameters().values():
             params.changed()
+        for part in vars(self).values():
+            if isinstance(part, Stepper):
+                part.loaded()

@@ -1,18 +1,14 @@
 """Activations: y = f(x) number by number, so dx = f′(x) dy. Forward and backward are written once; each states f and f′.
 
 Written to survive complex numbers (x > 0 and maximum compare real parts, |x| is maximum(x, -x)) and not to raise the
-precision: a boolean times a Python float would be float64, so masks are cast first. Each states f and f′ a second time in
-CUDA, by the rules of kernels/operations.py.
+precision: a boolean times a Python float would be float64, so masks are cast first.
 """
 
-import functools
 import math
 
 from ..backend import array_module
-from ..kernels.operations import activate, activate_backward, activation_kernels
+from ..kernels import operation
 from .layer import Layer
-
-SIGMOID = "(T(0.5) + T(0.5) * tanh(x / 2))"
 
 
 def sigmoid(x):
@@ -29,32 +25,17 @@ def softplus(x):
 class Activation(Layer):
     """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), where y = f(x) may save work.
 
-    ddf(xp, x, y): f″, wanted for gradient penalties alone; None says that f is made of straight pieces, where f″ = 0.
-    cuda: f and f′ as CUDA expressions of x, y and the setting a, for one kernel each on a GPU; None: f and df do there.
+    ddf(xp, x, y): f″, for gradient penalties alone; None says that f is made of straight pieces, where f″ = 0.
     """
 
-    cuda: tuple[str, str] | None = None
-    a: float = 0.0
-
-    def __init_subclass__(cls):
-        """A subclass that changes anything of its parent, or has f and df from elsewhere, does not inherit cuda."""
-        changed = {name for name, value in vars(cls).items() if callable(value)} - {"__init__"}
-        stated = {next(c for c in cls.__mro__ if name in vars(c)) for name in ("f", "df", "cuda") if hasattr(cls, name)}
-        if "cuda" not in vars(cls) and (changed or len(stated) > 1):
-            cls.cuda = None
-
-    def __getstate__(self):
-        """Without the compiled kernels: to be copied and pickled."""
-        return {name: value for name, value in super().__getstate__().items() if name != "kernels"}
-
-    kernels = functools.cached_property(activation_kernels)
-
+    @operation
     def forward(self, x, rng):
-        y = activate(self, x)
+        xp = array_module(x)
+        y = self.f(xp, x)
 
         def backward(dy, learn=True, inputs=True):
             if inputs:
-                return activate_backward(self, dy, x, y)
+                return dy * self.df(xp, x, y)  # dx = f′(x) dy
 
         return y, backward
 
@@ -83,8 +64,6 @@ class Activation(Layer):
 class ReLU(Activation):
     """y = max(x, 0).      f′ = 1 where x > 0, else 0 (at 0 too),   f″ = 0"""
 
-    cuda = "x < 0 ? 0 : x", "y > 0 ? 1 : 0"
-
     def f(self, xp, x):
         return xp.maximum(x, 0)
 
@@ -97,8 +76,6 @@ class ReLU(Activation):
 
 class LeakyReLU(Activation):
     """y = x where x > 0, else a x, with 0 <= a <= 1.      f′ = 1 or a. Maas et al. 2013; GANs use a = 0.2."""
-
-    cuda = "x < 0 ? a * x : x", "x > 0 ? 1 : a"
 
     def __init__(self, a=0.2):
         if not 0 <= a <= 1:
@@ -122,8 +99,6 @@ class LeakyReLU(Activation):
 class ELU(Activation):
     """y = x where x > 0, else a (eˣ - 1).      f′ = 1, or a eˣ = y + a. Clevert et al. 2015, section 3."""
 
-    cuda = "x < 0 ? a * expm1(x) : x", "x > 0 ? 1 : y + a"
-
     def __init__(self, a=1.0):
         self.a = a
 
@@ -141,8 +116,6 @@ class ELU(Activation):
 class Tanh(Activation):
     """y = tanh x.      f′ = 1 - y²,   f″ = -2 y (1 - y²)"""
 
-    cuda = "tanh(x)", "1 - y * y"
-
     def f(self, xp, x):
         return xp.tanh(x)
 
@@ -155,8 +128,6 @@ class Tanh(Activation):
 
 class Sigmoid(Activation):
     """y = 1 / (1 + e⁻ˣ).      f′ = y (1 - y),   f″ = y (1 - y) (1 - 2 y)"""
-
-    cuda = SIGMOID, "y * (1 - y)"
 
     def f(self, xp, x):
         return sigmoid(x)
@@ -171,8 +142,6 @@ class Sigmoid(Activation):
 class Softplus(Activation):
     """y = log(1 + eˣ).      f′ = s = sigmoid(x),   f″ = s (1 - s)"""
 
-    cuda = "(x < 0 ? 0 : x) + log1p(exp(x < 0 ? x : -x))", SIGMOID
-
     def f(self, xp, x):
         return softplus(x)
 
@@ -186,8 +155,6 @@ class Softplus(Activation):
 
 class SiLU(Activation):
     """y = x s, s = sigmoid(x).      f′ = s + y (1 - s).      Also called Swish. Ramachandran et al. 2017"""
-
-    cuda = f"x * {SIGMOID}", f"y + {SIGMOID} * (1 - y)"
 
     def f(self, xp, x):
         return x * sigmoid(x)
@@ -206,12 +173,6 @@ class GELU(Activation):
 
     Hendrycks & Gimpel 2016, section 2: the tanh form, an approximation to x Φ(x).
     """
-
-    U = "tanh(T(0.7978845608028654) * (x + T(0.044715) * x * x * x))"  # √(2/π)
-    cuda = (
-        f"x / 2 * (1 + {U})",
-        f"(1 + {U}) / 2 + x / 2 * (1 - {U} * {U}) * T(0.7978845608028654) * (1 + T(0.134145) * x * x)",
-    )
 
     def tanh_u(self, xp, x):
         return xp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))

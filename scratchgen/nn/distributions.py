@@ -8,10 +8,11 @@ every gradient check, so the tests measure the samples' moments.
 import math
 
 from ..backend import array_module
-from ..kernels.operations import posterior, posterior_backward
+from ..kernels import operation
 from .activations import sigmoid, softplus
 from .layer import example, same_shape
 from .layers import log_softmax, one_hot
+from .losses import kl_standard_normal
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_VAR_RANGE = (-30.0, 10.0)  # σ from 3e-7 to 148: wider, exp(log σ²) drowns every other term of a loss
@@ -56,27 +57,24 @@ def gaussian_head(h, rng=None):
 
 
 @example(lambda rng: (20 * rng.normal((3, 8)),))
+@operation
 def gaussian_posterior(h, rng):
     """z ~ q(z|x) = N(μ, diag σ²) and KL(q ‖ N(0, I)) in nats, from an encoder's output h = [μ, log σ²].      h (B, 2 D)
 
-    gaussian_head, reparameterize and losses.kl_standard_normal in one pass, as every VAE needs all three: two kernels
-    on a GPU. Returns (z (B, D), kl) and backward((dz, d_kl)) -> dh, with
+    gaussian_head, reparameterize and kl_standard_normal together, as every VAE needs them. Returns (z (B, D), kl) and
+    backward((dz, d_kl)) -> dh, in which the gradients of both meet:
     dμ = dz + d_kl μ / B   and   dlog σ² = ½ σ ε dz + d_kl ½ (σ² - 1) / B, which is 0 where log σ² hit its bound.
     """
-    xp = array_module(h)
-    if h.ndim != 2 or h.shape[1] % 2:
-        raise ValueError(f"gaussian_posterior got an input of shape {h.shape}, expected (B, 2 D)")
-    n = h.shape[1] // 2
-    mu, raw, bounds, scale = h[:, :n], h[:, n:], LOG_VAR_RANGE, 1 / len(h)
-    z, noise, kl = posterior(mu, raw, rng.normal(mu.shape), *bounds, scale)  # noise: σ ε
+    (mu, log_var), back_head = gaussian_head(h)
+    z, back_z = reparameterize(mu, log_var, rng)
+    kl, kl_mu, kl_log_var = kl_standard_normal(mu, log_var)  # and its two gradients
 
     def backward(d_both):
         dz, d_kl = d_both
-        dh = xp.empty_like(h)
-        posterior_backward(dz, d_kl, mu, raw, noise, *bounds, scale, dh[:, :n], dh[:, n:])
-        return dh
+        d_mu, d_log_var = back_z(dz)
+        return back_head((d_mu + d_kl * kl_mu, d_log_var + d_kl * kl_log_var))
 
-    return (z, kl.sum()), backward
+    return (z, kl), backward
 
 
 def diagonal_gaussian_log_prob(x, mu, log_var):

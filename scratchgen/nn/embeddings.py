@@ -1,10 +1,9 @@
 """How a label, a time or a condition enters a network: as a row of a table, as waves, or side by side with the input."""
 
 from ..backend import array_module
-from ..kernels.operations import add_matmul, matmul
 from .initialisers import he
 from .layer import Layer, Weight
-from .layers import one_hot
+from .layers import add_matmul, matmul, one_hot
 
 
 class Embedding(Layer):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..backend import Array, Rng
+from ..kernels import operation
 from .initialisers import zeros
 
 Backward = Callable[..., Any]  # backward(dy, learn=True, inputs=True) -> dx
@@ -88,10 +89,6 @@ class Layer:
             "use Linear, Maxout, Residual, Dropout and activations"
         )
 
-    def joined(self, following):
-        """What does this layer and the following one in a single step, or None: Sequential asks."""
-        return None
-
     def __call__(self, x: Any, rng: Rng | None = None) -> Any:
         """The output alone."""
         return self.forward(x, rng)[0]
@@ -164,21 +161,14 @@ class Sequential(Layer):
                 raise ValueError(f"Sequential chains layers, and number {i} is {layer!r}{remedy}")
         self.layers = layers
 
-    def steps(self):
-        """The layers, but where two can be done in one step that step in their place."""
-        steps = []
-        for layer in self.layers:
-            joined = steps[-1].joined(layer) if steps else None
-            steps[-1:] = [joined] if joined else [*steps[-1:], layer]
-        return steps
-
+    @operation
     def forward(self, x, rng):
         check, backs = self.same_weights(), []
-        for step in self.steps():
-            x, back = step.forward(x, rng)
+        for layer in self.layers:
+            x, back = layer.forward(x, rng)
             if isinstance(x, (tuple, list)):
                 raise ValueError(
-                    f"Sequential cannot chain {step!r}: it returned {len(x)} things, and Sequential hands on one array; "
+                    f"Sequential cannot chain {layer!r}: it returned {len(x)} things, and Sequential hands on one array; "
                     "write a layer that calls it and says where each goes"
                 )
             backs.append(back)

@@ -9,8 +9,8 @@ maximum(x, -x), a variance as a mean of products.
 from itertools import pairwise
 
 from ..backend import array_module
-from ..kernels.operations import activate_backward, add_matmul, add_rows, bias_activate, bias_activate_backward, matmul
-from .activations import Activation, ReLU
+from ..kernels import operation
+from .activations import ReLU
 from .initialisers import he, pytorch, zeros
 from .layer import Layer, Sequential, Weight, check_width
 
@@ -22,20 +22,22 @@ class Linear(Layer):
         self.W = Weight((n_in, n_out), init)
         self.b = Weight((n_out,), pytorch if init is pytorch else zeros, fan_in=n_in)  # PyTorch alone draws b too
 
+    @operation
     def forward(self, x, rng):  # x (B, n_in)
         check_width(self, x, len(self.W))
-        y = matmul(x, self.W)
+        y = x @ self.W
         y += self.b  # y (B, n_out)
 
         def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
-            if learn:  # off: a frozen network
-                add_matmul(self.dW, x.T, dy)  # dW += xᵀ dy
-                add_rows(self.db, dy)  # db += Σ_batch dy
-            if inputs:  # off: nobody asks the data for a gradient
-                return matmul(dy, self.W.T)  # dx (B, n_in)
+            if learn:  # False: a frozen network
+                self.dW += x.T @ dy
+                self.db += dy.sum(axis=0)
+            if inputs:  # False: nobody needs the gradient of the data
+                return dy @ self.W.T  # dx (B, n_in)
 
         return y, backward
 
+    @operation
     def forward_twice(self, x):
         y, back = self.forward(x, None)
 
@@ -43,59 +45,16 @@ class Linear(Layer):
 
             def double_backward(v, learn=True, inputs=True):  # du = v W,   dW = vᵀ u,   dx = 0
                 if learn:
-                    add_matmul(self.dW, v.T, u)
-                return matmul(v, self.W), None
+                    self.dW += v.T @ u
+                return v @ self.W, None
 
             return back(u, learn=False), double_backward
 
         return y, back, gradient
 
-    def joined(self, following):
-        if as_written(self, LINEAR) and as_written(following, ACTIVATION):
-            return LinearActivation(self, following)
-        return None
-
     @classmethod
     def example(cls, rng):
         return cls(3, 4), rng.normal((5, 3))
-
-
-LINEAR, ACTIVATION = Linear.forward, Activation.forward  # as they are at the import, before anybody puts in others
-
-
-def as_written(layer, forward):
-    """Whether the layer's forward is this one: not a subclass's, nor one put in its place to look at what passes."""
-    return getattr(type(layer), "forward", None) is forward and "forward" not in vars(layer)
-
-
-class LinearActivation:
-    """y = f(h), h = x W + b: a Linear and the Activation after it in one step.      dh = f′(h) dy, then as Linear.
-
-    On a GPU the bias, f and the sum over the batch each cost a launch of their own otherwise. Sequential joins the two.
-    """
-
-    def __init__(self, linear, f):
-        self.linear, self.f = linear, f
-
-    def forward(self, x, rng):  # x (B, n_in)
-        linear = self.linear
-        check_width(linear, x, len(linear.W))
-        h = matmul(x, linear.W)
-        y = bias_activate(self.f, h, linear.b)  # h += b, y = f(h), both (B, n_out)
-
-        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
-            if learn:
-                dh = bias_activate_backward(self.f, dy, h, y, linear.db)  # f′ dy, and db += Σ_batch dh
-                add_matmul(linear.dW, x.T, dh)
-            elif inputs:
-                dh = activate_backward(self.f, dy, h, y)
-            if inputs:
-                return matmul(dh, linear.W.T)  # dx (B, n_in)
-
-        return y, backward
-
-    def joined(self, following):
-        return None
 
 
 class Dropout(Layer):
@@ -125,6 +84,30 @@ class Dropout(Layer):
     @classmethod
     def example(cls, rng):
         return cls(0.4), rng.normal((6, 5))
+
+
+# ---- functions that several layers use ----
+
+
+@operation
+def matmul(a, b):
+    """a b.      (n, k), (k, m) -> (n, m)
+
+    A layer whose products are written so, and not a @ b, can be part of a training step that is recorded and replayed.
+    """
+    return a @ b
+
+
+@operation
+def add_matmul(out, a, b):
+    """out ← out + a b, in place.      out (n, m), a (n, k), b (k, m)"""
+    out += a @ b
+
+
+@operation
+def add_rows(out, rows):
+    """out ← out + Σ_batch rows, in place.      out (n,), rows (B, n)"""
+    out += rows.sum(axis=0)
 
 
 def one_hot(labels, n, dtype):
@@ -192,14 +175,14 @@ class Residual(Layer):
 class Maxout(Layer):
     """y = max over k of the pieces x W_k + b_k.      The winning piece gets dy, the others nothing.
 
-    Goodfellow et al. 2013. One Linear makes all pieces, unit by unit: h (B, n_out, k).
+    Goodfellow et al. 2013. One Linear makes all pieces, unit by unit: h (B, n_out, n_pieces).
     """
 
-    def __init__(self, n_in, n_out, k=2, init=he):
-        self.pieces, self.k = Linear(n_in, n_out * k, init), k
+    def __init__(self, n_in, n_out, n_pieces=2, init=he):
+        self.pieces, self.n_pieces = Linear(n_in, n_out * n_pieces, init), n_pieces
 
     def forward(self, x, rng):
-        h, back_pieces = self.pieces.forward(x, rng)  # h (B, n_out k)
+        h, back_pieces = self.pieces.forward(x, rng)  # h (B, n_out n_pieces)
         gather, scatter = self.winners(h)
 
         def backward(dy, learn=True, inputs=True):
@@ -221,9 +204,11 @@ class Maxout(Layer):
         return gather(h), backward, gradient
 
     def winners(self, h):
-        """gather: (B, n_out k) -> the winning pieces (B, n_out); scatter: the way back, with zeros for the others."""
-        pieces = (len(h), -1, self.k)
-        winner = h.reshape(pieces).argmax(axis=2)[:, :, None] == array_module(h).arange(self.k)  # one is true, ties too
+        """gather: (B, n_out n_pieces) -> the winning pieces (B, n_out); scatter: the way back, with zeros for the others."""
+        pieces = (len(h), -1, self.n_pieces)
+        winner = h.reshape(pieces).argmax(axis=2)[:, :, None] == array_module(h).arange(
+            self.n_pieces
+        )  # one is true, ties too
         return (
             lambda h: (h.reshape(pieces) * winner).sum(axis=2),
             lambda y: (y[:, :, None] * winner).reshape(len(y), -1),
@@ -231,7 +216,7 @@ class Maxout(Layer):
 
     @classmethod
     def example(cls, rng):
-        return cls(3, 4, k=3), rng.normal((5, 3))
+        return cls(3, 4, n_pieces=3), rng.normal((5, 3))
 
 
 def mlp(sizes, activation=ReLU, init=he, norm=None, dropout=0.0, last=None):

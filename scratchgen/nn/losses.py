@@ -10,9 +10,31 @@ import math
 import numpy as np
 
 from ..backend import Array, array_module
-from ..kernels.operations import bernoulli, kl_normal, square
+from ..kernels import operation
 from .layer import example, same_shape
 from .layers import log_softmax, one_hot
+
+
+@operation
+def square(x_hat: Array, x: Array, scale: float = 1.0) -> tuple[Array, Array]:
+    """scale · (x̂ - x)² and its derivative 2 scale (x̂ - x), number by number."""
+    difference = x_hat - x
+    return difference * difference * scale, difference * (2 * scale)
+
+
+@operation
+def bernoulli(logits: Array, x: Array | float, scale: float = 1.0) -> tuple[Array, Array]:
+    """-scale · log p(x), p = sigmoid(l), and its derivative scale (p - x), number by number: see bernoulli_nll."""
+    xp = array_module(logits)
+    t = xp.tanh(0.5 * logits)
+    nll = xp.maximum(logits, 0)  # in place from here on, for speed: nll = max(l, 0) - x l - log(½ + ½ |t|)
+    nll -= logits * x
+    nll -= xp.log(0.5 + 0.5 * xp.maximum(t, -t))
+    nll *= scale
+    t *= 0.5  # t becomes the gradient: p - x = ½ t + ½ - x
+    t += 0.5 - x
+    t *= scale
+    return nll, t
 
 
 @example(lambda rng: (rng.normal((3, 5)), rng.normal((3, 5))))
@@ -34,14 +56,14 @@ def absolute_error(x_hat: Array, x: Array) -> tuple[Array, Array]:
 
 
 @example(lambda rng: (2 * rng.normal((3, 5)), rng.normal((3, 5)), 0.3))
-def gaussian_nll(x_hat: Array, x: Array, c: float) -> tuple[Array, Array]:
-    """-log N(x; x̂, c I) = ‖x - x̂‖² / 2c + ½ D log 2πc.      ∂/∂x̂ = (x̂ - x) / c.      Both (B, D); c > 0 is a variance.
+def gaussian_nll(x_hat: Array, x: Array, variance: float) -> tuple[Array, Array]:
+    """-log N(x; x̂, c I) = ‖x - x̂‖² / 2c + ½ D log 2πc.      ∂/∂x̂ = (x̂ - x) / c.      Both (B, D); c > 0 the variance.
 
     gan-vae-notes eq 2.1 is the case c = ½ without its constant. The constant does not move x̂, but without it values for
     different c cannot be compared.
     """
     same_shape("gaussian_nll", x_hat=x_hat, x=x)
-    (batch, n), c = x.shape, float(c)  # an np.float64 would raise the precision
+    (batch, n), c = x.shape, float(variance)  # an np.float64 would raise the precision
     value, d = square(x_hat, x, 0.5 / (c * batch))
     return value.sum() + 0.5 * n * math.log(2 * math.pi * c), d
 
@@ -104,8 +126,9 @@ def kl_standard_normal(mu: Array, log_var: Array) -> tuple[Array, Array, Array]:
     least at σ² = 1, not at 0 (lee-15 §1.2.1: "minimising σ"), and its μ² weighs the code, not the weights (week10: "L2").
     """
     same_shape("kl_standard_normal", mu=mu, log_var=log_var)
-    kl, d_mu, d_log_var = kl_normal(mu, log_var, 1 / len(mu))
-    return kl.sum(), d_mu, d_log_var
+    batch, variance = len(mu), array_module(mu).exp(log_var)
+    kl = 0.5 * (mu * mu + variance - 1 - log_var)
+    return kl.sum() / batch, mu / batch, 0.5 * (variance - 1) / batch
 
 
 @example(lambda rng: tuple(rng.normal((3, 4)) for _ in range(4)))

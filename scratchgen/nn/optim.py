@@ -11,16 +11,27 @@ import math
 
 import numpy as np
 
-from ..kernels.operations import adam, move_towards
+from ..backend import array_module
+from ..kernels import operation
 
-# record(stepper) -> the stepper's numbers as 0-d arrays, which a recorded step reads afresh at every replay.
-RECORDER = contextvars.ContextVar("recorder", default=None)
+# What watches the steps: each observer(stepper, numbers) is called before the update and returns the numbers to update with.
+OBSERVERS: contextvars.ContextVar = contextvars.ContextVar("observers", default=())
+
+
+@contextlib.contextmanager
+def observed(observer):
+    """Within this context an observer is called at each step of every Stepper."""
+    token = OBSERVERS.set((*OBSERVERS.get(), observer))
+    try:
+        yield
+    finally:
+        OBSERVERS.reset(token)
 
 
 class Stepper:
     """Base of what moves once a training step: counts the steps t, and works with numbers that depend on t.
 
-    numbers(t) -> a tuple of Python numbers; update(*numbers) does the work on the device.
+    numbers(t) -> a tuple of Python numbers; update(*numbers) does the work on arrays.
     """
 
     slots: tuple[str, ...] = ()  # names of the vectors as long as theta that it remembers
@@ -31,8 +42,13 @@ class Stepper:
 
     def step(self):
         self.t += 1
-        record = RECORDER.get()
-        self.update(*(record(self) if record else self.numbers(int(self.t[0]))))
+        numbers = self.numbers(int(self.t[0]))
+        for observer in OBSERVERS.get():
+            numbers = observer(self, numbers)
+        self.update(*numbers)
+
+    def loaded(self):
+        """Called after a checkpoint has changed t and the slots."""
 
     def state(self):
         return {"t": self.t} | {name: getattr(self, name) for name in self.slots}
@@ -97,15 +113,34 @@ class RMSProp(Optimizer):
         theta -= lr * g / (self.params.rng.xp.sqrt(self.v) + self.eps)
 
 
+@operation
+def adam(theta, g, m, v, beta1, beta2, rate, eps, keep):
+    """m ← β1 m + (1 - β1) g,   v ← β2 v + (1 - β2) g²,   θ ← keep θ - rate m / (√v + ε), all in place."""
+    xp, scratch = array_module(g), (1 - beta1) * g  # one array for all in between: memory is what takes the time here
+    m *= beta1
+    m += scratch
+    xp.multiply(g, g, out=scratch)
+    scratch *= 1 - beta2
+    v *= beta2
+    v += scratch
+    xp.sqrt(v, out=scratch)
+    scratch += eps
+    xp.divide(m, scratch, out=scratch)
+    scratch *= rate
+    if keep != 1:
+        theta *= keep
+    theta -= scratch
+
+
 class Adam(Optimizer):
     """m ← β1 m + (1 - β1) g,   v ← β2 v + (1 - β2) g²,   θ ← θ - lr m̂ / (√v̂ + ε).      Kingma & Ba 2014, algorithm 1
 
     with m̂ = m / (1 - β1ᵗ), v̂ = v / (1 - β2ᵗ), without which the first steps would be far too small (m) or large (v).
-    Kept are M = m / (1 - β1) and V = v / (1 - β2): M ← β1 M + g saves passes over memory, where the time goes. Then
-    m̂ / (√v̂ + ε) = (1 - β1) / (1 - β1ᵗ) / k · M / (√V + ε / k),   k = √((1 - β2) / (1 - β2ᵗ)).
+    As the paper says at the end of section 2, the corrections fit into two numbers: with k = √(1 - β2ᵗ) it is
+    lr m̂ / (√v̂ + ε) = rate m / (√v + ε k),   rate = lr k / (1 - β1ᵗ).
     """
 
-    slots = ("M", "V")
+    slots = ("m", "v")
     weight_decay = 0.0  # AdamW's
 
     def __init__(self, params, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
@@ -113,12 +148,12 @@ class Adam(Optimizer):
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def numbers(self, t):
-        """What stands before M / (√V + ·) above, what is added to √V, and what θ keeps."""
-        k, lr = math.sqrt((1 - self.beta2) / (1 - self.beta2**t)), self.rate(t)
-        return lr * (1 - self.beta1) / (1 - self.beta1**t) / k, self.eps / k, 1 - lr * self.weight_decay
+        """(rate, ε k, what θ keeps) of step t."""
+        k, lr = math.sqrt(1 - self.beta2**t), self.rate(t)
+        return lr * k / (1 - self.beta1**t), self.eps * k, 1 - lr * self.weight_decay
 
     def update(self, rate, eps, keep):
-        adam(self.params.grad, self.beta1, self.beta2, rate, eps, keep, self.params.theta, self.M, self.V)
+        adam(self.params.theta, self.params.grad, self.m, self.v, self.beta1, self.beta2, rate, eps, keep)
 
 
 class AdamW(Adam):
@@ -140,6 +175,12 @@ def clip_by_norm(params, max_norm):
     return norm
 
 
+@operation
+def move_towards(average, theta, rate):
+    """θ̄ ← θ̄ + rate (θ - θ̄), in place."""
+    average += rate * (theta - average)
+
+
 class EMA(Stepper):
     """θ̄ ← d θ̄ + (1 - d) θ after every step: averaged weights, smoother than the last ones. d = min(decay, (1+t)/(10+t)).
 
@@ -157,7 +198,7 @@ class EMA(Stepper):
         return (1 - min(self.decay, (1 + t) / (10 + t)),)
 
     def update(self, rate):
-        move_towards(self.params.theta, rate, self.average)
+        move_towards(self.average, self.params.theta, rate)
 
     @contextlib.contextmanager
     def swapped(self):
@@ -172,29 +213,25 @@ class EMA(Stepper):
 
 
 class Annealed(Stepper):
-    """A number that a model uses in every step and that changes from step to step: value, schedule(t - 1) in step t."""
+    """A scheduled number, such as noise that fades: value is schedule(t - 1) at step t."""
 
     def __init__(self, params, schedule):
         super().__init__(params)
         self.schedule = schedule
-        self.update(*self.numbers(1))
-
-    @property
-    def value(self):
-        fresh = self.known_at == int(self.t[0]) or not isinstance(
-            self.known, float
-        )  # an array: see train/cuda_graph.py
-        return self.known if fresh else self.numbers(max(1, int(self.t[0])))[0]  # t is another after load_state
+        self.loaded()
 
     def numbers(self, t):
         return (float(self.schedule(t - 1)),)
 
     def update(self, value):
-        self.known, self.known_at = value, int(self.t[0])
+        self.value = value
+
+    def loaded(self):
+        self.update(*self.numbers(max(1, int(self.t[0]))))
 
 
-def clip_weights(params, c):
-    """θ ← θ cut to [-c, c], number by number."""
+def clip_weights(params, bound):
+    """θ ← θ cut to [-bound, bound], number by number."""
     xp, theta = params.rng.xp, params.theta
-    xp.minimum(xp.maximum(theta, -c, out=theta), c, out=theta)
+    xp.minimum(xp.maximum(theta, -bound, out=theta), bound, out=theta)
     params.changed()

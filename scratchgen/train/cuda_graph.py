@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..backend import UsageError
 from ..models.base import call
-from ..nn.optim import RECORDER, Stepper
+from ..nn.optim import Stepper, observed
 
 NUMBERS = 256  # how many learning rates and the like one step may read
 
@@ -98,10 +98,11 @@ class CapturedStep:
         return result
 
     def _record(self):
-        stream, outer, self.entries = self.xp.cuda.get_current_stream(), RECORDER.set(self._cells), []
+        stream, self.entries = self.xp.cuda.get_current_stream(), []
         try:
             stream.begin_capture()
-            losses = self._run()
+            with observed(self._cells):
+                losses = self._run()
             self.names, self.losses = list(losses), self.xp.stack(list(losses.values()))
             self.vectors = [(params, params.theta) for params in self.model.parameters().values()]
             return stream.end_capture()
@@ -114,13 +115,12 @@ class CapturedStep:
                 f"the train_step of a {type(self.model).__name__} cannot be a CUDA graph ({error}); train without one"
             ) from error
         finally:
-            RECORDER.reset(outer)
             for entry in self.entries:
                 entry.stepper.t -= 1  # it was recorded, not done
 
-    def _cells(self, stepper):
-        """0-d arrays in which the step that is being recorded will find the numbers of a stepper."""
-        used, n = sum(len(entry.cells) for entry in self.entries), len(stepper.numbers(1))
+    def _cells(self, stepper, numbers):
+        """0-d arrays in which the step that is being recorded will find the numbers of a stepper, at every replay afresh."""
+        used, n = sum(len(entry.cells) for entry in self.entries), len(numbers)
         cells = [self.values[i, ...] for i in range(used, used + n)]
         self.entries.append(Entry(stepper, cells, n * (None,)))
         return cells

@@ -1,4 +1,4 @@
-"""Every CUDA kernel says what the plain twin beside it says.
+"""Every CUDA kernel computes what its twin in NumPy computes, and every compiled form what the function it stands for does.
 
 Without a GPU: its lines are compiled as C++ and run number by number, where there is a C++ compiler, and compiled for a GPU,
 where NVIDIA's compiler is installed (pip install nvidia-cuda-nvrtc). test_devices.py runs them on a GPU where there is one.
@@ -15,18 +15,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simcupy
+from simcupy.runner import Runner
+from simcupy.twins import TWINS
 
-from scratchgen.backend import Rng
-from scratchgen.kernels import operations as kernels
+from scratchgen import kernels
+from scratchgen.backend import Rng, to_host
+from scratchgen.kernels import compiled as forms
+from scratchgen.kernels import elementwise
 from scratchgen.kernels.cuda import add_rows_source
-from scratchgen.kernels.operations import Kernel
-from scratchgen.nn.activations import ACTIVATIONS, Activation, ReLU
+from scratchgen.nn import distributions
+from scratchgen.nn.activations import ACTIVATIONS, Activation, ReLU, Tanh
 from scratchgen.nn.layer import Sequential
-from scratchgen.nn.layers import Linear, mlp
+from scratchgen.nn.layers import Dropout, Linear, mlp
+from scratchgen.nn.norms import BatchNorm
 from scratchgen.nn.parameters import Parameters
 
-FUSED = {name: found for name, found in vars(kernels).items() if isinstance(found, Kernel)}
-FUSED |= {k.name: k for f in ACTIVATIONS.values() for k in kernels.activation_kernels(f()).values()}
+FUSED = {k.name: k for k in elementwise.KERNELS}
+FUSED |= {k.name: k for name in elementwise.ACTIVATIONS for k in elementwise.activation_kernels(name)}
+SETTINGS = {  # with which numbers a kernel is tried, where they are no arrays
+    "bernoulli": {"scale": 0.25},
+    "square": {"scale": 0.25},
+    "posterior": {"low": -2.0, "high": 1.5, "scale": 0.25},
+    "posterior_backward": {"d_kl": 0.7, "low": -2.0, "high": 1.5, "scale": 0.25},
+    "adam": {"beta1": 0.9, "beta2": 0.999, "rate": 0.01, "eps": 1e-3, "keep": 0.99},
+    "move_towards": {"rate": 0.1},
+}
+for name in elementwise.ACTIVATIONS:
+    SETTINGS |= {
+        k.name: {"a": {"LeakyReLU": 0.2, "ELU": 1.0}.get(name, 0.0)} for k in elementwise.activation_kernels(name)
+    }
 TYPES = {"float32": "float", "float64": "double"}
 every_kernel = pytest.mark.parametrize("name", FUSED)
 
@@ -54,21 +72,21 @@ def compiled(compile_cpp):
 
 
 def arguments(k, dtype, seed=0, n=1000):
-    """Arrays (n,) for the inputs and the outputs of a kernel, and its settings; V, a sum of squares, is positive."""
+    """Arrays (n,) for the inputs and the outputs of a kernel, and its settings; v, a mean of squares, is positive."""
     rng = Rng((seed, 1), dtype)
     arrays = {p: 3 * rng.normal(n) for p in names(k.inputs) + names(k.outputs)}
-    arrays |= {"V": arrays["V"] ** 2} if "V" in arrays else {}
-    return arrays | k.settings
+    arrays |= {"v": arrays["v"] ** 2} if "v" in arrays else {}
+    return arrays | SETTINGS[k.name]
 
 
 def by_twin(k, arrays):
-    """{output: array} by the plain twin."""
-    made = names(k.outputs)
-    if set(made) <= inspect.signature(k.twin).parameters.keys():  # it writes in place
+    """{output: array} by the twin in NumPy."""
+    made, twin = names(k.outputs), TWINS[k.name]
+    if set(made) <= inspect.signature(twin).parameters.keys():  # it writes in place
         arrays = {p: a.copy() if isinstance(a, np.ndarray) else a for p, a in arrays.items()}
-        k.twin(*arrays.values())
+        twin(*arrays.values())
         return {p: arrays[p] for p in made}
-    result = k.twin(*(arrays[p] for p in names(k.inputs)))
+    result = twin(*(arrays[p] for p in names(k.inputs)))
     return dict(zip(made, result if isinstance(result, tuple) else (result,)))
 
 
@@ -114,7 +132,7 @@ def test_no_number_is_a_double_whatever_T_is(name):
 def test_cuda_lines_of_an_activation_keep_nan_and_do_not_overflow(name, compiled):
     k = FUSED[ACTIVATIONS[name].__name__]
     x = np.resize([np.nan, -1e4, 1e4, 0.0], 1000)
-    y = by_lines(k, {"x": x, "a": k.settings["a"], "y": x}, "float64", compiled)["y"]
+    y = by_lines(k, {"x": x, "a": SETTINGS[k.name]["a"], "y": x}, "float64", compiled)["y"]
     assert np.isnan(y[::4]).all()
     assert np.isfinite(y[1:4]).all()
 
@@ -124,8 +142,7 @@ def cuda_code(dtype):
     head = f'typedef {TYPES[dtype]} T; extern "C" __global__ '
     index = "size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; if (i < n)"
     sources = {name: head + looped(name, k, index) for name, k in FUSED.items()}
-    rows = [(), *((f.__name__, f.cuda[1]) for f in ACTIVATIONS.values())]
-    return sources | dict(add_rows_source(np.dtype(dtype), *row) for row in rows)
+    return sources | dict(add_rows_source(np.dtype(dtype), name) for name in ["", *elementwise.ACTIVATIONS])
 
 
 @pytest.fixture(scope="module")
@@ -160,70 +177,138 @@ def test_every_kernel_compiles_for_a_gpu(dtype, nvrtc):
     for name, source in sources.items():
         status, log = nvrtc(source)
         assert status == 0, f"{name}: {log}\n{source}"
-    assert nvrtc(sources["adam"].replace("sqrt(V)", "sqrt(W)"))[0] != 0  # a compiler that takes anything proves nothing
+    assert nvrtc(sources["adam"].replace("sqrt(v)", "sqrt(w)"))[0] != 0  # a compiler that takes anything proves nothing
 
 
-def test_every_activation_has_cuda_lines_and_a_changed_one_does_not_inherit_them():
-    assert all(f.cuda for f in ACTIVATIONS.values())
-    assert Activation.cuda is None
-    assert type("Same", (ReLU,), {"__init__": lambda self: None}).cuda == ReLU.cuda
-    elsewhere = type("Mixin", (), {"f": lambda self, xp, x: -x})
-    assert type("Other", (ReLU,), {"f": lambda self, xp, x: -x}).cuda is None
-    assert type("Mixed", (elsewhere, ReLU), {}).cuda is None
-    assert type("Helped", (ACTIVATIONS["gelu"],), {"tanh_u": lambda self, xp, x: x}).cuda is None
-    assert type("Stated", (ReLU,), {"f": lambda self, xp, x: -x, "cuda": ("-x", "-1")}).cuda == ("-x", "-1")
+# ---- where the compiled forms run, and where not ----
 
 
-def run(steps, params, x, dy):
-    """y, dx and all weights' gradients of layers, or joined layers, one after the other."""
-    backs = []
-    params.zero_grad()
-    for step in steps:
-        x, back = step.forward(x, None)
-        backs.append(back)
-    y = x
-    for back in reversed(backs):
-        dy = back(dy)
-    return y, dy, params.grad.copy()
+@pytest.fixture
+def simulated(monkeypatch):
+    monkeypatch.setitem(kernels.DEVICES, "simcupy", Runner())
+    return simcupy
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_a_linear_and_its_activation_in_one_step_are_the_two_in_turn(name):
-    network = mlp([4, 5, 3], ACTIVATIONS[name])
-    params = Parameters(Rng(0, "float64"), network=network)
-    assert (len(network.layers), len(network.steps())) == (3, 2)
-    given = params, Rng(1, "float64").normal((6, 4)), Rng(2, "float64").normal((6, 3))
-    for joined, single in zip(run(network.steps(), *given), run(network.layers, *given)):
-        np.testing.assert_allclose(joined, single, rtol=1e-13, atol=1e-15)
+def test_every_form_stands_for_a_marked_operation_and_every_operation_has_a_form():
+    methods = {f"scratchgen.nn.activations.{f.__name__}.forward" for f in ACTIVATIONS.values()}
+    assert set(forms.FORMS) == set(forms.MARKED) - {"scratchgen.nn.activations.Activation.forward"} | methods
+    assert forms.BOUNDS == distributions.LOG_VAR_RANGE
 
 
-def test_a_subclass_with_a_forward_of_its_own_is_never_passed_over():
+def counted(monkeypatch, *classes):
+    """[name of the class, ...] of each layer whose own forward runs from now on, in order."""
+    ran = []
+    for kind in classes:
+        own = kind.forward
+
+        def forward(self, x, rng, own=own):
+            ran.append(type(self).__name__)
+            return own(self, x, rng)
+
+        monkeypatch.setattr(kind, "forward", forward)
+    return ran
+
+
+def test_on_numpy_every_layer_of_a_network_runs_its_own_forward(monkeypatch):
+    network = mlp([4, 5, 5, 3], ReLU, norm=BatchNorm, dropout=0.1, last=Tanh)
+    Parameters(Rng(0), network=network)
+    ran = counted(monkeypatch, Linear, Activation, BatchNorm, Dropout)
+    y, back = network.forward(Rng(1).normal((6, 4)), Rng(2))
+    assert ran == [type(layer).__name__ for layer in network.layers]
+    assert back(y).shape == (6, 4)
+
+
+def test_a_breakpoint_in_a_layer_is_met_by_every_such_layer_of_a_network():
+    """What a debugger does: it stops where the function's own code starts, however it was called."""
+    network, met = mlp([4, 5, 5, 3], ReLU), []
+    Parameters(Rng(0), network=network)
+    code = {Linear.forward.plain.__code__: "Linear", Activation.forward.plain.__code__: "ReLU"}
+    sys.setprofile(
+        lambda frame, event, given: met.append(code[frame.f_code]) if event == "call" and frame.f_code in code else None
+    )
+    try:
+        network(Rng(1).normal((6, 4)))
+    finally:
+        sys.setprofile(None)
+    assert [name for name in met if name] == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
+
+
+def launches(work):
+    with simcupy.counting() as counts:
+        result = work()
+    return counts.launches, result
+
+
+def test_a_linear_and_its_activation_are_one_step_on_a_device(simulated):
+    rng = Rng(0, "float32", simulated)
+    network, x = mlp([4, 5, 3], ReLU), rng.normal((6, 4))
+    Parameters(rng, network=network)
+    assert launches(lambda: network(x))[0] == 4  # two products, bias and ReLU together, bias
+    assert launches(lambda: [layer.forward(x, None) for layer in network.layers[:1]])[0] == 2
+
+
+def test_a_subclass_runs_as_it_is_written_on_a_device_too(simulated):
+    rng = Rng(0, "float32", simulated)
+    same = type("Same", (ReLU,), {})
+    other = type("Other", (ReLU,), {"f": lambda self, xp, x: -x})
+
     class Halved(Linear):
         def forward(self, x, rng):
-            return 0.5 * (x @ self.W), None
+            y, back = super().forward(x, rng)
+            return 0.5 * y, lambda dy, learn=True, inputs=True: back(0.5 * dy, learn, inputs)
 
-    class Silent(ReLU):
-        def forward(self, x, rng):
-            return 0 * x, None
+    for f, halves in ((same(), False), (other(), False), (ReLU(), True)):
+        network = Sequential((Halved if halves else Linear)(4, 5), f)
+        Parameters(rng, network=network)
+        x = rng.normal((6, 4))
+        h = (x @ network.layers[0].W + network.layers[0].b) * (0.5 if halves else 1.0)
+        expected = -h if type(f).__name__ == "Other" else simulated.maximum(h, 0)
+        np.testing.assert_allclose(to_host(network(x)), to_host(expected), rtol=1e-6)
+        assert forms.joined(network.layers) == list(network.layers)
 
-    watched = Linear(2, 2), ReLU()
-    watched[0].forward = lambda x, rng: Linear.forward(watched[0], x, rng)  # to look at what passes
-    for layers in ((Halved(2, 2), ReLU()), (Linear(2, 2), Silent()), watched):
-        assert Sequential(*layers).steps() == list(layers)
+
+def test_a_forward_put_in_place_to_look_at_what_passes_is_not_passed_over(simulated, monkeypatch):
+    rng = Rng(0, "float32", simulated)
+    network, x = mlp([4, 5, 3], ReLU), rng.normal((6, 4))
+    Parameters(rng, network=network)
+    assert len(forms.joined(network.layers)) == 2
+    first = network.layers[0]
+    with monkeypatch.context() as patch:
+        ran = counted(patch, Linear)
+        network(x)
+        assert ran == ["Linear", "Linear"]
+    with monkeypatch.context() as patch:
+        ran = counted(patch, Activation)
+        network(x)
+        assert ran == ["ReLU"]
+    seen = []
+    first.forward = lambda x, rng: (seen.append(x), Linear.forward(first, x, rng))[1]
+    network(x)
+    assert len(seen) == 1
 
 
-def test_a_forward_put_in_place_of_a_classs_is_not_passed_over(monkeypatch):
-    layers = Linear(2, 2), ReLU()
-    assert len(Sequential(*layers).steps()) == 1
-    for layer_class in (Linear, Activation):
-        with monkeypatch.context() as patch:
-            patch.setattr(layer_class, "forward", lambda self, x, rng: (x, None))
-            assert Sequential(*layers).steps() == list(layers)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_wrong_shapes_are_explained_on_a_device_as_on_numpy(dtype, simulated):
+    rng = Rng(0, dtype, simulated)
+    network = mlp([4, 5, 3], ReLU)
+    Parameters(rng, network=network)
+    for work in (network, network.layers[0]):
+        with pytest.raises(ValueError, match=r"Linear\(.*got an input of shape \(6, 3\), expected \(B, 4\)"):
+            work(rng.normal((6, 3)))
+    with pytest.raises(ValueError, match=r"shape \(3, 5\), expected \(B, 2 D\)"):
+        distributions.gaussian_posterior(rng.normal((3, 5)), rng)
+
+
+def test_other_precisions_run_as_they_are_written(simulated):
+    """Whole numbers and complex ones: no kernel takes them."""
+    assert forms.device_of(Rng(0, "complex128", simulated).zeros((2, 2))) is None
+    assert forms.device_of(Rng(0, "float32", simulated).integers(3, 4)) is None
+    assert forms.device_of(np.zeros(3)) is None
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_no_gradient_passes_a_bound_not_even_an_infinite_one(dtype, compiled):
-    k = kernels.posterior_backward
+    k = elementwise.POSTERIOR_BACKWARD
     arrays = arguments(k, dtype)
     for array, number in (("dz", np.inf), ("raw", 5.0)):
         arrays[array][:] = number

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simcupy.runner import Runner
 
-from scratchgen import Rng
+from scratchgen import Rng, kernels
 from scratchgen.backend import UsageError
 from scratchgen.data import Data, load
-from scratchgen.kernels import operations as kernels
 from scratchgen.metrics import frechet
 from scratchgen.metrics.frechet import FrechetJudge, frechet_distance, trained_classifier
 from scratchgen.metrics.samples import sample_metrics

@@ -11,17 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simcupy.runner import Runner
 
-from scratchgen import Rng, UsageError
+from scratchgen import Rng, UsageError, kernels
 from scratchgen.__main__ import main
 from scratchgen.backend import to_host
 from scratchgen.check.gradcheck import check_layer
 from scratchgen.commands.settings import parse_settings
 from scratchgen.data import load
-from scratchgen.kernels import operations as kernels
-from scratchgen.kernels.operations import matmul
 from scratchgen.models import made
 from scratchgen.models.made import MADE
 from scratchgen.models.parts.masked import MaskedLinear, MaskedMLP
+from scratchgen.nn.layers import matmul
 from scratchgen.train.fit import fit
 from scratchgen.uses import completion
 

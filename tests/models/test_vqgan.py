@@ -168,7 +168,7 @@ def steps(model, x, n):
     rng, found = model.rng(5), []
     for _ in range(n):
         losses = model.train_step(x, rng)
-        bits = [array.tobytes() for array in (model.params.theta, model.params.buffers, model.adam.M)]
+        bits = [array.tobytes() for array in (model.params.theta, model.params.buffers, model.adam.m)]
         found.append((losses, bits, model.params_D.theta.tobytes() if hasattr(model, "params_D") else None))
     return found
 

@@ -58,7 +58,7 @@ def test_weights_and_gradients_are_views_of_two_vectors():
 
 
 def test_named_and_slices_describe_theta():
-    params = laid_out(Sequential(Linear(3, 4), BatchNorm(4), Maxout(4, 2, k=3)))
+    params = laid_out(Sequential(Linear(3, 4), BatchNorm(4), Maxout(4, 2, n_pieces=3)))
     named, slices = params.named(), params.slices()
     assert list(named) == ["net.0.W", "net.0.b", "net.1.gamma", "net.1.beta", "net.2.pieces.W", "net.2.pieces.b"]
     assert list(slices) == list(named)

@@ -118,7 +118,7 @@ def test_maxout_is_the_largest_of_its_pieces(seed, k):
 
 
 def test_maxout_gives_a_tie_to_one_piece():
-    layer = ready(Maxout(3, 4, k=2))
+    layer = ready(Maxout(3, 4, n_pieces=2))
     layer.pieces.W[...] = 1
     x = np.ones((1, 3))
     y, backward = layer.forward(x, None)

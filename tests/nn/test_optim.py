@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scratchgen import Parameters, Rng, Sequential
 from scratchgen.nn.layers import Linear, mlp
 from scratchgen.nn.norms import BatchNorm
-from scratchgen.nn.optim import EMA, SGD, Adam, AdamW, RMSProp, clip_by_norm
+from scratchgen.nn.optim import EMA, SGD, Adam, AdamW, Annealed, RMSProp, clip_by_norm, observed
 from scratchgen.nn.schedules import constant, cosine, iwae, steps
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -153,7 +153,7 @@ def test_an_optimizer_survives_a_cast():
 # State: what a checkpoint lists and writes into.
 
 
-@pytest.mark.parametrize(("rule", "names"), [(SGD, {"v"}), (RMSProp, {"v"}), (Adam, {"M", "V"}), (AdamW, {"M", "V"})])
+@pytest.mark.parametrize(("rule", "names"), [(SGD, {"v"}), (RMSProp, {"v"}), (Adam, {"m", "v"}), (AdamW, {"m", "v"})])
 def test_state_lists_live_arrays_that_restore_everything(rule, names):
     def gradient(t):
         return Rng(t, "float64").normal(8)
@@ -183,6 +183,48 @@ def test_state_lists_live_arrays_that_restore_everything(rule, names):
 
 
 # Clipping.
+
+
+def test_adams_m_and_v_are_those_of_the_paper():
+    params, memory = parameters(), {"m": 8 * [0.0], "v": 8 * [0.0]}
+    optimizer, theta = Adam(params, 0.1), params.theta.tolist()
+    for t in range(1, 6):
+        params.grad[...] = g = Rng(t, "float64").normal(8)
+        optimizer.step()
+        adam(theta, g.tolist(), t, memory, 0.1)
+    for name, expected in memory.items():
+        np.testing.assert_allclose(optimizer.state()[name], expected, rtol=1e-12)
+
+
+def test_an_observer_sees_every_step_and_may_change_its_numbers():
+    params = parameters()
+    params.grad[...] = 1.0
+    sgd, average, seen = SGD(params, 0.5), EMA(params, 0.9), []
+
+    def halve(stepper, numbers):
+        seen.append((stepper, int(stepper.t[0])))
+        return tuple(0.5 * number for number in numbers)
+
+    before = params.theta.copy()
+    with observed(halve):
+        sgd.step()
+        average.step()
+    np.testing.assert_allclose(params.theta, before - 0.25)
+    assert seen == [(sgd, 1), (average, 1)]
+    sgd.step()
+    assert len(seen) == 2
+    np.testing.assert_allclose(params.theta, before - 0.75)
+
+
+def test_an_annealed_number_is_that_of_its_step_also_after_loading():
+    number = Annealed(parameters(), lambda step: 10.0 - step)
+    assert number.value == 10
+    for expected in (10, 9, 8):
+        number.step()
+        assert number.value == expected
+    number.state()["t"][...] = 6
+    number.loaded()
+    assert number.value == 5
 
 
 @given(seed=SEEDS, max_norm=st.floats(0.01, 100))

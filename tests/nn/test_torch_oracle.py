@@ -133,7 +133,7 @@ def test_embedding():
 
 
 def test_maxout_and_residual():
-    layer = ready(Maxout(3, 4, k=3))
+    layer = ready(Maxout(3, 4, n_pieces=3))
     W, b = tensor(layer.pieces.W), tensor(layer.pieces.b)
     compare(layer, lambda x: (x @ W + b).reshape(-1, 4, 3).max(dim=2).values, normal(B, 3))
     close(layer.pieces.dW, W.grad)

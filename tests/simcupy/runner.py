@@ -1,13 +1,15 @@
-"""What scratchgen.kernels starts on a device (see kernels/cuda.py): here one launch each, computed by the plain twin."""
+"""What scratchgen.kernels starts on a device (see kernels/cuda.py): here one launch each, computed by its twin."""
 
 import numpy as np
 
 from scratchgen.kernels.cuda import REMEDY
+from scratchgen.nn.activations import ACTIVATIONS
 
 from .calls import Device
 from .counters import fused
 from .functions import ascontiguousarray
 from .rules import one_piece
+from .twins import TWINS, with_setting
 
 
 class Runner:
@@ -16,20 +18,24 @@ class Runner:
     def elementwise(self, kernel, arrays):
         dtype = _common_dtype(kernel.name, arrays)
         with fused(kernel.name):
-            results = kernel.twin(*arrays)
+            results = TWINS[kernel.name](*arrays)
         given = tuple(arrays[kernel.inputs.count(",") + 1 :])  # what it was told to write into, which it then returns
         results = given or (results if isinstance(results, tuple) else (results,))
         for result in results:
             assert result.dtype == dtype, f"{kernel.name}: the twin makes {result.dtype} of {dtype}"
         return results if len(results) > 1 else results[0]
 
-    def add_rows(self, db, dy, f=None, x=None, y=None):
+    def add_rows(self, db, dy, activation=None):
         dy = ascontiguousarray(dy)
+        name, a, x, y = activation or ("", 0, None, None)
         _common_dtype("add_rows", [a for a in (db, dy, x, y) if a is not None])
-        for a in (db, x, y):
-            assert a is None or a.flags.c_contiguous, "add_rows: the kernel takes its arrays to lie in one piece"
-        with fused(f"add_rows {type(f).__name__}" if f else "add_rows"):
-            dx = dy * f.df(_module(), x, y) if f else dy
+        for array in (db, x, y):
+            assert array is None or array.flags.c_contiguous, (
+                "add_rows: the kernel takes its arrays to lie in one piece"
+            )
+        with fused(f"add_rows {name}" if name else "add_rows"):
+            f = next((f for f in ACTIVATIONS.values() if f.__name__ == name), None)
+            dx = dy * with_setting(f, a).df(_module(), x, y) if f else dy
             db += dx.sum(axis=0)
         return dx
 

@@ -131,10 +131,9 @@ class Stream:
     def launch(self):
         counters = [(entry.stepper.t, entry.stepper.t.copy()) for entry in self.step.entries]
         cells = iter([entry.cells for entry in self.step.entries])
-        outer = optim.RECORDER.set(lambda stepper: [float(cell) for cell in next(cells)])
-        losses = call(self.model.train_step, rng=self.rng, **self.step.batch)
+        with optim.observed(lambda stepper, numbers: [float(cell) for cell in next(cells)]):
+            losses = call(self.model.train_step, rng=self.rng, **self.step.batch)
         self.step.losses[...] = list(losses.values())
-        optim.RECORDER.reset(outer)
         for t, before in counters:  # a graph knows nothing of what the host counts
             t[...] = before
 
@@ -199,7 +198,7 @@ def test_a_recording_that_fails_leaves_no_trace(error, pretend):
     step(**batch)
     with pytest.raises(UsageError if isinstance(error, RuntimeError) else type(error)):
         step(**batch)
-    assert (int(model.adam.t[0]), stream.recording, optim.RECORDER.get()) == (1, False, None)
+    assert (int(model.adam.t[0]), stream.recording, optim.OBSERVERS.get()) == (1, False, ())
     for _ in range(3):
         step(**batch)
     assert int(model.adam.t[0]) == 4
@@ -269,7 +268,7 @@ def test_a_step_that_waits_cannot_be_recorded_and_does_no_harm(gpu):
     step(**batch)
     with pytest.raises(UsageError, match="cannot be a CUDA graph"):
         step(**batch)
-    assert optim.RECORDER.get() is None
+    assert optim.OBSERVERS.get() == ()
     assert model.adam.t[0] == 1
     other, batch = example("vae", 0, "gpu")
     step = CapturedStep(other, other.rng(1))

@@ -8,9 +8,8 @@ import pytest
 import simcupy
 from simcupy.runner import Runner
 
-from scratchgen import Rng, UsageError, check_loss, to_host
+from scratchgen import Rng, UsageError, check_loss, kernels, to_host
 from scratchgen.data import load
-from scratchgen.kernels import operations as kernels
 from scratchgen.metrics.image import psnr
 from scratchgen.models.base import call
 from scratchgen.models.ddpm import DDPM

@@ -1,0 +1,225 @@
+"""The compiled forms: what runs on a device in place of the functions and methods of nn/ that are marked as operations.
+
+Each form takes and returns what the function does whose name it is entered under. It is called only with arrays of a device.
+What it does not want to deal with, such as a wrong shape, it leaves to the function itself (`plain`), which explains it.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+from ..backend import array_module
+from .cuda import Cuda
+from .elementwise import (
+    ACTIVATIONS,
+    ADAM,
+    BERNOULLI,
+    MOVE_TOWARDS,
+    POSTERIOR,
+    POSTERIOR_BACKWARD,
+    SQUARE,
+    activation_kernels,
+)
+
+DEVICES = {"cupy": Cuda()}  # {name of an array module: what runs kernels on its arrays}
+MARKED: dict[str, Any] = {}  # {qualified name: the marked function}, which nn/ fills
+FORMS: dict[str, Any] = {}  # {qualified name: its compiled form}, filled below
+NN = "scratchgen.nn"
+
+
+def device_of(array):
+    """What runs kernels on this array, or None: for NumPy's, and for all but float32 and float64."""
+    device = DEVICES.get(array_module(array).__name__)
+    return device if device and array.dtype.char in "fd" else None
+
+
+def form_of(layer, method):
+    """The compiled form of a method of a layer of just this class, or None."""
+    kind = type(layer)
+    return FORMS.get(f"{kind.__module__}.{kind.__qualname__}.{method}")
+
+
+def form(*names):
+    """Enters a function as the compiled form of these, without the scratchgen.nn before them."""
+
+    def enter(function):
+        FORMS.update({f"{NN}.{name}": function for name in names})
+        return function
+
+    return enter
+
+
+def plain(name):
+    """The function of nn/ as it is written there."""
+    return MARKED[f"{NN}.{name}"].plain
+
+
+# ---- matrix products, and sums over the batch ----
+
+
+@form("layers.matmul")
+def matmul(a, b):
+    return device_of(a).gemm(a, b)
+
+
+@form("layers.add_matmul")
+def add_matmul(out, a, b):
+    device_of(a).gemm(a, b, out)
+
+
+@form("layers.add_rows")
+def add_rows(out, dy):
+    device_of(dy).add_rows(out, dy)
+
+
+# ---- layers ----
+
+
+def fits(x, W):
+    return x.ndim == 2 and x.shape[1] == len(W)
+
+
+@form("layers.Linear.forward")
+def linear(layer, x, rng):
+    W = layer.W
+    if not fits(x, W):
+        return plain("layers.Linear.forward")(layer, x, rng)
+    y = matmul(x, W)
+    y += layer.b
+
+    def backward(dy, learn=True, inputs=True):
+        if learn:
+            add_matmul(layer.dW, x.T, dy)
+            add_rows(layer.db, dy)
+        if inputs:
+            return matmul(dy, W.T)
+
+    return y, backward
+
+
+@form("layers.Linear.forward_twice")
+def linear_twice(layer, x):
+    y, back = layer.forward(x, None)
+
+    def gradient(u):
+        def double_backward(v, learn=True, inputs=True):
+            if learn:
+                add_matmul(layer.dW, v.T, u)
+            return matmul(v, layer.W), None
+
+        return back(u, learn=False), double_backward
+
+    return y, back, gradient
+
+
+@form(*(f"activations.{name}.forward" for name in ACTIVATIONS))
+def activation(f, x, rng):
+    device, a = device_of(x), getattr(f, "a", 0.0)
+    forward, backward, _ = activation_kernels(type(f).__name__)
+    y = device.elementwise(forward, (x, a))
+
+    def back(dy, learn=True, inputs=True):
+        if inputs:
+            return device.elementwise(backward, (dy, x, y, a))
+
+    return y, back
+
+
+class LinearActivation:
+    """A Linear and the activation after it in one step, which saves the launches of the bias, of f and of the bias's sum."""
+
+    def __init__(self, linear, f):
+        self.linear, self.f = linear, f
+
+    def forward(self, x, rng):  # x (B, n_in)
+        layer, device, name, a = self.linear, device_of(x), type(self.f).__name__, getattr(self.f, "a", 0.0)
+        W = layer.W
+        if not fits(x, W):
+            return plain("layers.Linear.forward")(layer, x, rng)  # which complains
+        _, f_backward, biased = activation_kernels(name)
+        h = matmul(x, W)
+        _, y = device.elementwise(biased, (layer.b, a, h, array_module(h).empty_like(h)))  # h += b, y = f(h)
+
+        def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
+            if learn:
+                dh = device.add_rows(layer.db, dy, (name, a, h, y))  # f′ dy, and db += Σ_batch dh
+                add_matmul(layer.dW, x.T, dh)
+            elif inputs:
+                dh = device.elementwise(f_backward, (dy, h, y, a))
+            if inputs:
+                return matmul(dh, W.T)  # dx (B, n_in)
+
+        return y, backward
+
+
+def as_marked(layer, method):
+    """Whether a layer's forward is the marked one: neither of a subclass, nor put in its place to look at what passes."""
+    return type(layer).forward is MARKED[f"{NN}.{method}"] and "forward" not in vars(layer)
+
+
+def joined(layers):
+    """The layers, but with each Linear and the activation after it as one step."""
+    steps = []
+    for layer in layers:
+        before = steps[-1] if steps else None
+        if (
+            form_of(before, "forward") is linear
+            and form_of(layer, "forward") is activation
+            and as_marked(before, "layers.Linear.forward")
+            and as_marked(layer, "activations.Activation.forward")
+        ):
+            steps[-1] = LinearActivation(before, layer)
+        else:
+            steps.append(layer)
+    return steps
+
+
+@form("layer.Sequential.forward")
+def sequential(network, x, rng):
+    faster = SimpleNamespace(layers=joined(network.layers), same_weights=network.same_weights)
+    return plain("layer.Sequential.forward")(faster, x, rng)
+
+
+# ---- losses and distributions ----
+
+
+@form("losses.bernoulli")
+def bernoulli(logits, x, scale=1.0):
+    return device_of(logits).elementwise(BERNOULLI, (logits, x, scale))
+
+
+@form("losses.square")
+def square(x_hat, x, scale=1.0):
+    return device_of(x_hat).elementwise(SQUARE, (x_hat, x, scale))
+
+
+BOUNDS = -30.0, 10.0  # of log σ², as nn/distributions.py has them
+
+
+@form("distributions.gaussian_posterior")
+def gaussian_posterior(h, rng):
+    if h.ndim != 2 or h.shape[1] % 2:
+        return plain("distributions.gaussian_posterior")(h, rng)
+    device, n, scale = device_of(h), h.shape[1] // 2, 1 / len(h)
+    mu, raw = h[:, :n], h[:, n:]
+    z, noise, kl = device.elementwise(POSTERIOR, (mu, raw, rng.normal(mu.shape), *BOUNDS, scale))  # noise: σ ε
+
+    def backward(d_both):
+        dz, d_kl = d_both
+        dh = array_module(h).empty_like(h)
+        device.elementwise(POSTERIOR_BACKWARD, (dz, d_kl, mu, raw, noise, *BOUNDS, scale, dh[:, :n], dh[:, n:]))
+        return dh
+
+    return (z, kl.sum()), backward
+
+
+# ---- optimizers ----
+
+
+@form("optim.adam")
+def adam(theta, g, m, v, beta1, beta2, rate, eps, keep):
+    device_of(g).elementwise(ADAM, (g, beta1, beta2, rate, eps, keep, theta, m, v))
+
+
+@form("optim.move_towards")
+def move_towards(average, theta, rate):
+    device_of(theta).elementwise(MOVE_TOWARDS, (theta, rate, average))
