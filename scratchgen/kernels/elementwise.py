@@ -1,0 +1,112 @@
+"""Kernels that go number by number, in CUDA C++: what each computes stands in nn/ in plain NumPy, under the same name.
+
+A kernel of your own pays off where it replaces at least three launches in every step. Its code writes T(0.5) where a
+constant is meant, since 0.5 alone is a double; and it lets nan stay nan: x < 0 ? 0 : x, not x > 0 ? x : 0. Enter a form that
+uses it in compiled.py, and what it computes in tests/simcupy/twins.py: `pytest tests/kernels` then compares the two.
+"""
+
+import functools
+
+
+class Kernel:
+    """Number by number, outputs from inputs, by code in CUDA C++ (T is float or double).
+
+    Inputs are arrays, broadcast as NumPy does, or Python numbers; the first is an array. A device makes the outputs from the
+    inputs; if it is given outputs as well, it writes into these.
+    """
+
+    def __init__(self, name, inputs, outputs, code):
+        self.name, self.inputs, self.outputs, self.code = name, inputs, outputs, code
+        self.compiled = None  # what the device has made of it
+
+
+# ---- losses: each number's share of the value, and its gradient ----
+
+BERNOULLI = Kernel(
+    "bernoulli",
+    "T logits, T x, T scale",
+    "T nll, T d",
+    """
+    T t = tanh(logits / 2);
+    nll = scale * ((logits < 0 ? T(0) : logits) - logits * x - log(T(0.5) + (t < 0 ? -t : t) / 2));
+    d = scale * (T(0.5) + t / 2 - x);
+    """,
+)
+
+SQUARE = Kernel(
+    "square",
+    "T x_hat, T x, T scale",
+    "T square, T d",
+    "T e = x_hat - x; square = scale * e * e; d = 2 * scale * e;",
+)
+
+# ---- a Gaussian code: its noise and its KL ----
+
+POSTERIOR = Kernel(
+    "posterior",
+    "T mu, T raw, T eps, T low, T high, T scale",
+    "T z, T noise, T kl",
+    """
+    T log_var = raw < low ? low : raw > high ? high : raw;
+    noise = exp(log_var / 2) * eps;
+    z = mu + noise;
+    kl = scale / 2 * (mu * mu + exp(log_var) - 1 - log_var);
+    """,
+)
+
+POSTERIOR_BACKWARD = Kernel(
+    "posterior_backward",
+    "T dz, T d_kl, T mu, T raw, T noise, T low, T high, T scale",
+    "T d_mu, T d_raw",
+    """
+    d_mu = dz + d_kl * scale * mu;
+    d_raw = raw < low || raw > high ? T(0) : (noise * dz + d_kl * scale * (exp(raw) - 1)) / 2;
+    """,
+)
+
+# ---- optimizers ----
+
+ADAM = Kernel(
+    "adam",
+    "T g, T beta1, T beta2, T rate, T eps, T keep",
+    "T theta, T m, T v",
+    """
+    m = beta1 * m + (1 - beta1) * g;
+    v = beta2 * v + (1 - beta2) * g * g;
+    theta = keep * theta - rate * m / (sqrt(v) + eps);
+    """,
+)
+
+MOVE_TOWARDS = Kernel("move_towards", "T theta, T rate", "T average", "average += rate * (theta - average);")
+
+KERNELS = (BERNOULLI, SQUARE, POSTERIOR, POSTERIOR_BACKWARD, ADAM, MOVE_TOWARDS)
+
+# ---- activations, alone or with the bias before them: f and f′ of x, y = f(x) and the setting a ----
+
+SIGMOID = "(T(0.5) + T(0.5) * tanh(x / 2))"
+TANH_U = "tanh(T(0.7978845608028654) * (x + T(0.044715) * x * x * x))"  # √(2/π)
+
+ACTIVATIONS = {
+    "ReLU": ("x < 0 ? 0 : x", "y > 0 ? 1 : 0"),
+    "LeakyReLU": ("x < 0 ? a * x : x", "x > 0 ? 1 : a"),
+    "ELU": ("x < 0 ? a * expm1(x) : x", "x > 0 ? 1 : y + a"),
+    "Tanh": ("tanh(x)", "1 - y * y"),
+    "Sigmoid": (SIGMOID, "y * (1 - y)"),
+    "Softplus": ("(x < 0 ? 0 : x) + log1p(exp(x < 0 ? x : -x))", SIGMOID),
+    "SiLU": (f"x * {SIGMOID}", f"y + {SIGMOID} * (1 - y)"),
+    "GELU": (
+        f"x / 2 * (1 + {TANH_U})",
+        f"(1 + {TANH_U}) / 2 + x / 2 * (1 - {TANH_U} * {TANH_U}) * T(0.7978845608028654) * (1 + T(0.134145) * x * x)",
+    ),
+}
+
+
+@functools.cache
+def activation_kernels(name):
+    """Three Kernels of an activation of ACTIVATIONS: f, its backward, and f after a bias."""
+    f, df = ACTIVATIONS[name]
+    return (
+        Kernel(name, "T x, T a", "T y", f"y = {f};"),
+        Kernel(f"{name}_backward", "T dy, T x, T y, T a", "T dx", f"dx = dy * ({df});"),
+        Kernel(f"bias_{name}", "T b, T a", "T x, T y", f"x += b; y = {f};"),
+    )
