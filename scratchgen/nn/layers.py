@@ -25,8 +25,7 @@ class Linear(Layer):
     @operation
     def forward(self, x, rng):  # x (B, n_in)
         check_width(self, x, len(self.W))
-        y = x @ self.W
-        y += self.b  # y (B, n_out)
+        y = x @ self.W + self.b  # y (B, n_out)
 
         def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
             if learn:  # False: a frozen network
