@@ -3,9 +3,11 @@
 from .backend import Rng, UsageError, array_module, stop, to_host
 from .check.flow import check_flow
 from .check.gradcheck import check_layer, check_loss, gradcheck
+from .data import load
 from .models.base import Model
 from .nn.layer import Layer, Sequential, Weight
 from .nn.parameters import Parameters
+from .train.fit import fit
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "check_flow",
     "check_layer",
     "check_loss",
+    "fit",
     "gradcheck",
+    "load",
     "stop",
     "to_host",
 ]

@@ -62,8 +62,8 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
 def tile(images, shape, columns, pixels=56):
     """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with lines between.
 
-    Small images are enlarged smoothly to about `pixels` a side and get a margin: 8×8 digits fill their frame, and drawn as
-    blocks they are hard to read. Returns (H, W, 3) floats in [0, 1].
+    Small images are enlarged to about `pixels` a side, each pixel to a square, so that no blur is the drawing's; they get a
+    margin, because 8×8 digits fill their frame. Returns (H, W, 3) floats in [0, 1].
     """
     from PIL import Image
 
@@ -78,7 +78,7 @@ def tile(images, shape, columns, pixels=56):
     sheet = np.full((rows * (h + line) + line, columns * (w + line) + line, 3), 0.88)
     for i, image in enumerate((255 * images).round().astype(np.uint8)):
         top, left = line + (i // columns) * (h + line), line + (i % columns) * (w + line)
-        enlarged = Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC)
+        enlarged = Image.fromarray(image).resize((w, h), Image.Resampling.NEAREST)
         sheet[top : top + h, left : left + w] = np.asarray(enlarged) / 255
     return sheet
 

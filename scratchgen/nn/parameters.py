@@ -62,6 +62,10 @@ class Parameters:
         """{full name: view} of every learned weight, in the order of theta."""
         return {full: getattr(layer, name) for full, layer, name, weight, _ in self._places if weight.learned}
 
+    def named_grads(self) -> dict[str, Array]:
+        """{full name: view} of the gradient of every learned weight, in the order of grad."""
+        return {full: getattr(layer, "d" + name) for full, layer, name, weight, _ in self._places if weight.learned}
+
     def slices(self) -> dict[str, slice]:
         """{full name: slice of theta} of every learned weight."""
         return {full: where for full, _, _, weight, where in self._places if weight.learned}

@@ -57,6 +57,14 @@ def test_weights_and_gradients_are_views_of_two_vectors():
     assert first.W[0, 0] == 3 and first.dW[0, 1] == 4
 
 
+def test_gradients_have_the_names_of_their_weights():
+    params = laid_out(Sequential(Linear(3, 4), BatchNorm(4)))
+    grads = params.named_grads()
+    assert list(grads) == list(params.named())
+    grads["net.0.W"][...] = 2.0
+    np.testing.assert_array_equal(params.grad, [2.0] * 12 + [0.0] * 12)
+
+
 def test_named_and_slices_describe_theta():
     params = laid_out(Sequential(Linear(3, 4), BatchNorm(4), Maxout(4, 2, n_pieces=3)))
     named, slices = params.named(), params.slices()
