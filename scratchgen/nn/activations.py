@@ -1,7 +1,7 @@
-"""Activations: y = f(x) number by number, so dx = f′(x) dy. Forward and backward are written once; each states f and f′.
+"""Activations: y = f(x) for each number, so dx = f′(x) dy. Forward and backward are written once; each class gives f and f′.
 
-Written to survive complex numbers (x > 0 and maximum compare real parts, |x| is maximum(x, -x)) and not to raise the
-precision: a boolean times a Python float would be float64, so masks are cast first.
+All of them work on complex numbers, which the checker needs (x > 0 and maximum compare real parts; |x| is maximum(x, -x)),
+and keep float32. A boolean times a Python float would become float64, so masks are cast first.
 """
 
 import math
@@ -23,9 +23,9 @@ def softplus(x):
 
 
 class Activation(Layer):
-    """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), where y = f(x) may save work.
+    """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), which may use y = f(x) to save work.
 
-    ddf(xp, x, y): f″, for gradient penalties alone; None says that f is made of straight pieces, where f″ = 0.
+    ddf(xp, x, y) is f″, which only gradient penalties need; None means that f consists of straight lines, where f″ = 0.
     """
 
     @operation
@@ -42,7 +42,7 @@ class Activation(Layer):
     def forward_twice(self, x):
         if not hasattr(self, "ddf"):
             raise ValueError(
-                f"{type(self).__name__} must define ddf(xp, x, y), its f″, to stand under a gradient penalty"
+                f"{type(self).__name__} needs a method ddf(xp, x, y), its f″, for a gradient penalty to pass through it"
             )
         y, back = self.forward(x, None)
 

@@ -1,7 +1,7 @@
 """How weights start. An initialiser is a function init(rng, shape, fan_in) that returns an array.
 
-A layer y = x W adds up fan_in products per output, so the variance of W must shrink with fan_in, or signals grow or
-die layer by layer. Shapes are (n_in, n_out): a row for each input.
+A layer y = x W adds up fan_in products for each output. So the variance of W must shrink with fan_in, or signals grow or
+vanish from layer to layer. Shapes are (n_in, n_out), one row for each input.
 """
 
 import math
@@ -36,7 +36,7 @@ def orthogonal(rng, shape, fan_in):
     normal = rng.normal((max(n_in, n_out), min(n_in, n_out)))
     q, r = rng.xp.linalg.qr(normal)  # q (max, min)
     diagonal = rng.xp.diagonal(r)
-    q = q * (2 * (diagonal > 0).astype(q.dtype) - 1)  # QR fixes no signs: without this q would not be uniform
+    q = q * (2 * (diagonal > 0).astype(q.dtype) - 1)  # QR leaves the signs open; without this q would not be uniform
     return q if n_in >= n_out else q.T
 
 

@@ -1,8 +1,9 @@
-"""The contract that every layer keeps.
+"""What every layer must do.
 
-A layer's forward(x, rng) returns its output and a closure, backward(dy), written inside forward so that it shares
-forward's names. backward adds the weights' gradients to dW, db, ... and returns the gradient of the input. There is no
-tape and no graph: a model calls the closures in reverse order itself. The values of the weights lie in parameters.py.
+A layer's forward(x, rng) returns its output and a function, backward(dy), that is written inside forward so that it can use
+all of forward's variables. backward adds the gradients of the weights to dW, db, ... and returns the gradient of the input.
+There is no tape and no graph: a model itself calls these functions in reverse order. parameters.py makes the arrays that
+hold the weights.
 """
 
 from collections.abc import Callable
@@ -19,11 +20,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Weight:
-    """A declaration, made in a layer's __init__: self.W = Weight((n_in, n_out), he).
+    """The declaration of a weight, made in a layer's __init__: self.W = Weight((n_in, n_out), he).
 
-    init: see initialisers.py. fan_in: how many inputs one output adds up; the first axis if not given.
-    learned=False makes it a buffer: saved with the weights, never trained (running statistics). constant=True says that
-    nothing changes it at all (masks, frequencies, schedules), so that a gradient check leaves it as it is.
+    init: how it starts (initialisers.py); at 0 if not given. fan_in: how many inputs each output adds up; the length of the
+    first axis if not given. learned=False makes it a buffer, which is saved with the weights but never trained (running
+    statistics). constant=True says that nothing ever changes it (masks, frequencies), so a gradient check leaves it alone.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ def check_width(layer, x, n):
 
 
 def same_shape(name: str, **arrays: Array) -> None:
-    """Raise ValueError unless all shapes agree: a silent broadcast is the commonest wrong loss."""
+    """Raise ValueError unless all shapes agree. A silent broadcast is the most common mistake in a loss."""
     (first, a), *others = arrays.items()
     for other, b in others:
         if a.shape != b.shape:
@@ -54,9 +55,9 @@ def same_shape(name: str, **arrays: Array) -> None:
 
 
 def example(make: Callable[[Rng], Any], **choices: Any) -> Callable[[F], F]:
-    """Marks a function for the gradient check: make(rng) returns the arrays with which to try it.
+    """Marks a function for the gradient check: make(rng) returns the arrays to try it with.
 
-    choices: one option of the function, and all values of it to try: kind=["hinge", ...].
+    choices: an option of the function with all values that are to be tried, such as kind=["hinge", ...].
     """
 
     def mark(function):
@@ -68,13 +69,13 @@ def example(make: Callable[[Rng], Any], **choices: Any) -> Callable[[F], F]:
 
 
 class Layer:
-    """Base of all layers. A subclass declares weights in __init__ and writes
+    """Base of all layers. A subclass declares its weights in __init__ and defines
 
-        forward(x, rng) -> y, backward          rng: learning (dropout, batch statistics); None: using
+        forward(x, rng) -> y, backward          rng: an Rng while learning (dropout, batch statistics), None while using
         backward(dy, learn=True, inputs=True) -> dx
 
-    learn=False leaves dW alone (a frozen network); with inputs=False nobody asks for dx, and what is returned means
-    nothing. A backward adds to dW, never overwrites it, and changes neither dy nor x.
+    learn=False: the network is frozen, so dW stays as it is. inputs=False: the caller does not need dx, and the return value
+    is undefined. backward adds to dW and never overwrites it; it changes neither dy nor x.
     """
 
     params = None  # the Parameters that holds this layer's weights
@@ -83,7 +84,7 @@ class Layer:
         raise TypeError(f"{type(self).__name__} must define forward(self, x, rng)")
 
     def forward_twice(self, x):
-        """y, backward and gradient: what a penalty on the input's gradient needs; see double_backward.py."""
+        """y, backward and gradient, which a penalty on the gradient of the input needs: see double_backward.py."""
         raise ValueError(
             f"{type(self).__name__} has no forward_twice, so no gradient penalty can pass through it: "
             "use Linear, Maxout, Residual, Dropout and activations"
@@ -101,7 +102,7 @@ class Layer:
                 )
             self.__dict__.setdefault("_weights", {})[name] = value
         elif self._is_view(name) and value is not self.__dict__.get(name):
-            # layer.dW += ... ends here too, with the very array that is there already: that passes.
+            # layer.dW += ... comes here too, with the very array that is there already, and is allowed.
             remedy = "[...] = value to change what it holds" if name in self.__dict__["_weights"] else " += value"
             raise AttributeError(
                 f"{type(self).__name__}.{name} is a view into the flat vector of its Parameters; write layer.{name}{remedy}"
@@ -123,7 +124,7 @@ class Layer:
         return name in weights or (name[:1] == "d" and name[1:] in weights)
 
     def __getstate__(self):
-        """To be copied and pickled, without the views: Parameters makes those of the copy."""
+        """What is copied and pickled: all but the views, which the copy's Parameters makes anew."""
         return {name: value for name, value in vars(self).items() if not self._is_view(name)}
 
     def __repr__(self):
@@ -148,9 +149,9 @@ def layers_in(name, value):
 
 
 class Sequential(Layer):
-    """Layers one after the other; backward runs through them in reverse.
+    """Layers one after the other. backward runs through them in reverse.
 
-    Its backward refuses to run once the weights have changed: dx = dy Wᵀ would silently use the new W.
+    A backward from before the weights changed raises RuntimeError, since dx = dy Wᵀ would silently use the new W.
     """
 
     def __init__(self, *layers: "Layer"):
@@ -168,8 +169,8 @@ class Sequential(Layer):
             x, back = layer.forward(x, rng)
             if isinstance(x, (tuple, list)):
                 raise ValueError(
-                    f"Sequential cannot chain {layer!r}: it returned {len(x)} things, and Sequential hands on one array; "
-                    "write a layer that calls it and says where each goes"
+                    f"Sequential cannot chain {layer!r}: it returned {len(x)} arrays, and Sequential passes on only one; "
+                    "call it from a layer of your own that says where each array goes"
                 )
             backs.append(back)
         return x, chained(backs, x, check)
@@ -208,7 +209,7 @@ class Sequential(Layer):
         return y, chained(backs, y, check), gradient
 
     def same_weights(self):
-        """check(y, dy), for a backward to call first: the weights must be those of now, and dy have the shape of y."""
+        """check(y, dy), which a backward calls first: it raises unless the weights are still the same and dy fits y."""
         params, version = self.params, self.params and self.params.version
 
         def check(y, dy):
@@ -224,7 +225,7 @@ class Sequential(Layer):
 
 
 def chained(backs, y, check):
-    """The backward of layers one after the other, from the backward of each."""
+    """The backward of several layers one after the other, from the backward of each."""
 
     def backward(dy, learn=True, inputs=True):
         check(y, dy)

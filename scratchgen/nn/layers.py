@@ -1,9 +1,9 @@
-"""The layers: what each computes, and by hand what its gradient is.
+"""The layers: the formula of each, and its gradient derived by hand.
 
-Every docstring gives the forward formula and the gradients that follow from it; the closure below it is those formulas in
-code. B is the batch, D a number of features; dy is the gradient of the loss with respect to y, and so on. All of it runs
-on complex numbers too, because that is how check/gradcheck.py measures derivatives to the last digit: |x| is written
-maximum(x, -x), a variance as a mean of products.
+Each docstring gives the forward formula and the gradients that follow from it. The functions below it are these formulas as
+code. B is the batch, D a number of features; dy is the gradient of the loss with respect to y, dW that with respect to W.
+All layers also work on complex numbers, because check/gradcheck.py measures derivatives by the complex step: so |x| is
+written maximum(x, -x), and a variance as a mean of products.
 """
 
 from itertools import pairwise
@@ -59,7 +59,7 @@ class Linear(Layer):
 class Dropout(Layer):
     """y = x m / (1 - p), m = 0 with probability p, else 1, so that E[y] = x.      dx = dy m / (1 - p), with the same m.
 
-    Srivastava et al. 2014, in the inverted form. Does nothing when using (rng None).
+    Srivastava et al. 2014, in the inverted form. While using (rng None) it does nothing.
     """
 
     def __init__(self, p=0.5):
@@ -77,7 +77,7 @@ class Dropout(Layer):
 
         return x * scaled_mask, backward
 
-    def forward_twice(self, x):  # off: a penalty is on the slope of the whole network
+    def forward_twice(self, x):  # no dropout here: the penalty is on the slope of the whole network
         return x, lambda dy, learn=True, inputs=True: dy, lambda u: (u, lambda v, learn=True, inputs=True: (v, None))
 
     @classmethod
@@ -110,7 +110,7 @@ def add_rows(out, rows):
 
 
 def one_hot(labels, n, dtype):
-    """(B,) integers from 0 to n - 1 as rows of zeros with a single one, (B, n). Raises ValueError for others."""
+    """Rows (B, n) with a single one each, from labels (B,), integers from 0 to n - 1. Raises ValueError for others."""
     xp = array_module(labels)
     if labels.ndim != 1:
         raise ValueError(f"labels of shape {labels.shape}, expected (B,)")
@@ -120,13 +120,13 @@ def one_hot(labels, n, dtype):
 
 
 def log_sum_exp(l, axis):
-    """log Σ exp l along an axis, which goes. The largest is taken out first: exp cannot overflow."""
+    """log Σ exp l along an axis, which disappears. The largest l is taken out first, so exp cannot overflow."""
     xp, largest = array_module(l), l.max(axis=axis, keepdims=True)
     return largest.squeeze(axis) + xp.log(xp.exp(l - largest).sum(axis=axis))
 
 
 def log_softmax(logits):
-    """log softmax(l) = l - log Σ_j exp l_j along each row, (B, K). Logits must be finite."""
+    """log softmax(l) = l - log Σ_j exp l_j in each row, (B, K). Logits must be finite."""
     xp = array_module(logits)
     shifted = logits - logits.max(axis=1, keepdims=True)  # the largest becomes 0: exp cannot overflow
     return shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
@@ -205,9 +205,8 @@ class Maxout(Layer):
     def winners(self, h):
         """gather: (B, n_out n_pieces) -> the winning pieces (B, n_out); scatter: the way back, with zeros for the others."""
         pieces = (len(h), -1, self.n_pieces)
-        winner = h.reshape(pieces).argmax(axis=2)[:, :, None] == array_module(h).arange(
-            self.n_pieces
-        )  # one is true, ties too
+        numbers = array_module(h).arange(self.n_pieces)
+        winner = h.reshape(pieces).argmax(axis=2)[:, :, None] == numbers  # only one is true, also in a tie
         return (
             lambda h: (h.reshape(pieces) * winner).sum(axis=2),
             lambda y: (y[:, :, None] * winner).reshape(len(y), -1),
@@ -219,10 +218,10 @@ class Maxout(Layer):
 
 
 def mlp(sizes, activation=ReLU, init=he, norm=None, dropout=0.0, last=None):
-    """Linear layers of these sizes with an activation (a class, or a function that makes one) after each but the last.
+    """A Sequential of Linear layers of these sizes, with an activation (a class) after each but the last.
 
-    last: an activation after the last one. norm: BatchNorm or LayerNorm, put before the activation. dropout: its
-    probability, after the activation.
+    last: an activation after the last one. norm: BatchNorm or LayerNorm, before each activation. dropout: the probability of
+    Dropout, after each activation.
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"mlp needs two or more positive sizes, got {tuple(sizes)}")

@@ -1,7 +1,7 @@
-"""Normalising layers: batch norm and layer norm with their full gradients, and a layer that only watches.
+"""Normalising layers: batch norm and layer norm with their full gradients, and a layer that only records moments.
 
-The common mistake here is a gradient that treats the mean and the variance as constants. `normalise` derives it once for
-both: along any axis, every number moves the mean and the variance of all.
+The common mistake is a gradient that treats the mean and the variance as constants, although every number moves both.
+`normalise` derives the gradient once, for any axis.
 """
 
 from ..backend import array_module
@@ -12,12 +12,12 @@ from .layer import Layer, Weight, check_width
 def normalise(x, axis, eps):
     """x̂ = (x - m) / s with m the mean and s² = variance + eps along an axis. Returns x̂, m, variance, s, backward.
 
-    Every x moves m and s as well, so with g = dx̂:   dx = (g - mean(g) - x̂ mean(g x̂)) / s.
+    Every x also moves m and s, so with g = dx̂:   dx = (g - mean(g) - x̂ mean(g x̂)) / s.
     """
     xp = array_module(x)
     m = x.mean(axis, keepdims=True)
     centred = x - m
-    variance = (centred * centred).mean(axis, keepdims=True)  # not var(): that takes |·|², wrong for complex steps
+    variance = (centred * centred).mean(axis, keepdims=True)  # var() takes |·|², which is wrong for complex steps
     s = xp.sqrt(variance + eps)
     x_hat = centred / s
 
@@ -30,8 +30,8 @@ def normalise(x, axis, eps):
 class BatchNorm(Layer):
     """y = γ x̂ + β, x̂ standardised over the batch.      dγ = Σ dy x̂,   dβ = Σ dy,   dx: see normalise, with g = γ dy.
 
-    When using, x̂ takes the running mean and variance instead, which are constants: dx = γ dy / s. They move in backward
-    under learn, so that a frozen network stays as it is. Ioffe & Szegedy 2015, algorithms 1 and 2.
+    While using, x̂ takes the running mean and variance, which are constants: dx = γ dy / s. These move in backward, and only
+    under learn, so a frozen network stays as it is. Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
 
     def __init__(self, n, momentum=0.1, eps=1e-5):
@@ -68,8 +68,8 @@ class BatchNorm(Layer):
 
     def forward_twice(self, x):
         raise ValueError(
-            "BatchNorm makes the score of one example depend on the whole batch, so that its gradient says nothing of that "
-            "example: leave it out of a network under a gradient penalty (Gulrajani et al. 2017, section 4)"
+            "BatchNorm makes the score of one example depend on the whole batch, so a penalty on the gradient of each "
+            "example means nothing: use no BatchNorm in a network under a gradient penalty (Gulrajani et al. 2017, section 4)"
         )
 
     @classmethod
@@ -102,7 +102,7 @@ class LayerNorm(Layer):
 
 
 class RunningMoments(Layer):
-    """y = x, remembering the mean and the variance of what passes.      dx = dy. Both move in backward, under learn."""
+    """y = x, and the mean and variance of x are recorded.      dx = dy. They move in backward, and only under learn."""
 
     def __init__(self, n, momentum=0.01):
         self.mean, self.variance = Weight((n,), learned=False), Weight((n,), ones, learned=False)

@@ -1,8 +1,8 @@
 """Optimizers, gradient clipping and averaged weights, all on one flat vector.
 
-`Parameters` keeps every weight in theta and every gradient in grad, so each rule below is a few lines on vectors, done in
-place. An optimizer keeps the Parameters, not its theta: `cast` replaces that. A learning rate is a number, or a schedule:
-a function of the number of steps done so far (schedules.py).
+`Parameters` holds every weight in theta and every gradient in grad, so each rule below is a few lines on vectors, in place.
+An optimizer keeps the Parameters and not theta itself, because `cast` replaces theta. A learning rate is a number or a
+schedule, which is a function of the number of steps done so far (schedules.py).
 """
 
 import contextlib
@@ -29,16 +29,16 @@ def observed(observer):
 
 
 class Stepper:
-    """Base of what moves once a training step: counts the steps t, and works with numbers that depend on t.
+    """Base of everything that moves once in a training step. It counts the steps, t.
 
-    numbers(t) -> a tuple of Python numbers; update(*numbers) does the work on arrays.
+    numbers(t) gives a tuple of Python numbers that depend on t, and update(*numbers) does the work on arrays.
     """
 
-    slots: tuple[str, ...] = ()  # names of the vectors as long as theta that it remembers
+    slots: tuple[str, ...] = ()  # names of its vectors, each as long as theta
 
     def __init__(self, params):
         self.params = params
-        self.t = np.zeros(1, np.int64)  # an array, so that a checkpoint can list it and write into it
+        self.t = np.zeros(1, np.int64)  # an array, so that loading a checkpoint can write into it
 
     def step(self):
         self.t += 1
@@ -55,7 +55,7 @@ class Stepper:
 
 
 class Optimizer(Stepper):
-    """Base: one update of theta from grad a step, which Parameters is told of. lr: a number, or a function of t - 1."""
+    """Base of the optimizers: each step is one update of theta from grad. lr: a number, or a function of t - 1."""
 
     def __init__(self, params, lr):
         super().__init__(params)
@@ -79,7 +79,7 @@ class Optimizer(Stepper):
 class SGD(Optimizer):
     """v ← μ v + g,   θ ← θ - lr v   (Nesterov: θ ← θ - lr (g + μ v)).      μ = momentum
 
-    Sutskever et al. 2013, in PyTorch's form: lr stands outside v.
+    Sutskever et al. 2013, in PyTorch's form: lr is not a part of v.
     """
 
     slots = ("v",)
@@ -157,7 +157,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam, and θ ← θ - lr λ θ beside it rather than through g.      λ = weight_decay; Loshchilov & Hutter 2017.
+    """Adam, and separately θ ← θ - lr λ θ, which does not go through g.      λ = weight_decay; Loshchilov & Hutter 2017.
 
     lr λ is PyTorch's convention; in the paper's algorithm 2 the rate α does not multiply λ.
     """
@@ -168,7 +168,7 @@ class AdamW(Adam):
 
 
 def clip_by_norm(params, max_norm):
-    """g ← g · min(1, max_norm / ‖g‖) over all of grad. Returns ‖g‖ as it was, on the device (nothing waits for it)."""
+    """g ← g · min(1, max_norm / ‖g‖) over all of grad. Returns ‖g‖ from before, a 0-d array (so a GPU need not wait)."""
     xp, g = params.rng.xp, params.grad
     norm = xp.sqrt((g * g).sum())
     g *= xp.minimum(max_norm / (norm + 1e-12), 1.0)
@@ -182,9 +182,9 @@ def move_towards(average, theta, rate):
 
 
 class EMA(Stepper):
-    """θ̄ ← d θ̄ + (1 - d) θ after every step: averaged weights, smoother than the last ones. d = min(decay, (1+t)/(10+t)).
+    """Averaged weights: θ̄ ← d θ̄ + (1 - d) θ after every step, with d = min(decay, (1 + t) / (10 + t)).
 
-    The rising d, as in TensorFlow, lets the average forget the random start quickly. Buffers are not averaged.
+    d starts small and rises, as in TensorFlow, so the average forgets the random start quickly. Buffers are not averaged.
     `with ema.swapped():` puts θ̄ in place of θ.
     """
 

@@ -1,7 +1,7 @@
-"""All weights of a network in one vector theta, all their gradients in one vector grad, all its buffers in a third.
+"""All weights of a network in one vector theta, all gradients in a second one, grad, and all buffers in a third.
 
-A layer's W and dW are views into them, so that an optimizer, a checkpoint or a gradient check handles one vector, whatever
-the network.
+A layer's W and dW are views into these vectors. So an optimizer, a checkpoint or a gradient check handles one vector,
+whatever the network is.
 """
 
 import math
@@ -15,8 +15,8 @@ class Parameters:
 
         params = Parameters(rng, encoder=encoder, decoder=decoder)
 
-    Each layer's W, dW, ... become views into them. A layer used twice is laid out once; one that already belongs to
-    another Parameters raises ValueError. Whoever changes theta says so with `changed()`.
+    Each layer's W, dW, ... become views into them. A layer that is used twice has its weights once. Raises ValueError for a
+    layer that already belongs to another Parameters. Code that changes theta calls `changed()`.
     """
 
     def __init__(self, rng: Rng, **layers: Any):
@@ -35,10 +35,10 @@ class Parameters:
         self._bind()
         for _, layer, name, weight, _ in self._places:
             getattr(layer, name)[...] = weight.init(rng, weight.shape, weight.fan_in)
-            weight.init = None  # it has done its work, and a function inside another could not be pickled
+            weight.init = None  # no longer needed, and a function inside another cannot be pickled
 
     def __setstate__(self, state):
-        """Of a copy: its layers' views go into its own vectors (Layer.__getstate__ has left them out)."""
+        """Give the layers of a copy views into the copy's own vectors (Layer.__getstate__ left the old views out)."""
         vars(self).update(state)
         self._bind()
 
@@ -74,13 +74,13 @@ class Parameters:
         self.grad.fill(0)
 
     def changed(self) -> None:
-        """theta has new values: closures made before are stale from now on."""
+        """Say that theta has new values. A backward from before will refuse to run."""
         self.version += 1
 
     def cast(self, dtype: Any) -> "Parameters":
         """Change the precision of everything (float64, complex128 for checks) and rebind the views. Returns self.
 
-        An optimizer made before keeps the precision of its own vectors.
+        An optimizer that exists already keeps the precision of its own vectors.
         """
         dtype = self.rng.xp.dtype(dtype)
         for name in ("theta", "grad", "buffers"):
@@ -92,11 +92,11 @@ class Parameters:
         return self
 
     def moving_buffers(self):
-        """The slices of buffers that are no constants."""
+        """The slices of the buffers that are not constants."""
         return [where for _, _, _, weight, where in self._places if not weight.learned and not weight.constant]
 
     def state(self) -> dict[str, Array]:
-        """{name: live array} of what a checkpoint holds."""
+        """{name: live array} of what a checkpoint saves."""
         return {"theta": self.theta, "buffers": self.buffers}
 
     def __repr__(self):

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: each makes a function from the number of steps done so far to a learning rate."""
+"""Learning-rate schedules: each gives a function from the number of steps done so far to a learning rate."""
 
 import math
 from dataclasses import dataclass

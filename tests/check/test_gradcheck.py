@@ -1111,7 +1111,7 @@ def test_layers_are_found_however_nested():
 
 def test_sequential_says_what_it_cannot_chain():
     pair = Plain(lambda x: ((x, x.sum(axis=1)), with_backward(lambda dy: dy[0])))
-    with pytest.raises(ValueError, match=r"Sequential cannot chain Plain.*it returned 2 things"):
+    with pytest.raises(ValueError, match=r"Sequential cannot chain Plain.*it returned 2 arrays"):
         Sequential(pair, Tanh())(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"number 0 is \[.*write Sequential\(\*layers\)"):
         Sequential([Linear(2, 2), Tanh()])

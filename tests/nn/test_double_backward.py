@@ -271,7 +271,7 @@ def test_an_activation_without_a_second_derivative_is_refused():
     rng = Rng(0)
     D = mlp([3, 4, 1], Cube)
     Parameters(rng, D=D)
-    with pytest.raises(ValueError, match="Cube must define ddf"):
+    with pytest.raises(ValueError, match="Cube needs a method ddf"):
         gradient_penalty(D, rng.normal((5, 3)))
 
 
