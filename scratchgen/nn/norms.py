@@ -69,7 +69,7 @@ class BatchNorm(Layer):
     def forward_twice(self, x):
         raise ValueError(
             "BatchNorm makes the score of one example depend on the whole batch, so a penalty on the gradient of each "
-            "example means nothing: use no BatchNorm in a network under a gradient penalty (Gulrajani et al. 2017, section 4)"
+            "example means nothing: use no BatchNorm under a gradient penalty (Gulrajani et al. 2017, section 4)"
         )
 
     @classmethod
