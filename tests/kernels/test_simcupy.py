@@ -230,3 +230,13 @@ def test_the_library_takes_it_for_a_device():
     x = Rng(0, "float32", simcupy).normal((2, 3))
     assert array_module(x) is simcupy
     assert not isinstance(x, np.ndarray) and isinstance(to_host(x), np.ndarray)
+
+
+def test_numpy_in_the_place_of_the_arrays_module_is_named():
+    x = simcupy.ones((2, 3), dtype="float32")
+    for work in (lambda: np.exp(x), lambda: x + np.ones(3)):
+        with pytest.raises(TypeError) as caught, simcupy.counting():
+            work()
+        assert "array_module(x)" in caught.value.__notes__[0]
+    with pytest.raises(TypeError, match=r"np.concatenate.*array_module\(x\).concatenate"):
+        np.concatenate([x, x])

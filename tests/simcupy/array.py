@@ -25,7 +25,7 @@ class ndarray(Device):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
     def __array_function__(self, func, types, args, kwargs):
-        raise TypeError(f"numpy.{func.__name__} on a device array: call the device's own")
+        raise TypeError(f"np.{func.__name__} on an array of the device: write array_module(x).{func.__name__}")
 
     # ---- facts ----
 

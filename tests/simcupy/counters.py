@@ -37,11 +37,15 @@ class Counts:
 
 @contextlib.contextmanager
 def counting():
-    """Count all that happens inside: `with counting() as counts: ...`."""
+    """Count all that happens inside: `with counting() as counts: ...`. An np that meets a device array is named."""
     counts = Counts()
     _active.append(counts)
     try:
         yield counts
+    except TypeError as error:
+        if "does not support ufuncs" in str(error) or "Unsupported type <class 'numpy" in str(error):
+            error.add_note("NumPy met an array of the device: write array_module(x).exp(x) in place of np.exp(x)")
+        raise
     finally:
         _active.remove(counts)
 

@@ -1,9 +1,16 @@
-"""Masked layers: an MLP whose outputs for a feature see only the features before it, so that its factors make a density.
+"""Masked layers: an MLP whose outputs for a feature see only the features before it, so its outputs make a density.
 
-Germain et al. 2015, section 4. Every unit has a degree: a feature its place in the order, 1 to D, a hidden unit a number
-from 1 to D - 1. A hidden unit sees those below it whose degree is not above its own, an output only those whose degree is
-below its feature's. Along a path degrees never fall and at its end they rise, so x_d reaches nothing but the outputs of
-later features.
+Every unit has a degree. A feature's degree is its place in the order, 1 to D; a hidden unit's is a number from 1 to D - 1. A
+hidden unit sees the units below it whose degree is at most its own; an output sees the hidden units whose degree is below that
+of its feature. So no path leads from a feature to its own output. With four features and three hidden units:
+
+                 x_1  x_2  x_3  x_4                      h_1  h_2  h_3     sees in all
+    h_1 (1)       ×    .    .    .         output 1       .    .    .      nothing
+    h_2 (2)       ×    ×    .    .         output 2       ×    .    .      x_1
+    h_3 (3)       ×    ×    ×    .         output 3       ×    ×    .      x_1, x_2
+                                           output 4       ×    ×    ×      x_1, x_2, x_3
+
+Germain et al. 2015, section 4.
 """
 
 from itertools import accumulate, pairwise
