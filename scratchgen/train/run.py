@@ -9,7 +9,7 @@ import os
 import pathlib
 
 from ..backend import UsageError, make_folder, written_whole
-from .checkpoint import describe, read_checkpoint, save_checkpoint
+from .checkpoint import COLUMNS, describe, read_checkpoint, restore, save_checkpoint
 
 try:
     import fcntl
@@ -52,7 +52,9 @@ class Run:
         settings, where = now.pop("settings"), now.pop("data", None)
         pairs = [(name, saved.get(name, value), value) for name, value in now.items()]
         pairs += [
-            (name, saved["settings"].get(name), value) for name, value in settings.items() if name not in model.sampling
+            (name, saved["settings"].get(name), value)
+            for name, value in settings.items()
+            if name not in model.sampler_settings
         ]
         for name, was, value in pairs:
             if was != value:
@@ -67,7 +69,7 @@ class Run:
         self.history = [row for row in _read_history(self.table) if row["epoch"] <= self.epoch]
         if isinstance(saved.get("threads"), int):
             self.notes["threads"] = saved["threads"]
-        model.load_state(arrays)
+        restore(model, arrays)
         self.ours = True
         self.write_history()
 
@@ -167,7 +169,10 @@ class Run:
 def _read_history(path):
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            rows = [
+                {COLUMNS.get(k, k): int(v) if k == "epoch" else float(v) for k, v in row.items()}
+                for row in csv.DictReader(file)
+            ]
         return sorted(rows, key=lambda row: row["epoch"])
     except FileNotFoundError:
         return []

@@ -1,8 +1,8 @@
 """Masked layers: an MLP whose outputs for a feature see only the features before it, so its outputs make a density.
 
 Every unit has a degree. A feature's degree is its place in the order, 1 to D; a hidden unit's is a number from 1 to D - 1. A
-hidden unit sees the units below it whose degree is at most its own; an output sees the hidden units whose degree is below that
-of its feature. So no path leads from a feature to its own output. With four features and three hidden units:
+hidden unit sees the units below it whose degree is at most its own; an output sees the hidden units whose degree is below
+that of its feature. So no path leads from a feature to its own output. With four features and three hidden units:
 
                  x_1  x_2  x_3  x_4                      h_1  h_2  h_3     sees in all
     h_1 (1)       ×    .    .    .         output 1       .    .    .      nothing
