@@ -9,7 +9,8 @@ p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which cannot be computed. Which loss G lowe
 
 What keeps D from running ahead of G: R1, ½ γ E‖∇ₓD(x)‖² at real x as D is shown them (Mescheder et al. 2018, eq 9); noise on
 its inputs, and on its labels, of which it flips some; both fade as training goes on; smoothed labels; dropout; packing,
-where D judges several examples at once and so sees when all are alike (PacGAN, Lin et al. 2018). Neither loss says how good the samples are: see metrics/.
+where D judges several examples at once and so sees when all are alike (PacGAN, Lin et al. 2018). Neither loss says how
+good the samples are: see metrics/.
 """
 
 from dataclasses import dataclass
