@@ -1,4 +1,4 @@
-"""The pages of demos/: a gallery with a picture and a short sentence for each demo, the results, the mistakes of the notes."""
+"""The pages of demos/: a gallery with a sentence for each demo, the measured results, the mistakes of the notes."""
 
 import pathlib
 import re
