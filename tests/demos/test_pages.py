@@ -77,7 +77,7 @@ def test_the_table_of_all_families_is_the_one_that_its_demo_wrote():
 def test_files_and_commands_that_a_page_names_exist(page):
     for file in re.findall(r"\]\(([\w./]+)(?:#[\w-]*)?\)", page) + re.findall(r'src="(.*?)"', page):
         assert (DEMOS / file).exists()
-    for name in re.findall(r"`(?:python )?demos/(\w+\.py)", page):
+    for name in re.findall(r"`(?:python )?demos/(?!NAME)(\w+\.py)(?!::)", page):
         assert (DEMOS / name).exists()
 
 
