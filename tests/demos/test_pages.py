@@ -1,5 +1,6 @@
 """The pages of demos/: a gallery with a sentence for each demo, the measured results, the mistakes of the notes."""
 
+import ast
 import pathlib
 import re
 
@@ -57,6 +58,15 @@ def test_every_demo_is_in_the_gallery_with_its_picture():
 def test_a_demo_is_one_short_sentence(sentence):
     assert len(sentence.split()) <= 20
     assert sentence.endswith(".") and ". " not in sentence
+
+
+def test_it_is_the_claim_of_the_demo_where_that_is_short_enough():
+    shown = {command.split("`")[1]: sentence.replace("\\|", "|") for _, command, sentence in ROWS}
+    for name in NAMES:
+        docstring = ast.get_docstring(ast.parse((DEMOS / f"{name}.py").read_text(encoding="utf-8")))
+        claim = docstring.splitlines()[0]
+        if len(claim.split()) <= 20:
+            assert shown[f"python demos/{name}.py"] == claim
 
 
 def test_little_stands_above_the_gallery():
