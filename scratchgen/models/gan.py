@@ -2,7 +2,7 @@
 
     V(D, G) = E_x~p_data[log D(x)] + E_z~p_z[log(1 - D(G(z)))]           D raises V, G lowers it
 
-Goodfellow et al. 2014, eq 1 and algorithm 1: a round is k steps of D, then g_steps of G. D is a binary classifier, real (1)
+Goodfellow et al. 2014, eq 1 and algorithm 1: a round is d_steps of D, then g_steps of G. D is a binary classifier, real (1)
 against generated (0), and its loss is -V. It needs no class labels. G never sees a real example: it learns only from D's
 gradient at the examples that it made, while D is frozen. p_z is the law of the noise, and p_g that of G(z):
 p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which cannot be computed. Which loss G lowers is a setting: nn/losses.py has them all.
