@@ -42,7 +42,7 @@ def grid(low, high, n, n_dim=1):
 def kl(log_p, log_q, cell):
     """KL(p‖q) = ∫ p log(p/q) dx >= 0, in nats. ∞ where there is p without q.      0 log 0 = 0, the limit.
 
-    Least over q, it is maximum likelihood (lee-15 §2.1): q must cover all of p, and may cover too much.
+    Minimising it over q is maximum likelihood: q must cover all of p, and may cover too much.
     """
     log_P, log_Q = _cells("kl", cell, log_p=log_p, log_q=log_q)
     return _relative_entropy(log_P, log_Q)
@@ -52,9 +52,6 @@ def reverse_kl(log_p, log_q, cell):
     """KL(q‖p) = ∫ q log(q/p) dx >= 0, in nats. ∞ where there is q without p.
 
     Least over q, it keeps q where p is, and q may leave out modes of p: leaving out half of p costs log 2, not ∞.
-
-    lee-15 §4 calls this the reciprocal of KL and prints ∫ P_data log(P_G / P_data), which is -KL(P_data‖P_G) and no
-    other divergence. Right is ∫ P_G log(P_G / P_data).
     """
     log_P, log_Q = _cells("reverse_kl", cell, log_p=log_p, log_q=log_q)
     return _relative_entropy(log_Q, log_P)
@@ -63,7 +60,7 @@ def reverse_kl(log_p, log_q, cell):
 def js(log_p, log_q, cell):
     """JSD(p‖q) = ½ KL(p‖m) + ½ KL(q‖m), m = ½ (p + q), in nats (Lin 1991). Always finite.
 
-    0 only where p = q, and log 2 where they do not overlap: its *greatest* value (lee-15 §2.3.2 calls both the least).
+    It is 0 only where p = q. Its greatest value, log 2, is reached where p and q do not overlap.
     """
     log_P, log_Q = _cells("js", cell, log_p=log_p, log_q=log_q)
     log_M = np.logaddexp(log_P, log_Q) - math.log(2)
@@ -82,8 +79,7 @@ def optimal_discriminator(log_p, log_q):
     D* is the D with the greatest V(G, D) = ∫ [p log D + q log(1 - D)] dx. At each x, f(D) = a log D + b log(1 - D) has
     f′ = a/D - b/(1 - D), 0 at D = a/(a + b), and f″ < 0: a maximum. With m = ½ (p + q) put in, p/(p + q) = ½ p/m, so that
     V(G, D*) = ∫ p (log(p/m) - log 2) + ∫ q (log(q/m) - log 2) = -2 log 2 + KL(p‖m) + KL(q‖m) = -2 log 2 + 2 JSD(p‖q),
-    their eq 6. (lee-15 §2.3.2 skips this. It writes "D* = E[…] + E[…]" for what is V(G, D*), and lets P_data(x) fall out
-    of the first integral.) Where p = q = 0 any D is best, and ½ is given.
+    their eq 6. Where p = q = 0 any D is best, and ½ is given.
     """
     log_p, log_q = _host(log_p), _host(log_q)
     same_shape("optimal_discriminator", log_p=log_p, log_q=log_q)

@@ -1,11 +1,11 @@
 """The autoencoder: squeeze a picture x through a code z of few numbers and restore it.
 
-    z = encoder(x),   x̂ = decoder(z),   minimise ‖x̂ - x‖²                      (gan-vae-notes §2.1.1; lee-15 §1.1)
+    z = encoder(x),   x̂ = decoder(z),   minimise ‖x̂ - x‖²
 
 A linear one finds the same subspace as PCA; hidden layers let it follow a curved one. The denoising autoencoder (Vincent
 et al. 2008) is shown a damaged x and must restore the clean one, so copying is no longer an answer. Nothing shapes the
 codes: where no training picture's code lies, the decoder was never asked for anything, and random codes give poor
-pictures. That is what the VAE mends (vae.py). (In gan-vae-notes the captions of encoder and decoder are swapped.)
+pictures. That is what the VAE mends (vae.py).
 """
 
 from dataclasses import dataclass

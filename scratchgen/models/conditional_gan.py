@@ -2,10 +2,10 @@
 
     V(D, G) = E[log D(x|c)] + ½ E[log(1 - D(G(z|c)|c))] + ½ E[log(1 - D(x|c′))]           D raises V, G lowers it
 
-Mirza & Osindero 2014, eq 2, with the third term of lee-15 §5 and Reed et al. 2016, algorithm 1. Real examples with their own
+Mirza & Osindero 2014, eq 2, with the third term of Reed et al. 2016, algorithm 1. Real examples with their own
 condition c are positives; negatives are G's examples with the condition they were made for, and real ones with a wrong
-condition c′, without which D could pass any real-looking example. D sees the condition in every term, and G takes c and z
-(the slides print D(G(z|y)), lee-15 §5 G(ĉ)). The third term has its price: D's negatives are ½ p_g + ½ p_wrong, so the best
+condition c′, without which D could pass any real-looking example. D sees the condition in every term, and G takes
+both c and z. The third term has its price: D's negatives are ½ p_g + ½ p_wrong, so the best
 p_g is 2 p - p_wrong where that is positive; an x that fits several conditions is made more seldom than it occurs.
 
 A condition is a class label, entered as a one-hot row, or any vector. Where c alone nearly decides x, G may learn to

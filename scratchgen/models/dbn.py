@@ -6,8 +6,8 @@
 Hinton, Osindero & Teh 2006. The lower machine gives p(x|h) and q(h|x), and is frozen; the prior that it gives h is
 replaced by the upper one, trained on h ~ q(h|x) as if that were data. With the lower W transposed the upper one starts as
 the lower one seen from its other side: then both models are the same, the bound is exact, and it rises as p_top learns.
-To draw an x: Gibbs sampling above, then one pass down. The slides put it among the models of tractable likelihood. It is
-not: log p(x) needs a sum over all h, and Z_top as well, so what is given is a bound, by an estimate of log Z_top.
+To draw an x: Gibbs sampling above, then one pass down. Its likelihood is not tractable: log p(x)
+needs a sum over all h, and also Z_top. So `bound` gives a lower bound, with an estimate of log Z_top.
 """
 
 from dataclasses import dataclass, field

@@ -3,15 +3,14 @@
     V(D, G) = E_x~p_data[log D(x)] + E_z~p_z[log(1 - D(G(z)))]           D raises V, G lowers it
 
 Goodfellow et al. 2014, eq 1 and algorithm 1: a round is d_steps of D, then g_steps of G. D is a binary classifier, real (1)
-against generated (0), no class labels (week10 has "labelled pictures of each class"): its loss is -V. G never meets a real
-example, only D's slope at what it made, and D is frozen meanwhile. p_z is the law of the noise (gan-vae-notes and the
-slides misprint it in the pseudo-code), p_g that of G(z): p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which nobody can compute (lee-15
-§2.2 prints an integral over x of an indicator, which is 0). Which loss G lowers is a setting: nn/losses.py has them all.
+against generated (0), and its loss is -V. It needs no class labels. G never sees a real example: it learns only from D's
+gradient at the examples that it made, while D is frozen. p_z is the law of the noise, and p_g that of G(z):
+p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which cannot be computed. Which loss G lowers is a setting: nn/losses.py has them all.
 
 What keeps D from running ahead of G: R1, ½ γ E‖∇ₓD(x)‖² at real x as D is shown them (Mescheder et al. 2018, eq 9); noise on
-its inputs and on its labels, which fade as training goes on (lee-15 §3.3 calls noise in part of a picture "label noise":
-that is input noise, label noise flips labels); smoothed labels; dropout; packing, where D judges several examples at once
-and so sees when all are alike (PacGAN, Lin et al. 2018). Neither loss says how good the samples are: see metrics/.
+its inputs, and on its labels, of which it flips some; both fade as training goes on; smoothed labels; dropout; packing,
+where D judges several examples at once and so sees when all are alike (PacGAN, Lin et al. 2018). Neither loss says how
+good the samples are: see metrics/.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,8 @@
 
 Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then frozen. Its features are
 fewer than a large picture's pixels (of MNIST a sixth), so that a narrow network can pass all of their noise through, and
-v can be predicted. Diffusion runs in the continuous features, before the quantisation (aias says in the discrete ones,
-where Gaussian noise has no meaning); what comes out is then moved to the nearest codes, as the decoder knows no others.
+v can be predicted. Diffusion runs in the continuous features, before the quantisation, since Gaussian noise
+has no meaning for discrete codes; what comes out is then moved to the nearest codes, as the decoder knows no others.
 """
 
 from dataclasses import dataclass, field

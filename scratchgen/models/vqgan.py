@@ -5,8 +5,8 @@
     λ = w ‖∇_L ‖x̂ - x‖²‖ / (‖∇_L L_G‖ + δ)                    L: the weights of the decoder's last layer; λ is a constant
 
 Esser et al. 2021, eq 4 to 7; λ keeps the two pulls on the decoder's last layer in the ratio 1 : w, however D and the error
-change. It is the encoder's output that is quantised, and the decoder makes the picture of it (aias has the "generator's
-output" quantised). Where the code holds too little, many pictures share it: squares are least for their mean, which is
+change. It is the encoder's output that is quantised, and the decoder makes the picture from it. Where the code holds too
+little, many pictures share it: squares are least for their mean, which is
 blurred and which D tells from real ones at once; a sharp picture is farther from x on average. So D buys sharpness with
 error. The paper adds a distance in the features of a network for photographs; here the error is in pixels alone.
 """

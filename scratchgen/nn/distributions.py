@@ -39,7 +39,7 @@ def reparameterize(mu, log_var, rng):
 def gaussian_head(h, rng=None):
     """An encoder's output h (B, 2 D) as μ and log σ², each (B, D).      dh = [dμ, dlog σ²], 0 where log σ² hit its bound.
 
-    One matrix with two halves is the notes' "one trunk, two heads". log σ² is clipped to LOG_VAR_RANGE. Returns
+    One matrix with two halves serves as both heads. log σ² is clipped to LOG_VAR_RANGE. Returns
     (mu, log_var) and backward((d_mu, d_log_var)) -> dh. rng is not used.
     """
     xp = array_module(h)
@@ -80,8 +80,7 @@ def gaussian_posterior(h, rng):
 def diagonal_gaussian_log_prob(x, mu, log_var):
     """log N(x; μ, diag σ²) = -½ Σ (log 2π + log σ² + (x - μ)²/σ²).      x (B, D); mu, log_var broadcast to it; -> (B,)
 
-    The density is a product over dimensions, so its exponent is the *sum* of -(x-μ)²/2σ². Where aias differs: it prints a
-    product, calls this density of x f(z), and calls the standard deviations [σ₁ … σ_n] variances.
+    The density is a product over dimensions, so its exponent is the *sum* of -(x-μ)²/2σ².
     """
     xp = array_module(x)
     difference = x - mu
@@ -106,7 +105,7 @@ def gaussian_log_prob(x, mu, cov):
 def sample_gaussian(n, mu, cov, rng):
     """n draws of x = μ + L ε, L Lᵀ = Σ: a linear map of a Gaussian is Gaussian, with mean μ and covariance L Lᵀ. -> (n, D)
 
-    L is a matrix square root and L ε a matrix product; only for a diagonal Σ is it σ ⊙ ε (aias prints Σ^½ ⊙ ε).
+    L is a matrix square root and L ε a matrix product; only for a diagonal Σ is it the elementwise σ ⊙ ε.
     """
     mu, cov = rng.array(mu), rng.array(cov)
     L = rng.xp.linalg.cholesky(cov)

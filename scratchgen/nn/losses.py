@@ -59,8 +59,8 @@ def absolute_error(x_hat: Array, x: Array) -> tuple[Array, Array]:
 def gaussian_nll(x_hat: Array, x: Array, variance: float) -> tuple[Array, Array]:
     """-log N(x; x̂, c I) = ‖x - x̂‖² / 2c + ½ D log 2πc.      ∂/∂x̂ = (x̂ - x) / c.      Both (B, D); c > 0 the variance.
 
-    gan-vae-notes eq 2.1 is the case c = ½ without its constant. The constant does not move x̂, but without it values for
-    different c cannot be compared.
+    For c = ½ it is ‖x - x̂‖² and a constant. The constant does not change the gradient, but without it values for different
+    c cannot be compared.
     """
     same_shape("gaussian_nll", x_hat=x_hat, x=x)
     (batch, n), c = x.shape, float(variance)  # an np.float64 would raise the precision
@@ -121,9 +121,8 @@ def kl_standard_normal(mu: Array, log_var: Array) -> tuple[Array, Array, Array]:
     """KL(N(μ, σ²) ‖ N(0, 1)) = ½ Σ (μ² + σ² - 1 - log σ²).      ∂/∂μ = μ,   ∂/∂log σ² = ½ (σ² - 1).      Both (B, D).
 
     Derivation: KL = E_q[log q - log p]. The constants ½ log 2π cancel, E_q[(z - μ)²/σ²] = 1 and E_q[z²] = μ² + σ².
-    Kingma & Welling 2013, appendix B. Where the notes differ: gan-vae-notes eq 2.2 prints -KL; aias prints +KL as -KL;
-    lee-15 and week10 print 2 KL with σ meaning log σ², and scale the noise by exp(σ) where it must be exp(½ log σ²). It is
-    least at σ² = 1, not at 0 (lee-15 §1.2.1: "minimising σ"), and its μ² weighs the code, not the weights (week10: "L2").
+    Kingma & Welling 2013, appendix B. It is least at μ = 0 and σ² = 1, where it is 0. Its μ² penalises the
+    code, not the weights.
     """
     same_shape("kl_standard_normal", mu=mu, log_var=log_var)
     batch, variance = len(mu), array_module(mu).exp(log_var)
@@ -219,9 +218,8 @@ def loss_D(
 
     real (B, 1), fake (B′, 1): D's logits. kind: a name of ADVERSARIAL. y_real, y_fake: their targets. For minimax and
     non_saturating it is -V(D, G) = -E log D(x) - E log(1 - D(G(z))), Goodfellow et al. 2014, eq 1: a classifier's
-    cross-entropy, 2 log 2 where D = ½. For the best D, V = -2 log 2 + 2 JSD, of which lee-15 §2.3.2 makes "the JSD" itself
-    (metrics/divergences.py has the proof); so JSD = log 2 - loss / 2, and the *smaller* D's loss, the larger the divergence
-    (lee-15 §3.2 has it reversed).
+    cross-entropy, 2 log 2 where D = ½. For the best D, V = -2 log 2 + 2 JSD (metrics/divergences.py has the proof).
+    So JSD = log 2 - loss / 2: the *smaller* D's loss, the larger the divergence.
     """
     f = ADVERSARIAL[kind][0]
     (value, d_real), (other, d_fake) = f(real, y_real), f(fake, y_fake)
@@ -233,10 +231,8 @@ def loss_G(fake: Array, kind: str = "non_saturating") -> tuple[Array, Array]:
     """What G minimises, from D's logits of what it made, (B, 1). No real example comes in. Returns it and d_fake.
 
     minimax: E log(1 - D), ∂/∂l = -D.   non_saturating: -E log D, ∂/∂l = -(1 - D).   least_squares: ½ E (l - 1)².
-    hinge, wasserstein: -E l. lee-15 §3.1 calls the second of "the same effect" as the first: for each sample it wants the
-    same, but it descends another divergence, KL(p_g ‖ p_data) - 2 JSD at the best D (Arjovsky & Bottou 2017, theorem 2.5).
-    The first is flat in D's logit where D sees through G, not in D, where its slope is -1 at D = 0. (lee-15 §2.4 lacks the
-    log of log(1 - D(G(z))), writes θ_G + λ∇V for G, which descends, and calls D's θ_D + λ∇V descent: D ascends V. Its and
-    week10's sums mix up indices and laws: x̃ⁱ = G(zⁱ), and E over x ~ p_g of log(1 - D(x)), without a subscript inside.)
+    hinge, wasserstein: -E l. G descends each of them. The first two push each sample the same way, but they minimise
+    different divergences: at the best D, 2 JSD and KL(p_g ‖ p_data) - 2 JSD (Arjovsky & Bottou 2017, theorem 2.5). The
+    first is flat in D's logit where D sees through G. It is not flat in D: its slope is -1 at D = 0.
     """
     return ADVERSARIAL[kind][1](fake)

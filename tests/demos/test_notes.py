@@ -1,6 +1,6 @@
-"""What the course notes print and what is right, where no other test shows it.
+"""What the lecture notes print and what is right, where no other test shows it.
 
-demos/README.md, "Where the notes are wrong", names a test for each of their mistakes.
+demos/ERRATA.md names a test for each of their mistakes.
 """
 
 import math
