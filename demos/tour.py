@@ -17,7 +17,7 @@ import numpy as np
 from common import black_and_white, enlarger_for, in_turn, is_small, judge_of, picture_path, pictures, run, train
 from compare import Trainer, families
 from diffusion_2d import SETTINGS
-from mode_collapse import SCALE, WIDE
+from gan_mode_collapse import SCALE, WIDE
 from tqdm import tqdm
 
 from scratchgen.backend import to_host

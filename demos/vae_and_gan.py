@@ -10,7 +10,7 @@ an answer x costs where both modes are possible: the squared error has its least
 D* = p/(p + q) for a G whose answers q are spread evenly, only on a mode, and it gives no credit for being near to both. G
 is continuous too, so it must cross the gap; it does so steeply, and few points fall in. With a small variance c of its
 decoder a VAE's clouds part and it crosses more steeply too; on pictures that costs it its samples, as
-few codes of N(0, I) are then in use (demos/decoder_variance.py). Read scratchgen/models/vae.py, models/gan.py. (Row U5)
+few codes of N(0, I) are then in use (demos/vae_decoder_variance.py). Read scratchgen/models/vae.py, models/gan.py. (Row U5)
 """
 
 import numpy as np

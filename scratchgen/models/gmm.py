@@ -2,7 +2,7 @@
 
     p(x) = Σ_k π_k N(x; μ_k, Σ_k)           E_data[log p(x)] = -H(p_data) - KL(p_data ‖ p)
 
-The entropy H does not depend on p, so the likeliest p is the nearest to the data by KL (lee-15 §2.1; demos/mixture.py).
+The entropy H does not depend on p, so the likeliest p is the nearest to the data by KL (demos/likelihood_mixture.py).
 EM (Dempster, Laird & Rubin 1977) finds how far each component answers for each x, r_k = π_k N(x; μ_k, Σ_k) / p(x), and fits
 each to its share: N_k = Σ_x r_k, π_k = N_k / N, μ_k = Σ_x r_k x / N_k, S_k = Σ_x r_k (x - μ_k)ᵀ(x - μ_k) / N_k. No step can
 make the data less likely, and there is no rate to choose. Σ_k is S_k, its eigenvalues raised to `floor` where they are less:

@@ -11,7 +11,7 @@ bound of importance weights (Burda et al. 2015, eq 8), which their mean under th
 and which comes to log p(x) as k grows; metrics/likelihood.py estimates log p(x) so. The decoder is Bernoulli (logits; grey
 pixels are soft targets) or N(f(z), c I) with a fixed variance c, as in gan-vae-notes §2.2, where eq 2.1 is c = ½. beta
 weighs the KL (Higgins et al. 2017). The notes say that the ELBO can always be made equal to log p(x): only if q's family
-holds the true posterior; demos/elbo.py draws the gap that stays. Nor can one "make q(z|x) larger" (week10): q moves towards
+holds the true posterior; demos/vae_elbo.py draws the gap. Nor can one "make q(z|x) larger" (week10): q moves towards
 p(z|x) with log p(x) fixed, and the decoder raises log p(x). The encoder has two outputs, μ and log σ² (lee-15 counts the
 drawn ε as a third); aias names the prior P(x|z) once and the decoder q(x|z): p(z), p(x|z).
 """

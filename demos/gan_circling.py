@@ -1,0 +1,96 @@
+"""Do alternating updates circle? min over x, max over y of V = x y: its only equilibrium is (0, 0), and no step leads there.
+
+Left: gradient steps of rate η from (1, 0). At once, each player answers the other's last place: every step takes the
+distance from (0, 0) times √(1 + η²), and the path spirals outwards. In turn, the second answers the first's new place:
+x² + y² - η x y never changes, and the path stays on an ellipse. What arrives is the average of its places. Middle: the
+distances. Right: the same in a GAN of two numbers (Mescheder et al. 2018), p_data = δ₀, p_g = δ_θ, D(x) = sigmoid(ψ x), with
+the losses of nn/losses.py in turn. With the minimax loss it goes round and round; with the non-saturating one it creeps
+inwards like 1/√t; with R1, ½ γ |∇ₓ logit|² = ½ γ ψ², it arrives. So circling is no accident of x y.
+Read scratchgen/models/gan.py, whose r1 is γ; for networks scratchgen/nn/double_backward.py has its gradient. (Row G10)
+"""
+
+import math
+
+import numpy as np
+from common import run
+
+from scratchgen.nn.losses import loss_D, loss_G
+from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
+
+RATE, GAMMA, SHOWN = 0.1, 0.3, 200  # SHOWN: of how many steps the path is drawn
+
+
+def bilinear(x, y, together):
+    """x descends x y, y ascends it: ∂/∂x = y, ∂/∂y = x."""
+    new_x = x - RATE * y
+    return new_x, y + RATE * (x if together else new_x)
+
+
+def dirac_gan(theta, psi, kind, gamma):
+    """D's step, then G's, where every real x is 0 and every generated one θ: logits ψ·0 and ψ θ."""
+    real = np.zeros((1, 1))
+    _, _, d_fake = loss_D(real, np.full((1, 1), psi * theta), kind)
+    psi = psi - RATE * (d_fake.item() * theta + gamma * psi)  # γ ψ: the slope of R1
+    _, d_fake = loss_G(np.full((1, 1), psi * theta), kind)
+    return theta - RATE * d_fake.item() * psi, psi
+
+
+def path(step, n, *options):
+    """The places (n + 1, 2) from (1, 0) on."""
+    places = [(1.0, 0.0)]
+    for _ in range(n):
+        places.append(step(*places[-1], *options))
+    return np.array(places)
+
+
+def main(args):
+    n = 250 if args.quick else 5_000
+    together, in_turn = path(bilinear, n, True), path(bilinear, n, False)
+    average = np.cumsum(in_turn, axis=0) / np.arange(1, n + 2)[:, None]
+    games = {"at once": (together, RED), "in turn": (in_turn, BLUE), "average of the places in turn": (average, INK)}
+    gans = {
+        "minimax": (path(dirac_gan, n, "minimax", 0.0), BLUE),
+        "non-saturating": (path(dirac_gan, n, "non_saturating", 0.0), RED),
+        f"minimax with R1, γ = {GAMMA}": (path(dirac_gan, n, "minimax", GAMMA), INK),
+    }
+
+    growth = np.hypot(*together[-1]) ** (1 / n)
+    x, y = in_turn.T
+    invariant = x * x + y * y - RATE * x * y
+    print(f"distance from (0, 0) after {n:,} steps of rate {RATE}; at first 1")
+    print(f"at once: times {growth:.6f} a step; √(1 + η²) is {math.hypot(1, RATE):.6f}")
+    print(f"in turn: from {np.hypot(x, y).min():.3f} to {np.hypot(x, y).max():.3f} all the way, ", end="")
+    print(f"and x² + y² - η x y changes by {np.ptp(invariant):.0e}")
+    reach = (np.hypot(*average.T) * np.arange(1, n + 2)).max()
+    print(f"average: {np.hypot(*average[-1]):.1e}; never more than {reach:.1f} / (steps + 1)")
+    for name, (places, _) in gans.items():
+        last = np.hypot(*places[-200:].T)
+        print(f"Dirac GAN, {name}: last 200 steps from {last.min():.3g} to {last.max():.3g}")
+
+    figure, axes = new_figure(13, 4.4, 1, 3)
+    left, middle, right = axes[0]
+    for name, (places, colour) in games.items():
+        left.plot(*places[: SHOWN + 1].T, color=colour, label=name, linewidth=1.2)
+        middle.plot(np.hypot(*places.T), color=colour, label=name, linewidth=1.2)
+    for name, (places, colour) in gans.items():
+        shown = places[: 4 * SHOWN + 1].T
+        right.plot(*shown, color=colour, label=name, linewidth=1.2 if colour != RED else 0.8)
+    for axis in (left, right):
+        axis.plot(0, 0, "+", color=GREY, markersize=12)
+        axis.plot(1, 0, "o", color=GREY, markersize=5)
+        axis.set_aspect("equal")
+    left.set(xlabel="x, which lowers x y", ylabel="y, which raises it", xlim=(-3, 3), ylim=(-2.6, 3.9))
+    left.set_title(f"x y: {SHOWN} steps from (1, 0)", fontsize=10)
+    middle.plot([21, 1000], [1, 21 / 1000], color=GREY, linestyle=":", label="21 / steps")
+    middle.set(xscale="log", yscale="log", xlim=(1, 1000), ylim=(1e-3, 1e4))
+    middle.set(xlabel="steps", ylabel="distance from (0, 0)")
+    middle.set_title("x y: the first 1,000 steps", fontsize=10)
+    right.set(xlabel="θ, where G puts everything", ylabel="ψ, D's slope", xlim=(-1.4, 1.4), ylim=(-1.2, 1.8))
+    right.set_title(f"Dirac GAN, in turn: {4 * SHOWN} steps from (1, 0)", fontsize=10)
+    for axis in axes[0]:
+        axis.legend(fontsize=8, frameon=False, loc="upper left")
+    save_figure(figure, args.out / "gan_circling.png")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
