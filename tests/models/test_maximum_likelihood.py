@@ -93,7 +93,7 @@ def test_a_gaussian_fitted_by_gradient_is_the_closed_form(demo):
 
 
 def test_the_backward_of_a_network_gives_its_jacobian(demo):
-    ring, density = demo("density_gaussian_to_ring"), demo("network_density")
+    ring, density = demo("density_gaussian_to_ring"), demo("density_on_a_line")
     network, h = density.network([2, 6, 6, 2], 3), 1e-6
     z = Rng(0, "float64").normal((5, 2))
     numeric = [(network(z + h * step) - network(z - h * step)) / (2 * h) for step in np.eye(2)]
@@ -116,7 +116,7 @@ def test_a_network_that_makes_a_ring_fails_where_z_is_small(demo):
 
 @pytest.mark.parametrize("seed", [0, 21, 28])
 def test_the_density_of_a_network_is_that_of_its_samples(demo, seed):
-    density = demo("network_density")
+    density = demo("density_on_a_line")
     G = density.network([1, 8, 8, 1], seed, 1.2)
     bends = density.turns(G)
     assert len(bends) >= 3
@@ -132,7 +132,7 @@ def test_the_density_of_a_network_is_that_of_its_samples(demo, seed):
 
 
 def test_a_line_fills_no_plane_and_its_likelihood_is_that_of_the_noise(demo):
-    density = demo("network_density")
+    density = demo("density_on_a_curve")
     plane, z = density.network([1, 8, 8, 2], 21, 1.2), Rng(0, "float64").normal((100_000, 1))
     shares = [density.touched(plane(z), k) for k in (32, 64, 128)]
     assert shares[1] / shares[0] == pytest.approx(0.5, abs=0.1) and shares[2] / shares[1] == pytest.approx(0.5, abs=0.1)
