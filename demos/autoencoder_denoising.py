@@ -1,8 +1,10 @@
-"""A denoising autoencoder mends damaged digits; one that never saw damage does not.
+"""A denoising autoencoder repairs damaged digits; one that never saw damage does not.
 
-Noise is added to every pixel and a quarter of the pixels is deleted. The same network is trained to restore the clean
-picture from the damaged one, and, for comparison, from the clean one. Read AutoEncoder.damage and .loss in
-scratchgen/models/autoencoder.py. (Row A1; Vincent et al. 2008)
+Damage adds noise to every pixel and deletes a quarter of the pixels. Two equal networks learn to restore the clean
+picture: one is given the damaged picture, the other the clean one. The rows show test digits, damaged, and then
+repaired by each network, with PSNR (higher is better).
+
+Try `--data mnist`. Read AutoEncoder.damage in scratchgen/models/autoencoder.py (Vincent et al. 2008).
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
-"""Between two digits: what lies half-way between their codes, in an autoencoder and in a VAE.
+"""Half-way between two codes a VAE makes pictures like real ones; an autoencoder does not.
 
-One note says that noise makes a VAE generalise to codes between those of the data, another that a VAE "does not
-generalise well". Both can be looked at: the strips show the way from one test digit's code to another's; the numbers are
-the error of restoring training and test pictures, and how far the half-way pictures lie from any real one. Shown are the
-pairs whose half-way pictures lie furthest from real ones, each model's own. Read
-scratchgen/models/vae.py beside autoencoder.py. (Row V4)
+Each strip decodes the codes on the way from one test digit to another. Shown are each model's worst pairs, whose
+half-way pictures lie furthest from any real one. Printed: that distance, and how well each model restores training and
+test pictures. The VAE restores worse and generalises better.
+
+Try `--data mnist`. Read scratchgen/models/vae.py beside scratchgen/models/autoencoder.py.
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
-"""Why an autoencoder is no generator and a VAE is: where the codes lie, and what random codes decode to.
+"""A VAE's random codes decode to digits; an autoencoder's do not, because its codes leave holes.
 
-Left and right are the same network trained twice, without and with noise on the codes and a KL that pulls them to N(0, I).
-The autoencoder's codes lie where they like, far beyond the circle that holds 86 % of N(0, I); the VAE's fill that circle,
-and each is a cloud (ellipses: one standard deviation). Below, random codes from 16 dimensions, drawn with the codes' own
-mean and variance for the autoencoder: its pictures are further from any real one.
-Read scratchgen/models/vae.py beside autoencoder.py. (Row A3)
+The networks are the same, but the VAE adds noise to the codes, and its KL pulls them to N(0, I). Above: two-number
+codes of test pictures. An ellipse is one standard deviation of a code; the circle holds 86 % of N(0, I). Below:
+pictures decoded from random codes of 16 numbers.
+
+Try `--data mnist`. Read scratchgen/models/vae.py beside scratchgen/models/autoencoder.py.
 """
 
 from common import nearest, pictures, run, train

@@ -1,8 +1,10 @@
-"""A walk through an autoencoder's code plane, from (-1.5, 0) to (1.5, 0): one digit turns into another.
+"""On a walk through an autoencoder's code plane one digit turns into another.
 
-The code of each picture is two numbers, drawn here in units of their standard deviation. Every point of the plane decodes
-to some picture; those on the way from one digit's region to another's are in between, and not always a digit at all.
-Read scratchgen/models/autoencoder.py. (Row A2; lee-15 §1.1.1)
+The code of a picture is two numbers, drawn in units of their standard deviation. Left: codes of training pictures and
+the walk from (-1.5, 0) to (1.5, 0). Right: what each point of the plane decodes to. Below: the pictures on the walk.
+Those between two digits need not be digits.
+
+Try `--data mnist`. Read scratchgen/models/autoencoder.py.
 """
 
 import numpy as np

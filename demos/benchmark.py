@@ -1,11 +1,10 @@
-"""How fast is a training step? scratchgen, PyTorch where it is installed, and the floor: the matrix products alone.
+"""This benchmark times a training step of scratchgen, of PyTorch, and of its matrix products alone.
 
-Every contestant does the same work on random data that already lies on the device: a batch by shuffled indices, its loss,
-gradients, Adam. Nobody reads the loss. PyTorch is written as its users write it (peers/pytorch.py), and its losses equal
-ours (a test holds that). The floor is matmul into ready arrays; on a GPU that includes launching the products one by one,
-which a captured graph spares. Each contestant has a process of its own, and they take turns (peers/turns.py): medians over
-the rounds. "x eager" and "x floor" are medians of the rounds' ratios, as the machine's own speed may wander. The data is
-random, so --data, --epochs and --seed change nothing.
+All do the same work on data that already lie on the device: draw a batch, compute loss and gradients, update with Adam.
+PyTorch is written as its users write it. Contestants run in processes of their own and take turns. `x eager` and `x
+floor` are median ratios to PyTorch and to the products.
+
+Try `--case GAN`, `--device gpu`, `--json`. Read demos/peers/pytorch.py, demos/peers/turns.py.
 """
 
 import contextlib

@@ -1,16 +1,10 @@
-"""Restricted Boltzmann machines learn digits; where Z can be summed, annealed importance sampling is held against it.
+"""A Boltzmann machine learns digits from an energy alone, and Gibbs chains draw what it has learned.
 
-The pictures are black and white: those of MNIST (--data mnist: minutes) made so once, by sampling with their grey values;
-the bundled digits cut at half grey. Above: test digits, then what Gibbs chains reach in 1,000 steps from independent pixels,
-drawn as the probabilities of their last step: chains of one machine, trained with persistent chains, and of a deep belief
-network, which has a second machine on the first one's hidden units. Below: weights of hidden units (red raises a pixel, blue
-lowers it); -log p of test digits while machines of 16 hidden units learn, with persistent chains and by CD-1, exact and as
-annealing estimates it; and -log p of all. On MNIST the 16 units show what the losses do not: CD-1 gets worse as it goes on,
-and once the chains of annealing missed a mode, 11 nats of log Z, with a standard error of 0.35. So Z of the large machines,
-where no sum checks it, is to be believed with care, and errs to their favour; of the DBN there is a bound alone. The printed
-lines give chains, temperatures, errors. Published for MNIST, with far more training: 86.34 for 500 hidden units
-(Salakhutdinov & Murray 2008), about 84.6 for a DBN (Murray & Salakhutdinov 2009).
-Read scratchgen/models/rbm.py, scratchgen/models/dbn.py, scratchgen/metrics/annealed.py.
+Above: test digits, then samples of an RBM and of a deep belief network (DBN). Below: weights of hidden units (red
+raises a pixel, blue lowers it); -log p for 16 hidden units, where the exact value shows that annealed importance
+sampling is accurate; -log p of all models, for the DBN a bound.
+
+Try `--data mnist` (minutes). Read scratchgen/models/rbm.py, scratchgen/models/dbn.py, scratchgen/metrics/annealed.py.
 """
 
 import numpy as np

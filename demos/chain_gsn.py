@@ -1,14 +1,10 @@
-"""A generative stochastic network: a chain that damages a picture and restores it comes to digits from random pixels.
+"""A chain that damages a picture and restores it, again and again, turns random pixels into digits.
 
-Two networks are trained for as many steps, one to restore damaged pictures (k = 1), one with walk-back: along three steps of
-its own chain, the clean picture being the target of each (k = 3). Above: what chains from random pixels are after 50 steps,
-and the Fréchet distance of many such chains to training pictures, step after step. Below: three of them from their first
-step on. Drawn are the means of each step, from which the next one starts by a draw.
+One network learns to restore damaged pictures. The other learns along three steps of its own chain, always towards the
+clean picture: that is walk-back. Above: chains after 50 steps, and their Fréchet distance to training pictures, step
+after step. Below: three chains from their first step on.
 
-On MNIST (--data mnist: minutes) chains without walk-back end in fragments that no digit has, and with it at digits, though
-both drift away again in the end. On the small digits there are no such modes to leave: every chain is there after ten steps,
-and walk-back only blurs, as three steps away the target can no more be told. Neither comes near real pictures.
-Read scratchgen/models/gsn.py, scratchgen/metrics/frechet.py.
+Try `--data mnist` (minutes): only with walk-back do chains end in digits. Read scratchgen/models/gsn.py.
 """
 
 import numpy as np

@@ -1,13 +1,10 @@
-"""A network carries a Gaussian onto a ring, z → z/‖z‖, and fails near z = 0, where no continuous function can do it.
+"""A network that carries a Gaussian onto a ring must fail near z = 0, where z/‖z‖ jumps.
 
-The slides want a network that maps one distribution to another, here N(0, I) in the plane to the unit circle, and ‖z‖ > ε,
-as there "will be trouble when z → 0". Three networks learn it from pairs (z, z/‖z‖) by squared error. Above: z, where the
-largest network carries it, and the first coordinate along a line through 0, where z/‖z‖ jumps from -1 to 1 and a network
-passes through all that lies between. Below: the error against ‖z‖; the steepness, the largest singular value of the
-Jacobian, which is 1/‖z‖ for the map itself and bounded for a network; and the error that is left outside a disc of radius ε.
-A larger network is steeper and keeps the trouble in a smaller disc. It cannot lose it: a continuous map that is right about
-the angles on a circle carries some point within to 0. It costs little here, as few z lie near 0. The Jacobian's rows are
-what the network's own backward makes of (1, 0) and (0, 1). Read scratchgen/nn/layers.py. (Row L8)
+A network is continuous and cannot jump. Above: z, where the largest network carries it, and its output along a line
+through 0. Below: the error against ‖z‖; the steepness of the networks; the error that is left outside a disc about 0. A
+larger network is steeper and keeps its error in a smaller disc.
+
+Try `--seed 1`. Read scratchgen/nn/layers.py.
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
 """A generator's density exists only if x has no more dimensions than z.
 
-Left: G carries a line into the plane, so its samples lie on a curve, which has no area. Middle: the finer the grid, the
-smaller the share of its cells that hold a sample, however many samples are drawn. Right: with noise, p(x) = ∫ p(z)
-N(x; G(z), σ² I) dz is a density, but it depends on σ: for σ → 0 it grows without bound on the curve and vanishes elsewhere.
+Left: G carries a line into the plane, so its samples lie on a curve, which has no area. Middle: the finer a grid, the
+smaller the share of its cells that hold a sample. Right: with noise there is a density, but for σ → 0 it grows without
+bound on the curve and vanishes elsewhere.
 
-Read density_on_a_line.py first, where the density exists; scratchgen/nn/layers.py: mlp.
+Run density_on_a_line.py first, where the density exists. Read scratchgen/nn/layers.py: mlp.
 """
 
 import math

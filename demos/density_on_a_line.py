@@ -1,10 +1,9 @@
 """The density of x = G(z) is a sum over the roots of G(z) = x, if x has as many dimensions as z.
 
-p_G(x) = Σ p(z) / |G′(z)| over all z with G(z) = x. Left: a small random network G, and its roots for one x. Middle: the
-sum agrees with a histogram of samples. Right: where G turns, G′ = 0 and the density is infinite; its integral is still 1.
+The sum is p_G(x) = Σ p(z) / |G′(z)|. Left: a random network G and its roots for one x. Middle: the sum agrees with a
+histogram of samples. Right: where G turns, the density is infinite, yet its integral is 1.
 
-Try --seed 1 for other samples. Then run density_on_a_curve.py, where x has more dimensions than z.
-Read scratchgen/nn/layers.py: mlp.
+Run density_on_a_curve.py next, where x has more dimensions than z. Read scratchgen/nn/layers.py: mlp.
 """
 
 import math

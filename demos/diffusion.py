@@ -1,15 +1,11 @@
-"""Diffusion writes digits: a network that sees through noise, asked again and again, turns pure noise into pictures.
+"""Diffusion turns noise into digits: it removes a little of the noise at each step.
 
-Left: pictures from noise by 50 steps of DDIM. Right: the way of three of them: above x_t, below what the network takes the
-picture to be, x̂_0: at first the mean of all digits, then a choice, at last the strokes. Below: the Fréchet distance to
-training pictures in the features of a classifier by the number of steps, DDIM's and ancestral sampling's, beside real test
-pictures', always of as many samples (mean of 5 draws of 397 for the small digits, one of 2,000 for others). Printed: the
-distance to the nearest training picture, which copies would make small, and of how many pictures the classifier is sure.
+Left: digits after 50 steps of DDIM. Right: three of them on their way; above x_t, below the network's guess x̂_0 of the
+finished picture, at first the mean of all digits. Below: the Fréchet distance to training pictures by the number of
+steps, beside that of real test pictures.
 
-On the small digits the distance is that of real pictures, though some read as no digit. On MNIST (--data mnist, minutes) it
-is several times as far: strokes break up on the way, as the network was trained on noised real pictures and not on its own
-half-made ones, where what it takes for faint fades on. Guidance mends much of that (demos/diffusion_guidance.py), and so does a small
-space to diffuse in (demos/diffusion_latent.py). Read scratchgen/models/ddpm.py, models/parts/diffusion.py. (Row D1)
+Try `--data mnist` (minutes), where strokes break up; diffusion_guidance.py mends that.
+Read scratchgen/models/ddpm.py, scratchgen/models/parts/diffusion.py.
 """
 
 import numpy as np

@@ -1,15 +1,10 @@
-"""Guidance: a diffusion model that is asked for a digit, and made to mean it. It reads better then, and is less real.
+"""Guidance makes a diffusion model's digits easier to read and less like real ones.
 
-One network learns p(x | label) and, with the label withheld in a tenth of the cases, p(x). Guidance w goes from the second
-prediction through the first and beyond: x̂_0 = (1 + w) x̂_0(label) - w x̂_0(any). Above: rows by w; all pictures of a column
-begin as the same noise, so that one sees a picture change. Below: the Fréchet distance to training pictures; how often a
-classifier reads the digit asked for; and how far apart pictures of one digit are, over real ones. Fréchet distances are of
-equal numbers of samples (mean of 5 draws of 397 for the small digits, one of 2,000 for others).
+One network predicts with the label and without; guidance w goes beyond the first: x̂_0 = (1 + w) x̂_0(label) - w
+x̂_0(any). Above: a row for each w; all pictures of a column start as the same noise. Below: Fréchet distance, how often
+a classifier reads the digit asked for, variety.
 
-Guidance makes the plainest of each digit, in bolder strokes: pictures of a digit come nearer to each other, and as a whole
-they are farther from real ones. Past w = 1 or 2 strokes grow extreme, and distances with them. The small digits are read
-right without it; on MNIST (--data mnist, minutes), where w = 0 breaks digits, w = ½ is worth its price.
-Read scratchgen/models/ddpm.py, denoise. (Row D1)
+Try `--data mnist` (minutes), where w = ½ pays. Read scratchgen/models/ddpm.py: denoise.
 """
 
 import numpy as np

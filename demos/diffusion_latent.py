@@ -1,10 +1,10 @@
-"""Latent diffusion: digits are diffused where a VQ-VAE's encoder puts them, and decoded.
+"""Diffusion needs no pixels: it works in the features of a VQ-VAE, whose decoder makes the picture.
 
-Above: the way of a few samples, one a row, decoded at several times t; on the left is nothing but noise, of which the
-decoder makes some digit or other. Below: samples, and the Fréchet distance by the number of steps of DDIM beside those of
-restored and of real test digits. (397 of these are few: as many samples of the small digits can come below them.) The
-VQ-VAE is trained first and then stands still. --data mnist takes minutes. Read scratchgen/models/latent_diffusion.py,
-models/ddpm.py. (Row D2)
+The VQ-VAE is trained first and then frozen. Above: samples on their way, one a row, decoded at several times t; at the
+left the decoder makes a picture of pure noise. Below: samples, and their Fréchet distance by the number of steps,
+beside that of restored and of real test digits.
+
+Try `--data mnist` (minutes). Read scratchgen/models/latent_diffusion.py.
 """
 
 import numpy as np

@@ -1,12 +1,10 @@
-"""Do alternating updates circle? min over x, max over y of V = x y: its only equilibrium is (0, 0), and no step leads there.
+"""Gradient steps on min max x y circle around the equilibrium and do not reach it; R1 makes a GAN arrive.
 
-Left: gradient steps of rate η from (1, 0). At once, each player answers the other's last place: every step takes the
-distance from (0, 0) times √(1 + η²), and the path spirals outwards. In turn, the second answers the first's new place:
-x² + y² - η x y never changes, and the path stays on an ellipse. What arrives is the average of its places. Middle: the
-distances. Right: the same in a GAN of two numbers (Mescheder et al. 2018), p_data = δ₀, p_g = δ_θ, D(x) = sigmoid(ψ x), with
-the losses of nn/losses.py in turn. With the minimax loss it goes round and round; with the non-saturating one it creeps
-inwards like 1/√t; with R1, ½ γ |∇ₓ logit|² = ½ γ ψ², it arrives. So circling is no accident of x y.
-Read scratchgen/models/gan.py, whose r1 is γ; for networks scratchgen/nn/double_backward.py has its gradient. (Row G10)
+Left: simultaneous steps spiral outwards, steps in turn stay on an ellipse, and the average of the places arrives.
+Middle: their distances from (0, 0). Right: a GAN of two numbers circles with the minimax loss, creeps inwards with -log
+D, and arrives with R1.
+
+Compare Mescheder et al. 2018. Read scratchgen/models/gan.py: r1; scratchgen/nn/double_backward.py.
 """
 
 import math

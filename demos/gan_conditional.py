@@ -1,8 +1,10 @@
-"""Digits on demand: a conditional GAN makes the digit it is asked for, ten rows, one digit each.
+"""A conditional GAN makes the digit it is asked for.
 
-A classifier trained on real pictures reads what was made: how often is it the digit asked for, and how different are the
-pictures of one digit from each other, beside real ones? Right: Fréchet distance over training, beside a plain GAN's of the
-same sizes at equal steps. --data mnist takes about two minutes. Read scratchgen/models/conditional_gan.py. (Row G12)
+Left: ten rows, one digit each. Right: the Fréchet distance while training, beside that of a plain GAN of the same size.
+Printed: how often a classifier reads the digit asked for, and how different the pictures of one digit are, compared
+with real ones.
+
+Try `--data mnist` (minutes). Read scratchgen/models/conditional_gan.py.
 """
 
 import numpy as np

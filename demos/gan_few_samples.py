@@ -1,11 +1,10 @@
-"""From few samples a strong D separates two overlapping clouds all the same: the JSD it shows is that of the samples.
+"""From few samples a strong D separates two overlapping clouds, because it learns the samples by heart.
 
-Two ellipses (Gaussians) overlap; their true JSD comes from a sum over a grid. A D is trained on n points of each, and its
-loss read as a divergence, log 2 - loss / 2. Of few points it shows nearly log 2, whatever the truth: it has learned them by
-heart, the large D more of them than the small one. On fresh points the same D's estimate falls far below 0, since it is
-sure and wrong; on average log 2 - loss / 2 on fresh points is never above the JSD. In the plane 1,000 points are enough
-for all three D to come near the truth; pictures have more dimensions and want far more points.
-So what lee-15 §3.2 shows is a matter of few samples. Read loss_D in scratchgen/nn/losses.py. (Row G17)
+D is trained on n points of each of two Gaussians, and its loss is read as a divergence, log 2 - loss / 2. With few
+points that is nearly log 2, whatever the true JSD. On fresh points the same D is sure and wrong. With 1,000 points
+every D comes near the truth.
+
+Try `--seed 1`. Read scratchgen/nn/losses.py: loss_D.
 """
 
 import math

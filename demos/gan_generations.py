@@ -1,9 +1,10 @@
-"""Generation after generation, G and D improve together: samples of three generations of G, with D's score under each.
+"""G and D improve together, generation after generation.
 
-Each row is one moment of a training. The number under a picture is D(x) of the same moment, the probability it gives that
-the picture is real: at the beginning D is fooled by blots, as it knows no better. The table says what the D of each
-generation thinks of all three Gs: an old D takes the new G's pictures for real, a new D sees through the old G's. Read
-scratchgen/models/gan.py. (Row G4)
+Each row shows pictures of G at one moment of the training. The number under a picture is D(x) at that moment, the
+probability that it is real. The printed table shows what each D thinks of each G: an old D takes the new G's pictures
+for real, and a new D sees through the old G's.
+
+Try `--data mnist`. Read scratchgen/models/gan.py.
 """
 
 from common import is_small, pictures, run, sizes_for, train

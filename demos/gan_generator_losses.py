@@ -1,13 +1,10 @@
-"""Two losses for G: log(1 - D), which the theory has, fades while D sees through G; -log D is strongest just then.
+"""While D is ahead, the loss log(1 - D) hardly moves G, and -log D moves it most.
 
-Above: both against D = D(G(z)), and their slope in D's logit as loss_G in nn/losses.py gives it: D against 1 - D. Below:
-GANs in one dimension whose D has had a start of 1,000 steps. G's gradient is a thousand times shorter with the first, and by
-SGD it gets nowhere for hundreds of rounds. (Neither is done after these 500.) Adam divides a gradient by its size: there the
-first is no slower, as is printed too.
-Where the notes differ: lee-15 §3.1 calls log(1 - D) flat at small D and -log D of "the same effect". Flat it is in D's
-logit, not in D, where its slope is -1 at D = 0. And the effect is the same for each sample alone: at D* the gradient of the
-first is that of 2 JSD, of the second that of KL(p_g‖p) - 2 JSD (Arjovsky & Bottou 2017, theorem 2.5); the printed check
-compares both. Read loss_G in scratchgen/nn/losses.py. (Row G6)
+Above: both losses against D = D(G(z)), and their slopes in D's logit. Below: GANs in one dimension, trained by SGD
+after D's start of 1,000 steps. (Adam hides the difference.) With the best D, log(1 - D) descends 2 JSD, and -log D
+descends KL(p_g‖p) - 2 JSD.
+
+Compare Arjovsky & Bottou 2017. Read scratchgen/nn/losses.py: loss_G.
 """
 
 import math

@@ -1,12 +1,10 @@
-"""G must not be updated much for one D: with D₀* held, the true JSD falls at first and then rises.
+"""G must take few steps for each D: while D is held, the true JSD falls at first and then rises.
 
-G(z) = a z + b with z ~ N(0, 1) is one Linear layer, so that p_g is a Gaussian and the JSD exact. D₀* is the best
-discriminator against the first G, and G descends V(G, D₀*): θ_G ← θ_G - λ ∂V(G, D₀*)/∂θ_G, by the minimax loss.
-At first V is -2 log 2 + 2 JSD, and so is its gradient. But D₀* knows only p and the first p_g. It calls most real what lies
-beyond the data, away from that first p_g: G passes through the data, to the one point where D₀* is greatest, and V falls
-below -2 log 2, where no -2 log 2 + 2 JSD can be. With D* made anew for every step the JSD falls to 0.
-Where the notes differ: G may not take too many steps because D₀* belongs to the first G, not because G "would already pass
-for real" (lee-15 §2.4); and G descends, so it is θ - λ∇V there too. Read loss_G in scratchgen/nn/losses.py. (Row G16)
+G is one Linear layer, so the JSD is exact. The held D is best against the first G and knows no later one. It calls real
+what lies beyond the data, so G passes through the data, its loss still falling. With the best D for each step the JSD
+falls to 0.
+
+Compare gan_generator_losses.py. Read scratchgen/nn/losses.py: loss_G.
 """
 
 import math

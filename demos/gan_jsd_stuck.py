@@ -1,13 +1,10 @@
-"""D's loss cannot tell a bad G from a good one while the two do not overlap; the Wasserstein distance can.
+"""While p_g and the data do not overlap, D's loss cannot tell a bad G from a good one; W₁ can.
 
-Above, data and p_g are two upright lines in the plane, a distance d apart. Exactly (true lines, of no width), JSD = log 2
-until they meet and 0 then, and W₁ = d. A D and a WGAN critic trained afresh for each d find just that. (The critic finds
-d + d²/2λ: its penalty makes slopes above 1 dear, not impossible.) Below, digits: a GAN's G after 1, 10 and 25 epochs, and
-for each a fresh D trained to convergence. The pictures get visibly better, and D still tells nearly all of them from the
-real ones it has learned, so its loss says next to nothing. On test pictures it errs a little more for the better G.
+Above: two lines at distance d. Their JSD is log 2 until they meet, and their Wasserstein distance W₁ is d; trained
+networks find this. Below: digits of G after 1, 10 and 25 epochs. They get better, and a fresh D still tells nearly all
+from real ones.
 
-lee-15 §3.2 has "the larger D's loss, the larger the divergence". It is the other way round: for the best D,
-JSD = log 2 - loss / 2, so the smaller its loss. Read loss_D in scratchgen/nn/losses.py and models/wgan.py. (Row G7)
+Try `--data mnist`. Read scratchgen/nn/losses.py: loss_D; scratchgen/models/wgan.py.
 """
 
 import math

@@ -1,12 +1,9 @@
-"""G* = arg min over G of max over D of V(G, D): for each G its greatest V is found, and the G whose greatest is least wins.
+"""Min-max: D looks for the greatest V(G, D), and the best G is the one whose greatest V is least.
 
-The picture of lee-15 §2.3.1, from three real generators: one G(z) = a z + b, whose p_g is a Gaussian, untrained, after some
-rounds of a GAN, and after more. So that all D fit on one axis they are a family of one number, D_t = p / (p + N(t, 1)), the
-best judge of a G that makes N(t, 1). Each curve is V(G, D_t) on a grid, exactly; its greatest value, the dot, lies where D_t
-expects the points that G makes. All curves meet at t = 3, where D_t = ½ tells nothing apart and V = -2 log 2 whatever G is.
-The best D of all need not be in the family, nor be any network: a dot is a lower bound of -2 log 2 + 2 JSD, the dashed line.
-Min-max asks for the lowest dashed line; the lowest dot is the same G here. Where the notes differ: they read the height of a
-dot as the difference of p_g and p. It is at best -2 log 2 + 2 JSD. Read gan_value in metrics/divergences.py. (Row G15)
+Left: a curve is V(G, D_t) of one G against discriminators D_t = p / (p + N(t, 1)), and the dot is its maximum. The
+dashed line is the maximum over all D, -2 log 2 + 2 JSD. Right: the three generators; the nearest to the data wins.
+
+Compare gan_optimal_discriminator.py. Read scratchgen/metrics/divergences.py: gan_value.
 """
 
 import math

@@ -1,12 +1,10 @@
-"""A trained D is D* = p / (p + q), and the value it reaches is -2 log 2 + 2 JSD(p‖q): least, -2 log 2, only where q = p.
+"""A trained D comes near p / (p + q), and its value comes near -2 log 2 + 2 JSD(p‖q).
 
-p is a density with two bumps, and q the same one moved to the right: from far away, where the two do not overlap, to no
-shift at all. For each shift a fresh network learns to tell samples of the two apart, with the loss of every GAN's D; it
-never sees a density. Above: what it has learned for three shifts, beside D*. Below: the value V(G, D) that it reached,
-computed on a grid, beside the greatest one possible, and what it lacks of that and of D* (a mean over ½ (p + q)).
-The steps that the notes skip: at each x, a log D + b log(1 - D) with a = p(x) and b = q(x) is greatest at D = a/(a + b).
-With m = ½ (p + q) put in, log(p/(p + q)) = log(p/m) - log 2, so that V(G, D*) = KL(p‖m) + KL(q‖m) - 2 log 2. Where the notes
-differ: they call V(G, D*) the JSD, and log 2 its least value; it is its greatest. Read metrics/divergences.py. (Row G5)
+q is p moved to the right. For each shift a fresh network learns to tell samples of p and q apart; it never sees a
+density. Above: what it learned for three shifts. Below: the value V(G, D) it reached, beside the greatest possible,
+which is least where q = p.
+
+Try `--seed 1`. Read scratchgen/metrics/divergences.py.
 """
 
 import math

@@ -1,13 +1,10 @@
-"""What helps a G that D sees through: noise on D's inputs or labels, a weaker D, R1; in theory, and on a GAN that fails.
+"""Noise on D's inputs, flipped labels and R1 each help a G that D sees through.
 
-Above, the two lines of gan_jsd_stuck.py. Noise on D's inputs of deviation σ widens them until they overlap: the JSD falls, and
-gets a slope that G can go down. Noise that spares a number with probability s leaves s log 2 of it for ever. Labels
-flipped with probability ε widen nothing: the JSD stays the same at all distances. But the best D is then
-((1 - ε) p + ε p_g) / (p + p_g), whose logit cannot leave ± log((1 - ε)/ε); smoothing bounds it on the real side alone.
-Below, a GAN on a ring of eight Gaussians, with the minimax loss and five steps of D a round, which fails, and what each
-remedy makes of it, those that hardly help included. A D of few steps measures no JSD any more: its loss says how weak it
-is (with dropout alone it still found log 2 for the lines). lee-15 §3.3 calls noise in part of a picture "label noise";
-that is input noise, label noise flips labels. Read scratchgen/models/gan.py. (Row G8)
+Above: two lines do not overlap. Noise on D's inputs widens them, so that their JSD gets a slope. Flipped labels leave
+the JSD as it is and bound D's logit. Below: a GAN on a ring of eight modes that fails, and what each remedy makes of
+it, for three seeds, also those that hardly help.
+
+Compare gan_jsd_stuck.py. Read scratchgen/models/gan.py.
 """
 
 import math

@@ -1,9 +1,10 @@
-"""A critic's loss can be followed: Wasserstein GANs on digits, by clipping and by gradient penalty.
+"""The critic's loss of a WGAN falls as its samples improve; a plain GAN's losses do not.
 
-Above: the critic's estimate of the distance between real and generated pictures, on test pictures, beside the Fréchet
-distance of the samples: the two fall together, where a plain GAN's losses say nothing. Below: what each makes at the
-end. The estimate by clipping is in no known units, as nobody knows the slope that clipping allows. Read
-scratchgen/models/wgan.py, scratchgen/nn/double_backward.py. (Row G13)
+Above: losses on test pictures (blue) beside the Fréchet distance of samples (red), for a plain GAN and for WGANs by
+clipping and by gradient penalty. Below: what each makes at the end. With clipping the critic's estimate has no known
+unit, because the slope that clipping allows is not known.
+
+Try `--data mnist`. Read scratchgen/models/wgan.py, scratchgen/nn/double_backward.py.
 """
 
 import numpy as np

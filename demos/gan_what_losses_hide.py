@@ -1,12 +1,10 @@
-"""No loss tells how good G is: two trainings with much the same losses, and a D that is fooled because it is weak.
+"""Losses do not tell how good G is: D may be fooled because it is weak.
 
-Above, two GANs on a ring of eight Gaussians: D's and G's loss and D's accuracy, and beside them what the samples are worth.
-In the first (with R1, counted in D's loss) the losses soon lie still, D's at 2 log 2, while the points go on moving into
-place for most of the training. In the second (a slow D, 64 numbers of noise) they lie not far off, and G makes nothing of
-use. Below, D against a G that stands still. A bad G, a round cloud, holds a linear D at accuracy ½, and a larger D sees
-through it: D fooled may mean that D is weak. That larger D is fooled in turn by a G that has found one exception, a single
-perfect mode: G's loss is nearly 0, and seven modes are missing. Only a D trained against this G sees it.
-Read scratchgen/models/gan.py and metrics/coverage.py. (Row G11)
+Above: two GANs have much the same losses, and only one makes useful samples. Below: D against a frozen G. A bad G fools
+a linear D; a larger D sees through it. A G that makes one perfect mode fools that larger D; only a D trained against
+this G sees what is missing.
+
+Try `--seed 1`. Read scratchgen/models/gan.py, scratchgen/metrics/coverage.py.
 """
 
 import math

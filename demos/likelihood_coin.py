@@ -1,11 +1,10 @@
-"""A coin falls nine times heads and once tails: the likelihood p⁹ (1 - p) is greatest at p = 0.9.
+"""A coin that falls nine times heads and once tails has its greatest likelihood, p⁹ (1 - p), at p = 0.9.
 
-The gradient climbs it in the logit l of p = 1 / (1 + e⁻ˡ): a toss x costs -log p or -log(1 - p), its slope is p - x, and the
-mean slope of h heads in n tosses, p - h/n, is 0 at p = h/n, the closed form. The binomial's factor of 10 for the order of
-the tosses moves no maximum. Without any tails p = 1 is the answer, and no finite logit: l grows for ever, as the logarithm
-of the steps. One head and one tail imagined beside the tosses make it finite again, (h + 1)/(n + 2), Laplace's rule of
-succession. Below right: a coin tossed ten times as often is known √10 times as well: σ = √(p (1 - p)/n) is both the width of
-the likelihood and the spread of the answers of many such series. Read losses.bernoulli_nll and optim.SGD. (Row L1)
+The gradient climbs it in the logit of p; its slope is 0 where p is the share of heads. Without tails the logit grows
+for ever; one imagined head and tail stop it (Laplace's rule). Below right: ten times as many tosses make p known √10
+times as well.
+
+Try `--seed 1`. Read scratchgen/nn/losses.py: bernoulli_nll; scratchgen/nn/optim.py: SGD.
 """
 
 import math

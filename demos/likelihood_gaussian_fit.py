@@ -1,13 +1,10 @@
-"""A Gaussian fitted by gradient has the mean and the 1/N covariance of its points, the closed forms of maximum likelihood.
+"""A Gaussian fitted by gradient gets the mean and the 1/N covariance of its points.
 
-Above, on the line: -log N(x; μ, σ²) = ½ (log 2π + log σ² + (x - μ)²/σ²) has the slopes -(x - μ)/σ² and ½ (1 - (x - μ)²/σ²)
-in μ and log σ², whose means are 0 where μ is the mean and σ² the mean square about it. Below, in the plane: u = x W + b
-makes the points white, and log p(x) = log N(u; 0, I) + log |det W|; so one Linear learns a full covariance, (W Wᵀ)⁻¹, and
-run backwards it draws: x = A ε + μ with A Aᵀ = Σ. Of N points the 1/N variance is (N - 1)/N of the true one on average.
-Where the notes differ: aias multiplies the terms (x_i - μ_i)²/2σ_i² in the exponent, where independent variables add them;
-with the product it is no density, as it does not fall along the axes. Its [σ₁ … σ_n] "variances" are standard deviations.
-And its Σ^½ ⊙ ε is the matrix product Σ^½ ε: number by number only the diagonal is left, and the tilt is gone (below right).
-Read gaussian_log_prob and sample_gaussian in scratchgen/nn/distributions.py. (Row L2)
+Above, on the line: gradient descent on -log N(x; μ, σ²) ends at the closed form. Below, in the plane: one Linear layer
+u = x W + b learns to make the points white, so their covariance is (W Wᵀ)⁻¹. Run backwards it draws samples A ε + μ.
+Number by number the tilt is lost.
+
+Try `--seed 1`. Read scratchgen/nn/distributions.py: gaussian_log_prob, sample_gaussian.
 """
 
 import math
@@ -137,7 +134,7 @@ def main(args):
         points, cell = grid(-reach, reach, 1_600, 2)
         half = 0.5 * points**2
         mass = [np.exp(-exponent).sum() * cell / (2 * np.pi) for exponent in (half.sum(axis=1), half.prod(axis=1))]
-        print(f"mass within ±{reach}: {mass[0]:.6f} with the sum in the exponent, {mass[1]:.2f} with aias's product")
+        print(f"mass within ±{reach}: {mass[0]:.6f} with the sum in the exponent, {mass[1]:.2f} with a product")
     drawn = sample_gaussian(100_000, mu, cov, rng)
     print(f"covariance of 100,000 draws of A ε + μ off A Aᵀ by {np.abs(np.cov(drawn.T) - root @ root.T).max():.3f}")
 

@@ -1,13 +1,10 @@
-"""Given pictures, infer the pixels: each for itself is right, the answer is the mean picture, and draws from it are dust.
+"""A model of independent pixels learns the mean picture, and its samples are random specks.
 
-A picture is taken for a row of coins, each with its own chance of black (likelihood_coin.py). The gradient finds the mean picture, the
-closed form: -Σ_d log p(x_d) adds up pixel by pixel. One half-grey picture is put to the training pictures, so that no pixel
-is impossible for being white in all of them. Every pixel alone is then right and no picture is: of any two pixels the
-correlation is gone (below, of the crossed pixel with all others). Nor does the model know it: it gives its own dust the
--log p of digits, as both have its mean picture. A MADE, which predicts each pixel from those before it, saves nats on test
-digits and finds the dust out. The bundled digits are black where more than half grey; those of MNIST (--data mnist) are
-drawn once, each pixel black with a probability that is its grey value, and the MADE there sees them three times only. Read
-losses.bernoulli_nll and scratchgen/models/made.py. (Row L3)
+Each pixel is a coin with a probability of its own (likelihood_coin.py). Every pixel alone is right, but pixels are no
+longer correlated, and no picture is right. The model cannot tell: it finds its specks as probable as digits. MADE,
+which predicts each pixel from those before it, finds them improbable.
+
+Try `--data mnist` (minutes). Read scratchgen/nn/losses.py: bernoulli_nll; scratchgen/models/made.py.
 """
 
 import numpy as np

@@ -1,13 +1,10 @@
-"""One Gaussian q for a density p with two modes: KL(p‖q) covers both, KL(q‖p) picks one.
+"""A Gaussian q fitted to two modes covers both by KL(p‖q) and picks one by KL(q‖p).
 
-KL(p‖q) = ∫ p log(p/q) pays for p without q, so q spreads over both modes and the valley between them; it ends at p's mean
-and variance from any start. KL(q‖p) = ∫ q log(q/p) pays for q without p, so q shrinks into the mode nearer to its start.
-From near the middle it stays there, across the valley: a local minimum, dearer than either mode, which descent cannot leave.
-Both are sums over a grid. With s = ∂log q, ∂KL(p‖q) = -∫ p s, and ∂KL(q‖p) = ∫ q s log(q/p), since ∫ q s = 0.
-Where the notes differ: lee-15 §4 takes this for the cause of mode collapse. It shows what the two KLs want, no more. A GAN's
-loss is neither, but 2 JSD, or with -log D a mixture (gan_generator_losses.py), and GANs on KL(p‖q) collapse too (f-GAN). And
-∫ P_data log(P_G/P_data), which they print for the reverse KL, is -KL(P_data‖P_G); right is ∫ P_G log(P_G/P_data).
-Read kl and reverse_kl in scratchgen/metrics/divergences.py. (Row L6)
+KL(p‖q) = ∫ p log(p/q) punishes p without q, so q spreads over both modes. KL(q‖p) = ∫ q log(q/p) punishes q without p,
+so q shrinks into the nearer mode, or stays stuck between the two. This does not explain mode collapse: a GAN's loss is
+neither KL (gan_generator_losses.py).
+
+Compare gan_mode_collapse.py. Read scratchgen/metrics/divergences.py: kl, reverse_kl.
 """
 
 import math

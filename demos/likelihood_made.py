@@ -1,14 +1,10 @@
-"""MADE writes digits pixel by pixel, and says of every picture exactly how probable it is.
+"""MADE writes digits pixel by pixel and knows exactly how probable each picture is.
 
-The pictures are black and white. Those of MNIST (--data mnist: minutes) are made so once, by sampling: each pixel is
-black with a probability that is its grey value. That is static binarization, as behind the published numbers, though by our
-draws and not theirs. The bundled digits are too small for that: there a pixel is black if it is more than half grey.
+Above: test digits, samples, -log p while training. Below, for one test digit: the predictions of each pixel from those
+before it; how much each pixel surprises the model, which adds up to -log p; which predictions move if the marked pixel
+changes (only later ones); -log p of samples and of digits upside down.
 
-Above: test digits; pictures drawn from the model; and -log p of training and test pictures, no bound but the very thing.
-Below, a test digit of middling probability: what the model expects of each pixel by those before it, in reading order; how
-much each pixel then surprises it, of which -log p is the sum; and how far its expectations move if the pixel with the cross
-is changed: later ones do, and no earlier one. Right: -log p of test digits, of the model's own, and of test digits upside
-down. Read scratchgen/models/made.py. (Row L7)
+Try `--data mnist` (minutes). Read scratchgen/models/made.py.
 """
 
 import numpy as np

@@ -1,12 +1,10 @@
-"""Three Gaussians in the plane, found again by EM; and: to raise the likelihood is to lower KL(P_data‖P_G).
+"""EM finds three Gaussians again; the largest likelihood is the smallest KL(P_data‖P_G).
 
-Above: 1,500 points of three circles, and EM's three circles (of one and two standard deviations) on their way from a start
-at three of the points, with the true ones dotted at the end. Of twelve starts, below on the left, it is the one with the
-longest way; all end at the same likelihood, and no iteration loses any. Middle: two slanted clouds. With full covariances
-EM tells them apart; diagonal and spherical ones cannot lean, and cut across them. Right: the radius of one circle of P_G is
-varied, all else is as in P_data. The mean log-likelihood of n points comes nearer to -KL(P_data‖P_G) - H(P_data), the KL by
-quadrature. The entropy H does not depend on P_G, so arg max Σ log P_G = arg min KL: at the true radius. (It is the standard
-deviation; lee-15 §2.1 calls it the variance.) Read scratchgen/models/gmm.py. (Row L4)
+Above: EM's circles on their way to the true ones (dotted). Below, left: from each of twelve starts, no iteration loses
+likelihood. Middle: full covariances separate two slanted clouds; diagonal and spherical ones do not. Right: the mean
+log-likelihood is -KL minus a constant, so both are best at the same radius.
+
+Try `--seed 1`. Read scratchgen/models/gmm.py.
 """
 
 import numpy as np

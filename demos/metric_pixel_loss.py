@@ -1,12 +1,10 @@
-"""Reconstruction error is not realism: six changes of a digit with one and the same pixel error, some harmless, some not.
+"""Pixel error does not measure realism: of six changes with the same error, three spoil the digit.
 
-Every test digit is changed in six ways, each scaled so that Σ (x̂ - x)² is exactly 1: to the pixel loss they are all the
-same. Three are still good digits to us: paler ink, a thicker stroke, a step to the side. Three are plainly worse: blur,
-noise, a stray mark far from the stroke (lee-15 §1.2.2 has such a pair). They were chosen before anything was measured. Then
-the discriminator of a GAN trained on the digits judges them. By little, but for most digits, it sets blur and noise below
-the harmless changes. The stray mark it takes for real: it seems that it knows the faults that its G has shown it, and no
-others. So D sees what the pixel loss cannot, and is no judge of realism either. (The distance to the nearest real picture,
-printed too, is a pixel error itself: it minds the mark and not the blur.) Read scratchgen/models/gan.py. (Row V6)
+Paler ink, a thicker stroke and a small shift leave a good digit; blur, noise and a stray mark do not. A GAN's D ranks
+blur and noise below the harmless changes, but takes a stray mark for real. It sees more than pixel error and is no
+judge of realism either.
+
+Try `--data mnist`. Read scratchgen/models/gan.py: judge.
 """
 
 import numpy as np

@@ -1,18 +1,10 @@
-"""A picture with a hole in it, completed by three models that were trained on whole pictures and knew of no hole.
+"""Three models fill a hole in a picture, though they were trained on whole pictures only.
 
-The lower half is hidden (--hole: another part). The GAN looks for a code whose picture agrees with the known pixels, by
-gradient descent through its frozen generator; the VAE encodes and decodes in turn; diffusion puts the known pixels back in
-at every step. Above: a test picture of each digit, the first in a random order, and one filling by each model. Below: six
-fillings of one hole, the one of a hundred whose fillings differ most, with the mean of eight; and how near to what was there
-the fillings of all hundred are, beside those from the mean training picture and from the training picture whose known pixels
-are the most alike.
+The GAN searches for a code whose picture agrees with the known pixels. The VAE encodes and decodes in turn. Diffusion
+puts the known pixels back at every step. Above: one filling by each. Below: six fillings of one hole, and their PSNR,
+which rewards blur: the mean of eight beats a single filling.
 
-PSNR rewards blur: the mean of eight fillings, which nobody would draw, beats a single one by every model. So read with it
-how sharp fillings are, how different those of one hole, and how often a classifier reads the digit that was there, which
-half a digit does not always tell. The best of four searches by the GAN has the best PSNR and the least variety, diffusion
-the most; the most alike training picture is the most often read as the digit that was there. On MNIST (--data mnist:
-minutes) diffusion leaves strokes out, as it does in pictures from noise alone (demos/diffusion.py), and the GAN's are speckled.
-Read uses/completion.py; inpaint in models/parts/diffusion.py. (Row U1)
+Try `--hole`, `--data mnist` (minutes). Read scratchgen/uses/completion.py.
 """
 
 import numpy as np

@@ -1,16 +1,10 @@
-"""Short waveforms: five vowels said by a diffusion model, to see and to hear.
+"""A diffusion model learns to say five vowels.
 
-A voice is pulses of air, each ringing through the mouth; where the mouth resonates (its formants F1, F2, F3) decides which
-vowel is heard. The data are such answers to one pulse, 24 ms of sound, by formula from published formants, each of another
-speaker; the model learns them as 192 numbers in [0, 1] and is told the word. Laid over one another, one a pulse, they are a
-voice of any pitch: use_speech.wav says heed, head, hod, hawed, who'd, first by real examples, then by generated ones.
+A voice is pulses of air that ring through the mouth; the resonances F1, F2, F3 decide which vowel is heard. The model
+is told a word and makes the answer to one pulse. use_speech.wav plays real voices, made by formula, then generated
+ones. Below: spectrograms, and F1 against F2 of all voices.
 
-Above: six real answers (grey) and six generated ones (blue) of each vowel. Below: spectrograms of use_speech.wav, dots being F1
-to F3 by linear prediction, and F1 against F2 of all voices, as phoneticians draw them, with the published means. Real and
-generated voices are measured alike, at the same pitches. The measure has errors of its own, as harmonics hide what lies
-between them, and more where there is noise, which generated voices have: it then takes one formant for another, or misses
-it. These are steady vowels of an ideal mouth; no real voice was recorded, and nothing moves but the pitch.
-Read scratchgen/data/vowels.py, scratchgen/models/ddpm.py, scratchgen/metrics/formants.py. (Row U4)
+Try `--seed 1`. Read scratchgen/data/vowels.py, scratchgen/models/ddpm.py, scratchgen/metrics/formants.py.
 """
 
 import wave

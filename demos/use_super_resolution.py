@@ -1,11 +1,11 @@
-"""Super-resolution: a network invents what a small picture has lost, and the sharpest answer is not the nearest one.
+"""A network invents what a small picture has lost; its sharpest answer is not the most accurate one.
 
-Digits are shrunk, each block of pixels to its mean (8×8 to 4×4; with --data mnist 28×28 to 7×7), and enlarged again: by
-repeating pixels, by bicubic interpolation, by a network trained on squared error alone, and by one that must pass a
-discriminator besides. Under each column PSNR and SSIM, sharpness, and the Fréchet distance to real digits, over all test
-pictures. Squares ask for the mean of all digits that shrink to the same picture, which is soft; D tells it from a real one,
-and buys sharpness with decibels. Shown are those of the first hundred test pictures where that makes the most difference.
-Read scratchgen/models/pix2pix.py, scratchgen/metrics/image.py. (Row U2; Ledig et al. 2017)
+Digits are shrunk and enlarged again in four ways. Squared error asks for the mean of all digits that shrink to the same
+picture, and a mean is soft. A discriminator buys sharpness with PSNR. Under each column: PSNR and SSIM, sharpness,
+Fréchet distance to real digits.
+
+Try `--data mnist`: from 7×7 to 28×28 pixels.
+Read scratchgen/models/pix2pix.py, scratchgen/metrics/image.py (Ledig et al. 2017).
 """
 
 import time

@@ -1,17 +1,10 @@
-"""A MADE learns to spell: it writes lines of a book, ends lines that were begun, and says exactly what each letter costs.
+"""A MADE learns to spell: it writes lines of a book and knows what each letter costs.
 
-The book is Alice's Adventures in Wonderland in lower case; its windows of 16 characters are the examples, and its last tenth
-is kept for the test. Left, what a character costs by its place in the window. From the fourth on MADE guesses better than a
-table of what follows two letters, and worse than one of what follows three. After the eighth it gets worse: on the part it
-learned from the costs go on falling, as each place has weights of its own, more of them the later it is, and learns to
-spell anew. A table is the same at all places; so are convolutions and recurrent networks, and that is what they are for.
-Longer windows (20, 24), trained for as long, were worse.
+The examples are 16 characters of Alice's Adventures in Wonderland. Left: what a character costs by its place, beside
+tables of what follows one, two or three letters. Right: lines that MADE and the tables draw (red: words that the
+training text does not have), and openings that MADE ends.
 
-Right, lines drawn after a space, words that the training part does not have in red; beside them the tables' lines; and
-openings ended: the first 16 characters are an exact draw from p(rest | opening), then the last 7 are the opening of the next
-window. At temperature 0.6 the probable is made more so: no draw from p any more. Printed too: how much of the lines is
-copied. --prompt TEXT adds an opening of yours; there is no other --data than the book. Read scratchgen/models/made.py,
-complete; scratchgen/data/text.py. (Row U7)
+Try `--prompt "the cat"`. Read scratchgen/models/made.py, scratchgen/data/text.py.
 """
 
 import math

@@ -1,14 +1,10 @@
-"""From outlines to digits: three networks see only the outline of a digit and paint the digit.
+"""A network paints a digit from its outline; a discriminator makes the digit more like a real one.
 
-One lowers the absolute error alone; two must pass a discriminator besides, which sees outline and picture side by side: by
-the usual loss, and by Wasserstein's. The strips show what each makes of test outlines as training goes on: above the first
-three, below the three of the first hundred that the error alone gets most wrong. Numbers over all test pictures: error,
-sharpness, Fréchet distance to real digits, and how many a classifier still reads as the digit that the outline came from.
-The last column, "again", is another draw of dropout, the only noise there is: it gives little variety.
+One network minimises the absolute error alone. Two must also pass a discriminator that sees outline and picture: with
+the usual loss, and with Wasserstein's. The strips show test outlines painted as training goes on; "again" is a second
+draw of dropout, the only noise.
 
---input FILE: a picture of an outline, hand-drawn, dark on light or light on dark, of any size; what all three make of it
-goes to a picture of its own. Draw the outline of a digit, not its stroke, and use --data mnist: 8×8 pixels hold no drawing.
-Read scratchgen/models/pix2pix.py. (Row U3; Isola et al. 2017)
+Try `--data mnist --input FILE`: your own drawing of an outline. Read scratchgen/models/pix2pix.py (Isola et al. 2017).
 """
 
 import pathlib

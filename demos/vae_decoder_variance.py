@@ -1,8 +1,9 @@
-"""What the decoder's fixed variance c does: it weighs restoring against regularity, just as β = 2c would.
+"""The variance c of the decoder weighs restoring against the KL, just as β = 2c does.
 
-gan-vae-notes §2.2 trains ‖x - x̂‖²/2c + KL and prints the case c = ½ (its eq 2.1) without saying what c stands for. Small c:
-sharp restored pictures, codes that hardly overlap, poor samples. Large c: the KL wins, codes carry nothing and every
-sample is the mean picture. In between lies a VAE. Read gaussian_nll in scratchgen/nn/losses.py. (Row V2)
+The loss is ‖x - x̂‖²/2c + KL. With a small c restored pictures are sharp, codes hardly overlap, and samples are poor.
+With a large c the KL wins, codes carry nothing, and every sample is the mean picture. In between lies a useful VAE.
+
+Try `--data mnist`. Read scratchgen/nn/losses.py: gaussian_nll.
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
-"""log p(x) = ELBO + KL(q(z|x) ‖ p(z|x)): training q alone raises the ELBO to log p(x), if q can be the posterior.
+"""Training q alone raises the ELBO to log p(x) only if q can be the posterior p(z|x).
 
-With one latent dimension everything can be integrated. Two VAEs have learned points on a circle; then their decoders are
-held fixed and a fresh encoder is trained for one x. A linear decoder's posterior is Gaussian: the gap closes to 0. The
-curved decoder has bent the line of z into a circle, x lies where its two ends meet, and its posterior has two bumps: no
-Gaussian q follows, and a gap stays, although the notes say that "ELBO can always be made equal to log P(x)". The ELBO is
-the model's own loss with Gauss-Hermite nodes for noise. Read scratchgen/models/vae.py. (Row V3)
+The gap is log p(x) - ELBO = KL(q(z|x) ‖ p(z|x)); with one latent dimension it can be integrated. Two trained decoders
+are frozen, and a fresh encoder is trained for one x. The linear decoder's posterior is Gaussian, and the gap closes.
+The curved decoder's posterior has two bumps, and a gap stays.
+
+Try `--seed 1`. Read scratchgen/models/vae.py.
 """
 
 import numpy as np

@@ -1,9 +1,10 @@
 """A VAE is a mixture of infinitely many Gaussians: p(x) = ∫ p(z) N(x; f(z), c) dz.
 
-In place of Σ over components stands ∫ over z, and the decoder f says where each component sits. With one-dimensional data
-and one latent dimension it can be drawn: the thin curves are components at equally likely z, and their average is the
-model's density. It comes near the true one but stays smoother, since a steep f makes the bound loose. Where the notes
-write N(x; μ(z), σ(z)) the second argument is a variance, here c. Read scratchgen/models/vae.py. (Row V8)
+The decoder f says where each component sits. With data and codes of one number it can be drawn. The thin curves are
+components at equally likely z, and their average is the model's density. It is smoother than the true one, because the
+bound is loose where f is steep.
+
+Try `--seed 1`. Read scratchgen/models/vae.py.
 """
 
 import math

@@ -1,15 +1,10 @@
-"""How probable does a VAE find digits it has not seen? Its bound, the bound of importance weights, and log p(x) itself.
+"""More importance weights bring a VAE's bound nearer to log p(x), and IWAE trains on that bound.
 
-Three trainings of one network as in Burda et al. 2015 (two tanh layers of 200 on each side, 50 codes; of 100 and 10 for
-the small digits): by the ELBO with one z for each picture, by the ELBO with k, and by the logarithm of the mean of k
-importance weights, IWAE. Pictures are binarized by chance anew at every look in training, and test pictures once, by a
-fixed seed. The number that papers print is -log p(x) by 5,000 weights (--draws): each title ends in it.
+A network is trained by the ELBO with one z a picture, with k, and by the log of the mean of k weights (IWAE). Left: the
+bound by the number of weights. Middle: training. Right: samples; a title ends in -log p(x) by 5,000 weights.
 
-Left: for all three the bound rises with the number of weights, and the ELBO, one weight, is the lowest. Middle: training.
-A code is active if its mean moves from picture to picture (variance above 0.01): on MNIST IWAE, whose q need not be as good,
-uses more of them. `--data mnist --only vae iwae` takes 35 minutes, half of them for the 5,000 weights; `--data mnist --only
-vae --epochs 560` is one long training, 28 minutes on one core, and 8 for the weights. Read scratchgen/models/vae.py,
-metrics/likelihood.py. (Row L7)
+Try `--data mnist --only vae iwae` (35 minutes).
+Read scratchgen/models/vae.py, scratchgen/metrics/likelihood.py (Burda et al. 2015).
 """
 
 import numpy as np

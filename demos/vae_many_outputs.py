@@ -1,7 +1,9 @@
-"""One digit in, many similar digits out: a VAE's code is a cloud, so decoding it again and again gives variations.
+"""A VAE turns one digit into many similar ones, because its code is a cloud.
 
-An autoencoder has one output for each input (gan-vae-notes §2.1.2). Here z is drawn from q(z|x) eight times for each test
-digit; the last column shows where the drawings differ. Read VAE.reconstruct in scratchgen/models/vae.py. (Row V5)
+For each test digit z is drawn from q(z|x) eight times and decoded. The last column shows where the eight drawings
+differ. An autoencoder has one output for each input.
+
+Try `--data mnist`. Read scratchgen/models/vae.py: reconstruct.
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
-"""The reparameterisation trick: z = μ + σ ε has the right law, and a gradient with little noise.
+"""z = μ + σ ε has the right distribution, and its gradient has little noise.
 
-Left: draws of z against the density of N(μ, σ²). Middle: for f(z) = cos 2z + z²/2 the gradient of E[f(z)] in log σ² is known
-by quadrature; the mean of n one-sample gradients walks to it like 1/√n, so one sample a step is enough: the expectation
-is left to many steps. Right: the score-function estimator f(z) ∂log q/∂log σ² needs no derivative of f, and its noise
-grows with the number of dimensions, here for f(z) = ½ ‖z - 1‖². Read reparameterize in scratchgen/nn/distributions.py.
-(Row V1; where the notes scale ε by exp(σ) or call σ the variance, it is exp(½ log σ²) that scales it)
+Left: samples of z against the density of N(μ, σ²). Middle: the mean of n one-sample gradients approaches the exact
+gradient like 1/√n, so one sample a training step is enough. Right: the score-function estimator f(z) ∂log q/∂log σ²
+needs no derivative of f, but its noise grows with the number of dimensions.
+
+Try `--seed 1`. Read scratchgen/nn/distributions.py: reparameterize.
 """
 
 import numpy as np

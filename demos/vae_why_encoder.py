@@ -1,18 +1,10 @@
-"""Why an encoder? log p(x) can be had without one, by averaging p(x|z) over the prior, but of hardly any z can x come.
+"""log p(x) can be estimated without an encoder, but hardly any z of the prior could have made x.
 
-    p(x) = E_p(z)[p(x|z)] = E_q(z|x)[w],      w = p(x|z) p(z) / q(z|x)
+p(x) = E_p(z)[p(x|z)] = E_q(z|x)[p(x|z) p(z) / q(z|x)].
+Above, for three digits: the log of this average over k draws. From q a hundred draws are enough; from the prior
+thousands are not. Below: the spread; then, for a code of two numbers, draws of the prior, and the posterior with q.
 
-Both averages are right on average, whatever the number k of draws; what differs is their spread. Above, for three test
-digits (of low, middling and high -log p): the log of such an average against k, the median of up to a hundred repetitions
-and a band from the 10th to the 90th in a hundred. The log of an average lies too low on average (Jensen), the lower the more
-it spreads. From q one draw gives the ELBO on average, and a hundred log p(x) to 0.1 nats (on MNIST to 0.2 to 2). The prior
-takes about exp(KL(q ‖ p(z))) draws until the first that matters: hundreds on the small digits, a million and more on MNIST
-(--data mnist). Below: the spread; and with a code of two numbers, where everything can be seen and p(x) integrated over a
-grid, a thousand draws of the prior, as large as their weight, and the posterior p(z|x) with q over it. So it is in training
-too: without q nearly every z drawn would teach the decoder nothing about x. q has a weakness of its own: where it is
-narrower than the posterior its weights have no bound, and p(x|z) has, 1. On MNIST it shows, as spreads that stop falling.
-Pictures are black and white: the bundled digits where more than half grey, those of MNIST drawn once, each pixel black with
-a probability that is its grey value. Read scratchgen/models/vae.py and nn/distributions.py. (Row V7)
+Try `--data mnist` (minutes). Read scratchgen/models/vae.py: log_weights.
 """
 
 import math

@@ -1,9 +1,10 @@
-"""Why the KL: without it the encoder unlearns the noise; with it every picture owns a cloud, and the clouds meet around 0.
+"""Without the KL the encoder removes its noise; with it each picture has a cloud of codes near 0.
 
-β weighs the KL. β = 0: the variances shrink to nothing, because noise only hurts restoring, and the codes drift apart: an
-autoencoder again. β = 1: clouds of some size that touch. β = 10: the clouds are all N(0, I) and say nothing about x. The
-notes' constraint exp σ - (1 + σ) + m², least at σ = 0, is twice the KL with σ meaning log σ²: a variance of 1, not of 0.
-Read kl_standard_normal in scratchgen/nn/losses.py. (Row V9)
+β weighs the KL. β = 0: the variances shrink to nothing, because noise only hurts restoring, and the codes drift apart
+as in an autoencoder. β = 1: the clouds touch. β = 10: every cloud is N(0, I) and says nothing about x. Colours are
+classes; an ellipse is one standard deviation.
+
+Try `--data mnist`. Read scratchgen/nn/losses.py: kl_standard_normal.
 """
 
 import numpy as np
