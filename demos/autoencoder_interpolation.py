@@ -37,13 +37,13 @@ def main(args):
         distances = nearest(to_host(model.decode(0.5 * a + 0.5 * b)), data.x_train)
         print(
             f"{name}: squared error {squares['training']:.2f} training, {squares['test']:.2f} test (×{ratio:.1f}); "
-            f"half-way pictures at {distances.mean():.2f} from the nearest real one"
+            f"half-way pictures lie {distances.mean():.2f} from the nearest training picture"
         )
         worst = np.argsort(-distances[: len(a) // 2])[:PAIRS].copy()  # the second half is the first, backwards
         strip = [to_host(model.decode((1 - s) * a[worst] + s * b[worst])) for s in np.linspace(0, 1, STEPS).tolist()]
-        title = f"{name}, its {len(worst)} worst pairs. Half-way pictures: {distances.mean():.2f} from a real one"
+        title = f"{name}, its worst pairs; half-way pictures lie {distances.mean():.2f} from a real one"
         show_images(axis, np.stack(strip, axis=1).reshape(len(worst) * STEPS, -1), data.shape, STEPS, title)
-    print(f"real test pictures lie at {nearest(data.x_test, data.x_train).mean():.2f}")
+    print(f"test pictures lie {nearest(data.x_test, data.x_train).mean():.2f} from the nearest training picture")
     save_figure(figure, args.out / "autoencoder_interpolation.png")
 
 

@@ -36,7 +36,7 @@ def main(args):
         print(f"{name}: random codes decode to pictures at distance {distance:.2f} from the nearest training picture")
         title = f"{name}: random codes of 16 numbers ({distance:.2f} from a real picture)"
         show_images(axes[1, column], made[:100], data.shape, 10, title)
-    print(f"real test pictures: {nearest(data.x_test, data.x_train).mean():.2f}")
+    print(f"test pictures lie at distance {nearest(data.x_test, data.x_train).mean():.2f}")
     save_figure(figure, args.out / "autoencoder_latent_space.png")
 
 

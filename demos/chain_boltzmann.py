@@ -41,7 +41,7 @@ def small_machine(data, args, steps, **settings):
 
 
 def probabilities(model, n, rng):
-    """Of n chains the probabilities from which the pixels of the last step are drawn, (n, n_features) on the host."""
+    """The probabilities of the pixels in the last step of n chains, (n, n_features) on the host."""
     if isinstance(model, DBN):
         return to_host(sigmoid(model.rbm.energy.down(RBM.sample(model, n, rng))))
     h = sample_bernoulli(model.energy.up(model.sample(n, rng)), rng)
@@ -78,7 +78,7 @@ def main(args):
         found[f"16 units, {name}"] = last["nll"]
     errors = np.array([[row["error"], row["se"]] for rows in histories.values() for row in rows])
     print(
-        f"log Z by {N_CHAINS} chains over 300 temperatures against the sum, {len(errors)} times: largest error ", end=""
+        f"log Z by {N_CHAINS} chains over 300 temperatures minus the exact log Z, {len(errors)} times: at most ", end=""
     )
     print(
         f"{np.abs(errors[:, 0]).max():.3f} nats, mean {errors[:, 0].mean():+.3f}, standard error {errors[:, 1].mean():.3f}"
@@ -121,7 +121,7 @@ def main(args):
         epochs = [row["epoch"] for row in rows]
         middle.plot(epochs, [row["nll"] for row in rows], color=colour, label=f"{name}, exact")
         estimates = [row["nll"] + row["error"] for row in rows]
-        middle.plot(epochs, estimates, "o", color=colour, markersize=4, fillstyle="none", label=f"{name}, annealed")
+        middle.plot(epochs, estimates, "o", color=colour, markersize=4, fillstyle="none", label=f"{name}, by annealing")
     middle.set(xlabel="epoch", ylabel="nats per picture")
     middle.set_title("-log p of test digits, 16 hidden units", fontsize=10)
     middle.grid(color="0.92")

@@ -78,9 +78,10 @@ def main(args):
         disc = (0.3 * np.sqrt(np.linspace(0, 1, 400))[:, None, None] * circle).reshape(-1, 2).astype(z.dtype)
         found = np.sqrt((network(disc) ** 2).sum(axis=1)).min()
         print(
-            f"2 layers of {size}: mean squared error {errors[size].mean():.4f}, "
-            f"{errors[size][near].sum() / errors[size].sum():.0%} of it from ‖z‖ < 0.25; without those z "
-            f"{errors[size][~near].mean():.5f}; steepest {max(steep[size]):.1f}; some z within 0.3 lands {found:.3f} from 0"
+            f"2 layers of {size} units: mean squared error {errors[size].mean():.4f}, "
+            f"{errors[size][near].sum() / errors[size].sum():.0%} of it where ‖z‖ < 0.25; elsewhere "
+            f"{errors[size][~near].mean():.5f}; steepness up to {max(steep[size]):.1f}; "
+            f"nearest to 0 lands a z with ‖z‖ < 0.3: at {found:.3f}"
         )
 
     figure, axes = new_figure(13, 7.6, 2, 3)
@@ -94,7 +95,7 @@ def main(args):
     second.scatter(*y.T, c=colours, cmap="twilight", s=4, linewidths=0)
     second.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal")
     inside = (np.sqrt((images[SIZES[-1]] ** 2).sum(axis=1)) < 0.9).mean()
-    second.set_title(f"where 2 layers of {SIZES[-1]} carry it: {inside:.1%} inside 0.9", fontsize=10)
+    second.set_title(f"where 2 layers of {SIZES[-1]} units carry it; {inside:.1%} within 0.9", fontsize=10)
     t = np.linspace(-1, 1, 2_001)
     third.plot(t, np.sign(t), color=INK, linestyle=":", label="z/‖z‖ jumps")
     line = np.stack([t, 0 * t], axis=1).astype(z.dtype)

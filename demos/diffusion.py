@@ -45,9 +45,9 @@ def main(args):
     best, x = by_steps[50]
     print(f"trained in {sum(row['seconds'] for row in history):.0f} s")
     words = ", ".join(f"DDIM-{n_steps} {found:.2f}" for n_steps, (found, _) in by_steps.items())
-    print(f"Fréchet distance of {n} samples: {words}, ancestral {ancestral:.2f}; of as many real ones {floor:.2f}")
+    print(f"Fréchet distance of {n} samples: {words}, ancestral {ancestral:.2f}; of {n} real pictures {floor:.2f}")
     shares = judge.classes(x)[np.unique(data.labels_train)]
-    print(f"ratio, DDIM-50: {best / floor:.2f}; the rarest digit has {shares.min():.1%} of the samples")
+    print(f"DDIM-50 / real pictures: {best / floor:.2f}; the rarest digit has {shares.min():.1%} of the samples")
     found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
     print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
     sure = (judge.classifier.probabilities(**judge.classifier.on_device(x=part)) for part in (x, data.x_test))
@@ -61,7 +61,7 @@ def main(args):
     above, below = (figure.add_subplot(part) for part in place)
     times, seen, taken = ways(model, model.rng((args.seed, 0, 4)))
     strip = np.stack([seen, taken], axis=1).reshape(2 * WAYS * MOMENTS, -1)
-    title = "three ways from noise: t = " + ", ".join(map(str, times))
+    title = "three samples on their way: t = " + ", ".join(map(str, times))
     show_images(above, strip, data.shape, MOMENTS, title, ["x_t", "x̂_0"] * WAYS, pixels=48)
     below.plot(STEPS, [found for found, _ in by_steps.values()], color=BLUE, marker="o", label="DDIM")
     below.plot([model.n_times], [ancestral], color=RED, marker="o", linestyle="", label="ancestral")

@@ -25,9 +25,7 @@ def main(args):
     sizes = {"width": 256, "batch": 128} if small else {"width": 512, "batch": 64, "lr": 2e-3}
     model = DDPM(n_features=data.x_train.shape[1], n_classes=data.n_classes, conditional=True, **sizes)
     model, history = train(model, data, args, 4_900 if small else 16_000, x_test=None)
-    print(
-        f"trained in {sum(row['seconds'] for row in history):.0f} s; read right of real test pictures: {judge.accuracy:.1%}"
-    )
+    print(f"trained in {sum(row['seconds'] for row in history):.0f} s; test pictures read right: {judge.accuracy:.1%}")
 
     n, n_draws = min(2_000, len(data.x_test)), 5 if small and not args.quick else 1
     asked = np.resize(classes, n * n_draws)  # so that every draw has all of them
@@ -44,7 +42,7 @@ def main(args):
         worst = min(right[asked == k].mean() for k in classes)
         print(
             f"w = {w}: Fréchet distance {found[0]:.2f}, read as asked {found[1]:.1%} (worst digit {worst:.1%}), "
-            f"distance between pictures of one digit {found[2]:.2f} of the real ones'"
+            f"distances within a digit {found[2]:.2f} times those of real ones"
         )
     print(f"Fréchet distance of {n} real test pictures: {judge.floor(n):.2f}")
 
@@ -56,14 +54,14 @@ def main(args):
     for w in W:
         *_, (_, x_0) = model.path(rng.array(noise), rng, rng.array(labels), guidance=w)
         rows.append(to_host(model.scaler.undo(x_0)))
-    title = f"asked for {', '.join(map(str, classes))}, twice; each column begins as one noise"
+    title = f"asked for {', '.join(map(str, classes))}, twice; a column starts from the same noise"
     show_images(axes[0, 0], np.concatenate(rows), data.shape, len(labels), title, [f"w = {w:g}" for w in W], pixels=48)
     axes[1, 0].axis("off")
     places = axes[1, 0].get_subplotspec().subgridspec(1, 3)
     titles = (
         f"Fréchet distance (squared) of {n:,} samples",
         "read as the digit asked for",
-        "distances within one digit",
+        "distances within a digit / real ones'",
     )
     references = {judge.floor(n): "real test pictures", judge.accuracy: "real test pictures", 1.0: "real pictures"}
     formats = ("{x:g}", "{x:.1%}", "{x:.2f}")

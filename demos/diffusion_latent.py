@@ -51,7 +51,7 @@ def main(args):
     )
     times_floor = distances[50] / floor
     print(
-        f"restored test digits {restored:.2f}, test digits {floor:.2f}: 50 steps are at {times_floor:.1f} times that floor"
+        f"restored test digits {restored:.2f}, test digits {floor:.2f}: 50 steps reach {times_floor:.1f} times the latter"
     )
     made, tests = (nearest(to_host(part[:300]), data.x_train).mean() for part in (samples[0], x_test))
     print(f"distance to the nearest training picture {made:.2f}, of test pictures {tests:.2f}")

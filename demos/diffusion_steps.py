@@ -62,7 +62,7 @@ def main(args):
     for name, settings in NETWORKS.items():
         models[name], history = train(DDPM(**SETTINGS, **settings), data, args, 6_000, labels=None, x_test=None)
         seconds = max(seconds, sum(row["seconds"] for row in history))
-    print(f"each network trained in at most {seconds:.0f} s; distance / floor ({judge.floor:.4f}):")
+    print(f"each network trained in at most {seconds:.0f} s; distance / that of real points ({judge.floor:.4f}):")
 
     def points(name, n_samples, n_steps, eta):
         network, clip, _ = LINES[name]
@@ -102,9 +102,9 @@ def main(args):
         if name == "ε":
             right.plot(times, of_eps, linestyle=":", label="ε̂ of the network for ε", **style)
         root = math.sqrt(model.alpha_bar[-1])
-        print(f"{name}: at t = T √ᾱ is {root:.2g}, the error of ε̂ {of_eps[-1]:.2g} and that of x̂_0 {of_x[-1]:.2g}")
+        print(f"{name}: first step: √ᾱ = {root:.2g}, error of ε̂ {of_eps[-1]:.2g}, of x̂_0 {of_x[-1]:.2g}")
     right.set(yscale="log", xlabel="t")
-    right.set_title("error against the exact one, before clipping", fontsize=10)
+    right.set_title("error of the networks, before clipping", fontsize=10)
     right.legend(fontsize=8, frameon=False)
     for place, (name, x) in zip(below.subgridspec(1, len(LINES)), shown.items()):
         axis = figure.add_subplot(place)

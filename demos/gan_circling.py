@@ -45,7 +45,7 @@ def main(args):
     n = 250 if args.quick else 5_000
     together, in_turn = path(bilinear, n, True), path(bilinear, n, False)
     average = np.cumsum(in_turn, axis=0) / np.arange(1, n + 2)[:, None]
-    games = {"at once": (together, RED), "in turn": (in_turn, BLUE), "average of the places in turn": (average, INK)}
+    games = {"at once": (together, RED), "in turn": (in_turn, BLUE), "average of the steps in turn": (average, INK)}
     gans = {
         "minimax": (path(dirac_gan, n, "minimax", 0.0), BLUE),
         "non-saturating": (path(dirac_gan, n, "non_saturating", 0.0), RED),
@@ -56,11 +56,11 @@ def main(args):
     x, y = in_turn.T
     invariant = x * x + y * y - RATE * x * y
     print(f"distance from (0, 0) after {n:,} steps of rate {RATE}; at first 1")
-    print(f"at once: times {growth:.6f} a step; √(1 + η²) is {math.hypot(1, RATE):.6f}")
-    print(f"in turn: from {np.hypot(x, y).min():.3f} to {np.hypot(x, y).max():.3f} all the way, ", end="")
+    print(f"at once: the distance grows {growth:.6f} times a step; √(1 + η²) = {math.hypot(1, RATE):.6f}")
+    print(f"in turn: the distance stays between {np.hypot(x, y).min():.3f} and {np.hypot(x, y).max():.3f}, ", end="")
     print(f"and x² + y² - η x y changes by {np.ptp(invariant):.0e}")
     reach = (np.hypot(*average.T) * np.arange(1, n + 2)).max()
-    print(f"average: {np.hypot(*average[-1]):.1e}; never more than {reach:.1f} / (steps + 1)")
+    print(f"average: distance {np.hypot(*average[-1]):.1e}; at most {reach:.1f} / (steps + 1) on the way")
     for name, (places, _) in gans.items():
         last = np.hypot(*places[-200:].T)
         print(f"Dirac GAN, {name}: last 200 steps from {last.min():.3g} to {last.max():.3g}")
@@ -83,7 +83,7 @@ def main(args):
     middle.set(xscale="log", yscale="log", xlim=(1, 1000), ylim=(1e-3, 1e4))
     middle.set(xlabel="steps", ylabel="distance from (0, 0)")
     middle.set_title("x y: the first 1,000 steps", fontsize=10)
-    right.set(xlabel="θ, where G puts everything", ylabel="ψ, D's slope", xlim=(-1.4, 1.4), ylim=(-1.2, 1.8))
+    right.set(xlabel="θ, where G puts all its points", ylabel="ψ, D's slope", xlim=(-1.4, 1.4), ylim=(-1.2, 1.8))
     right.set_title(f"Dirac GAN, in turn: {4 * SHOWN} steps from (1, 0)", fontsize=10)
     for axis in axes[0]:
         axis.legend(fontsize=8, frameon=False, loc="upper left")

@@ -65,7 +65,7 @@ def main(args):
             found[size, n] = divergence(model, real, made), divergence(model, *fresh)
             strong = model if (size, n) == (SIZES[-1], SHOWN) else strong
             print(
-                f"{size:>4} units, {n:>6,} points: JSD {found[size, n][0]:.3f} on them, {found[size, n][1]:.3f} on fresh"
+                f"{size:>4} units, {n:>6,} points: JSD {found[size, n][0]:.3f} on them, {found[size, n][1]:.3f} on others"
             )
 
     figure, axes = new_figure(13, 4.2, 1, 3)
@@ -90,7 +90,7 @@ def main(args):
         axis.axhline(true, color=INK, linestyle="--", label="true JSD")
         axis.axhline(LOG_2, color=INK, linestyle=":", label="log 2")
         axis.set(xscale="log", xlabel="points of each", ylabel="log 2 - loss / 2, nats")
-        axis.set_title(f"the JSD that D shows {name}", fontsize=10)
+        axis.set_title(f"JSD by D's loss {name}", fontsize=10)
         axis.legend(fontsize=8, frameon=False, loc="lower right" if which else "center right")
     save_figure(figure, args.out / "gan_few_samples.png")
 

@@ -108,7 +108,7 @@ def main(args):
     slopes.set(
         xscale="logit",
         yscale="log",
-        xlabel="D(G(z)), from sure it is false to sure it is real",
+        xlabel="D(G(z)), from surely generated to surely real",
         ylabel="|∂loss / ∂logit|",
     )
     slopes.set_title("the slope that G gets: D against 1 - D", fontsize=10)

@@ -48,7 +48,7 @@ def draw_lines(axes, found):
             [-1, 1],
             color=BLUE,
             alpha=0.35 + 0.65 * (d == 1),
-            label="p_g, nearer and nearer" if d == 1 else None,
+            label="p_g at several distances" if d == 1 else None,
         )
     axes[0].plot([0, 0], [-1, 1], color=INK, label="data")
     axes[0].set(xlim=(-0.6, 1.6), ylim=(-1.2, 1.9), yticks=[-1, 0, 1])
@@ -58,11 +58,11 @@ def draw_lines(axes, found):
     axes[1].plot([0], [0], "s", color=INK, markersize=9, fillstyle="none")
     axes[1].plot(d, found[:, 0], "o", color=RED, label="log 2 - loss / 2 of the trained D")
     axes[1].set(xlabel="distance", ylabel="nats", ylim=(-0.05, 1))
-    axes[1].set_title("JSD: the same however near", fontsize=10)
+    axes[1].set_title("JSD: the same at every distance", fontsize=10)
     axes[2].plot([0, 1], [0, 1], color=INK, label="exact: the distance")
     axes[2].plot(d, found[:, 1], "o", color=RED, label="trained WGAN-GP critic")
     axes[2].set(xlabel="distance", ylim=(-0.05, 1.25))
-    axes[2].set_title("Wasserstein-1: falls as they near", fontsize=10)
+    axes[2].set_title("Wasserstein distance W₁: falls with it", fontsize=10)
     for axis in axes:
         axis.legend(fontsize=8, frameon=False, loc="upper left")
 

@@ -69,16 +69,16 @@ def main(args):
         right.plot(x, np.exp(log_q), color=colour, label=f"{name}, {rounds} rounds: N({b:.2f}, {abs(a):.2f}²)")
     chosen = min(range(3), key=greatest.__getitem__)
     value, t = greatest[chosen]
-    print(f"the least of the greatest: G{'₁₂₃'[chosen]}; no G has one below -2 log 2 = {LOWEST:.4f}")
+    print(f"the least maximum is that of G{'₁₂₃'[chosen]}; none can be below -2 log 2 = {LOWEST:.4f}")
     left.annotate(
-        f"G* = G{'₁₂₃'[chosen]}: the least of the greatest", (t, value), (2.6, -0.75), color=COLOURS[chosen],
+        f"G* = G{'₁₂₃'[chosen]}: the least maximum", (t, value), (2.6, -0.75), color=COLOURS[chosen],
         arrowprops={"arrowstyle": "->", "color": COLOURS[chosen]}, ha="left", fontsize=9,
     )  # fmt: skip
     left.axhline(LOWEST, color=GREY, linestyle=":")
     left.text(T[-1] - 0.05, LOWEST + 0.03, "-2 log 2", ha="right", color=GREY, fontsize=9)
     left.annotate("D = ½", (MEAN, LOWEST), (3.9, -1.75), arrowprops={"arrowstyle": "->", "color": GREY}, color=GREY)
-    left.set(xlabel="t, the number that makes D_t", ylabel="nats", xlim=(T[0], T[-1]), ylim=(-3, 0.1))
-    left.set_title("V(G, D) over D: dots are its maxima, dashes -2 log 2 + 2 JSD", fontsize=10)
+    left.set(xlabel="t of D_t", ylabel="nats", xlim=(T[0], T[-1]), ylim=(-3, 0.1))
+    left.set_title("V(G, D_t): dots are maxima, dashed lines -2 log 2 + 2 JSD", fontsize=10)
     left.legend(fontsize=8, frameon=False, loc="lower right")
     right.set(xlabel="x", xlim=(-6, 7), ylim=(0, None))
     right.set_title("the three generators", fontsize=10)

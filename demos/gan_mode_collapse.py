@@ -103,7 +103,7 @@ def animation(found, path):
 
 
 def spread(values, form):
-    """The number, or the least and the greatest of several."""
+    """One number, or the smallest and the largest of several, as text."""
     return " to ".join(f"{value:{form}}" for value in sorted({min(values), max(values)}))
 
 
@@ -126,14 +126,14 @@ def main(args):
         )
         if args.seeds > 1:
             good = sum(row["modes"] == 8 and row["high_quality"] >= 0.92 and row["reverse_kl"] <= 0.01 for row in last)
-            print(f"{'':<24}8 modes, 92 % and 0.01 nats in {good} of {args.seeds} seeds")
+            print(f"{'':<24}8 modes, at least 92 % and at most 0.01 nats: in {good} of {args.seeds} seeds")
     first = {name: found[name, args.seed] for name in RUNS}
     picture(first, args.out / "gan_mode_collapse.png")
     animation(first, args.out / "gan_mode_collapse.gif")
 
 
 def options(parser):
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from --seed on; default: 1")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, starting at --seed; default: 1")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def main(args):
     right.plot(shifts, distances, "o-", color=BLUE, markersize=4, label="mean |D - D*|")
     right.plot(shifts, lacks, "s-", color=RED, markersize=4, label="V* - V, nats")
     right.set(xlabel="shift of q", ylim=(0, None))
-    right.set_title("how much is missing", fontsize=10)
+    right.set_title("what the trained D lacks", fontsize=10)
     right.legend(fontsize=8, frameon=False)
     save_figure(figure, args.out / "gan_optimal_discriminator.png")
 

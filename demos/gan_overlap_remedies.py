@@ -106,7 +106,7 @@ def theory(axes, args):
     for n, settings in ((steps, {}), (steps // 20, {}), (steps, {"dropout": 0.5})):
         true_labels, as_trained, _ = line_D(n, args.seed, **settings)
         loss = as_trained if settings else true_labels
-        print(f"D of {n} steps {settings or ''}: JSD {LOG_2 - loss / 2:.3f} by its loss, {LOG_2:.3f} in truth")
+        print(f"D after {n} steps {settings or ''}: JSD {LOG_2 - loss / 2:.3f} by its loss, truly {LOG_2:.3f}")
 
 
 def one_ring(name, rounds, seed):

@@ -48,7 +48,7 @@ def trained(name, data, args):
 
 
 def against(made, data, hidden, steps, seed):
-    """A D with these hidden layers trained against a G that stands still: it draws from the points `made`."""
+    """A D with these hidden layers trained against a frozen G, which draws from the points `made`."""
     model = GAN(**POINTS | {"lr_D": 2e-3}, hidden_D=hidden, r1=0.0, rounds=steps, beta1=0.9).build(Rng(seed))
     model.generator = lambda z, rng: made[rng.integers(len(made), len(z))]
     train_D(model, lambda n, rng: data.x_train[rng.integers(len(data.x_train), n)], steps, seed)
@@ -96,7 +96,7 @@ def main(args):
         for axis in (losses, hidden):
             axis.legend(fontsize=8, frameon=False, loc="upper right")
         quarter = len(h["epoch"]) // 4
-        for part, where in (("a quarter through", slice(quarter, quarter + 4)), ("at the end", slice(-4, None))):
+        for part, where in (("after a quarter", slice(quarter, quarter + 4)), ("at the end", slice(-4, None))):
             print(
                 f"{name}, {part} (mean of 4 epochs): D's loss {h['discriminator_loss'][where].mean():.2f}, G's "
                 f"{h['generator_loss'][where].mean():.2f}, accuracy {h['accuracy'][where].mean():.0%}; modes "
@@ -110,7 +110,7 @@ def main(args):
     weak, strong = (against(cloud, data, hidden, steps, args.seed) for hidden in ((), (128, 128, 128)))
     picture(axes[1, 0], weak, data, cloud, "a bad G before a linear D")
     picture(axes[1, 1], strong, data, cloud, "the same G before a large D")
-    picture(axes[1, 2], strong, data, mode, "one exception before that large D")
+    picture(axes[1, 2], strong, data, mode, "one perfect mode before that large D")
     picture(
         axes[1, 3], against(mode, data, (128, 128, 128), steps, args.seed), data, mode, "... before a D trained on it"
     )

@@ -84,7 +84,7 @@ def main(args):
     laplace = ascend(tosses(11, 1), long)[1][:, 0]
     for n in (100, long):
         print(f"10 heads, 0 tails: after {n:,} steps l = {certain[n]:.4f}, log(2 steps) = {math.log(2 * n):.4f}")
-    print(f"with a head and a tail imagined p = {sigmoid(laplace[-1]):.10f}, closed form 11/12 = {11 / 12:.10f}")
+    print(f"with one imagined head and tail p = {sigmoid(laplace[-1]):.10f}, closed form 11/12 = {11 / 12:.10f}")
 
     figure, axes = new_figure(10.5, 6.6, 2, 2)
     (first, second), (third, fourth) = axes
@@ -104,12 +104,12 @@ def main(args):
     second.set(ylim=(-15, -2))
 
     at = np.arange(1, long + 1)
-    third.plot(at, certain[1:], color=RED, label="10 heads, 0 tails: it never ends")
+    third.plot(at, certain[1:], color=RED, label="10 heads, 0 tails")
     third.plot(at, np.log(2 * at), color=INK, linestyle=":", label="log(2 · steps)")
-    third.plot(at, laplace[1:], color=BLUE, label="a head and a tail imagined: log 11")
+    third.plot(at, laplace[1:], color=BLUE, label="with an imagined head and tail: log 11")
     third.plot(at, path[1:], color=GREY, label="9 heads, 1 tail: log 9")
     third.set(xscale="log", xlabel="steps", ylabel="logit l")
-    third.set_title("no tails, and no finite logit", fontsize=10)
+    third.set_title("without tails the logit grows for ever", fontsize=10)
     third.legend(fontsize=8, frameon=False, loc="upper left")
 
     rng, repeats = Rng(args.seed, "float64"), 1_000 if args.quick else 20_000
@@ -122,7 +122,7 @@ def main(args):
         fourth.plot(P, np.exp(value - value.max()), color=colour, label=f"{n:,} tosses: ± {width:.2g}")
     fourth.axhline(math.exp(-0.5), color=GREY, linewidth=0.6, linestyle=":")
     fourth.set(xlim=(0.5, 1), xlabel="p, after nine heads in ten", ylabel="likelihood / its greatest")
-    fourth.set_title("how well n tosses tell p", fontsize=10)
+    fourth.set_title("how precisely n tosses determine p", fontsize=10)
     fourth.legend(fontsize=8, frameon=False, loc="upper left")
     save_figure(figure, args.out / "likelihood_coin.png")
 

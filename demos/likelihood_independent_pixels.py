@@ -74,9 +74,9 @@ def main(args):
 
     model = MADE(n_features=len(p), batch=50 if small else 100)
     model, _ = train(model, data, args, 1_680 if small else 1_800, x_test=None)
-    dust = sample_bernoulli(np.tile(logits.astype(np.float32), (10_000, 1)), rng)
+    specks = sample_bernoulli(np.tile(logits.astype(np.float32), (10_000, 1)), rng)
     drawn = to_host(model.sample(min(n, 1_000), model.rng((args.seed, 0, 2))))
-    kinds = {"training digits": data.x_train, "test digits": data.x_test, "dust": dust, "MADE's": drawn}
+    kinds = {"training digits": data.x_train, "test digits": data.x_test, "specks": specks, "MADE's": drawn}
     judges = {"independent": lambda z: bernoulli_log_prob(z, np.broadcast_to(logits, z.shape)), "MADE": model.log_prob}
     costs = {}
     for name, z in kinds.items():
@@ -94,7 +94,7 @@ def main(args):
     show_images(first, p[None], shape, 1, "p by gradient = the mean picture", pixels=240)
     for axis, (name, title) in zip(
         grids,
-        {"test digits": "test digits", "dust": "drawn pixel by pixel: dust", "MADE's": "drawn from MADE"}.items(),
+        {"test digits": "test digits", "specks": "drawn pixel by pixel: specks", "MADE's": "drawn from MADE"}.items(),
     ):
         show_images(axis, kinds[name][:36], shape, 6, title, pixels=40)
     *maps, left, right = (
@@ -102,7 +102,7 @@ def main(args):
     )
     table = correlation(data.x_train)
     i = (table**2).sum(axis=1).argmax()  # the pixel that knows most of the others
-    for axis, (name, title) in zip(maps, {"training digits": "digits", "dust": "dust", "MADE's": "MADE"}.items()):
+    for axis, (name, title) in zip(maps, {"training digits": "digits", "specks": "specks", "MADE's": "MADE"}.items()):
         one = correlation(kinds[name])[i].reshape(shape)
         image = axis.imshow(one, cmap="RdBu", vmin=-1, vmax=1)
         axis.plot(i % shape[1], i // shape[1], "x", color=INK, markersize=8)
@@ -110,7 +110,7 @@ def main(args):
         axis.set_title(f"{title}: neighbours |r| {between_neighbours(kinds[name], shape):.2f}", fontsize=10)
     figure.colorbar(image, ax=maps, location="left", shrink=0.9, label="correlation with the cross")
     for axis, judge in ((left, "independent"), (right, "MADE")):
-        for name, colour in (("test digits", BLUE), ("dust", RED)):
+        for name, colour in (("test digits", BLUE), ("specks", RED)):
             cost = costs[judge, name]
             label = f"{name}: {cost.mean():.1f} nats"
             axis.hist(cost, 30, density=True, color=colour, histtype="step", linewidth=1.5, label=label)

@@ -77,7 +77,7 @@ def main(args):
     show_map(maps[0], x, shape, "a test digit x", "Greys")
     show_map(maps[1], expected, shape, "p(black | pixels before)", "Greys")
     show_map(maps[2], surprise, shape, f"surprise: {surprise.sum():.1f} nats in all", "Reds")
-    show_map(maps[3], moved[i], shape, f"moved by the cross, up to {moved[i].max():.2f}", "Blues")
+    show_map(maps[3], moved[i], shape, f"if the cross flips: up to {moved[i].max():.2f}", "Blues")
     maps[3].plot(i % shape[1], i // shape[1], "x", color=RED, markersize=8)
     for (name, cost), colour in zip(costs.items(), (BLUE, RED, GREY)):
         last.hist(cost, 30, density=True, color=colour, histtype="step", linewidth=1.5, label=name)

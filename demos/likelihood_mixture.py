@@ -93,7 +93,7 @@ def main(args):
         axes[1, 0].plot(other, color=RED if other is curve else BLUE, linewidth=2 if other is curve else 1)
     axes[1, 0].set(xlabel="iteration", ylabel="nats")
     axes[1, 0].grid(color="0.92")
-    axes[1, 0].set_title("mean log p(x), 12 starts; red: above", fontsize=10)
+    axes[1, 0].set_title("mean log p(x), 12 starts; red: as above", fontsize=10)
     slanted(args, iterations, axes[1, 1:3])
     identity(args, truth, axes[1, 3])
     save_figure(figure, args.out / "likelihood_mixture.png")

@@ -49,7 +49,7 @@ def main(args):
         rise = np.diff(losses, prepend=losses[0]).max() / abs(losses[-1])
         print(
             f"{name:<14}{len(losses)} iterations, -log p {losses[-1]:.1f} nats on training, {history[-1]['test_nll']:.1f} "
-            f"on test pictures; most that one loses, relatively: {max(0, rise):.0e}"
+            f"on test pictures; largest relative loss in one: {max(0, rise):.0e}"
         )
     vae = VAE(n_features=n_features, hidden=(512, 256), n_latent=8, batch=50) if small else VAE(n_features=n_features)
     trained("VAE", vae, 10_000 if small else 5_000, x_test=None)

@@ -82,7 +82,7 @@ def main(args):
     middle.axvline(generated - logits["the digit"].mean(), color=GREY, linestyle="--", label="G's own pictures")
     middle.invert_yaxis()
     middle.legend(fontsize=8, frameon=False, loc="lower center")
-    middle.set_title(f"D's logit less that of the digit,\nmean of {len(x)} test digits", fontsize=10)
+    middle.set_title(f"D's logit minus the digit's,\nmean of {len(x)} test digits", fontsize=10)
     right.imshow(shares, vmin=0, vmax=1, cmap="RdBu")
     for i, name in enumerate(HARMLESS):
         print(f"{name} ranked above: " + ", ".join(f"{w} in {s:.0%}" for w, s in zip(WORSE, shares[i])))

@@ -90,7 +90,7 @@ def main(args):
     n = len(chosen)
     x, labels = data.x_test[chosen], None if data.labels_test is None else data.labels_test[chosen]
 
-    baselines = {"mean picture": data.x_train.mean(axis=0), "most alike": most_alike(x, hole, data.x_train)}
+    baselines = {"mean picture": data.x_train.mean(axis=0), "nearest picture": most_alike(x, hole, data.x_train)}
     fillings = {name: np.where(hole, picture, x)[None] for name, picture in baselines.items()}  # (1, n, D)
     for name, given in told(WAYS.items(), "way to fill"):
         model = models[name.split(",")[0]]

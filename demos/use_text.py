@@ -128,7 +128,7 @@ def report(name, lines, source, vocabulary):
 
 
 def print_costs(costs):
-    print(f"a character costs, and from place {KEPT + 1} of {N} on")
+    print(f"cost of a character, and of those from place {KEPT + 1} of {N} on")
     for name, nats in costs.items():
         late = nats[:, KEPT:].mean()
         print(f"  {name:<28}{nats.mean():.3f} nats, {nats.mean() / math.log(2):.2f} bits; {late:.3f} nats")
@@ -208,7 +208,7 @@ def main(args):
         "by table, 3 letters": by_tables[1],
         "the test part": alphabet.decode(real[:: len(real) // n][:n]),
     }
-    print("lines: words that the training part has; longest stretch it has, mean and most; lines it has whole")
+    print("lines: share of words of the training part; longest copied stretch, mean and largest; lines copied whole")
     for name, lines in drawn.items():
         report(name, lines, source, vocabulary)
     given = [opening for opening in openings for _ in range(2)]

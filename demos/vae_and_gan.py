@@ -73,7 +73,7 @@ def on_two_modes(axes, args):
         label = f"{name}: {between(made):.1%} between"
         middle.hist(made, bins, density=True, histtype="step", color=colour, label=label)
     left.set(title="what each code z becomes", xlabel="z", ylabel="x")
-    middle.set(title="what comes out for z ~ N(0, 1)", xlabel="x", ylim=(0, 5))
+    middle.set(title="samples: z ~ N(0, 1)", xlabel="x", ylim=(0, 5))
 
     x = np.linspace(-1.5, 1.5, 401)
     p, q = np.exp(MODES.log_density(x[:, None])), 1 / 3

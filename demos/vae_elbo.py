@@ -103,7 +103,7 @@ def main(args):
         right.plot(GRID, density, color=INK, label="p(z|x)")
         right.plot(GRID, q_density(model, x), color=BLUE, linestyle="--", label="q(z|x)")
         right.set(xlim=(-4, 4), xlabel="z")
-        right.set_title("posterior and its Gaussian stand-in", fontsize=10)
+        right.set_title("posterior and the Gaussian q", fontsize=10)
         for axis in axes[row]:
             axis.legend(fontsize=8, frameon=False, loc="best" if axis is not left else "upper left")
     save_figure(figure, args.out / "vae_elbo.png")

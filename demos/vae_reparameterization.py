@@ -51,7 +51,7 @@ def main(args):
     grid = np.linspace(z.min(), z.max(), 300)[:, None]
     axes[0, 0].hist(z[:, 0], bins=80, density=True, color=BLUE, alpha=0.5, label="μ + σ ε")
     axes[0, 0].plot(grid, np.exp(diagonal_gaussian_log_prob(grid, MU, LOG_VAR)), color=INK, label="N(μ, σ²)")
-    axes[0, 0].set_title("the law of z", fontsize=10)
+    axes[0, 0].set_title("the distribution of z", fontsize=10)
     counts = np.arange(1, n + 1)
     for estimate, colour, name in ((score, RED, "score function"), (d_log_var, BLUE, "reparameterised")):
         axes[0, 1].plot(counts, np.cumsum(estimate) / counts, color=colour, label=name)

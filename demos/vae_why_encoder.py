@@ -79,7 +79,7 @@ def show_plane(left, right, model, x, rng, k=1_000):
     for source in SOURCES:
         log_w, z = log_weights(model, x, source, k, rng)
         print(
-            f"; by {k:,} draws of {source.__name__} {log_mean(log_w):.3f}, of which count {effective(log_w):.1f}",
+            f"; by {k:,} draws of {source.__name__} {log_mean(log_w):.3f}, effective sample size {effective(log_w):.1f}",
             end="",
         )
         if source is prior:
@@ -88,7 +88,7 @@ def show_plane(left, right, model, x, rng, k=1_000):
             left.scatter(
                 *z.T, s=40 * share, color=RED, alpha=0.6, linewidths=0, label=f"{k:,} draws of p(z), by weight"
             )
-            title = f"{effective(log_w):.1f} of {k:,} draws of the prior count"
+            title = f"draws of the prior: in effect {effective(log_w):.1f} of {k:,} count"
         else:
             right.scatter(
                 *z[:200].T,
@@ -96,7 +96,7 @@ def show_plane(left, right, model, x, rng, k=1_000):
                 color=BLUE,
                 zorder=3,
                 linewidths=0,
-                label=f"200 draws of q: of {k:,} count {effective(log_w):.0f}",
+                label=f"200 draws of q: in effect {effective(log_w):.0f} of {k:,} count",
             )
     print()
     axis = np.unique(points[:, 0])
@@ -155,7 +155,7 @@ def main(args):
                 list(rows), [row.std() for row in rows.values()], color=colour, linestyle=style, label=f"{name}, {i}"
             )
             count = np.median(effective(found[source].reshape(-1, 1_000)))
-            print(f"  {source.__name__}: of 1,000 draws count {count:.1f}; estimate - log p(x) of k draws: ", end="")
+            print(f"  {source.__name__}: 1,000 draws count as {count:.1f}; error of log p(x) by k draws: ", end="")
             print(", ".join(f"{k:,}: {row.mean() - best:.2f} ± {row.std():.2f}" for k, row in list(rows.items())[::2]))
         axis.axhline(best, color=INK, linestyle="--", linewidth=0.8, label=f"all {n:,} of q: {best:.1f}")
         if np.exp(kl) < COUNTS[-1]:

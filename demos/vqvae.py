@@ -18,7 +18,7 @@ COLOURS = (BLUE, RED, INK)
 
 
 class NearZero(VQVAE):
-    """Its codebook starts in disregard of the data."""
+    """A VQ-VAE whose codebook starts near 0, wherever the data are."""
 
     def prepare(self, x, rng):
         self.book.put((2 * rng.uniform(self.book.W.shape) - 1) * (1 / self.n_embeddings))
@@ -73,7 +73,7 @@ def main(args):
     curves.set_title(f"perplexity of the test codes (all {model.n_embeddings} evenly used: dashed)", fontsize=10)
     curves.legend(fontsize=8, frameon=False, loc="center right")
     bars.axhline(1, color=GREY, linestyle="--")
-    bars.set(yscale="log", xlabel="codes, the commonest first", ylabel="times its fair share")
+    bars.set(yscale="log", xlabel="codes, the commonest first", ylabel="frequency / even share")
     bars.set_title("how often each code is used", fontsize=10)
     save_figure(figure, picture_path(args, "vqvae"))
 

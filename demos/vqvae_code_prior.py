@@ -84,7 +84,7 @@ def main(args):
     alone = sum(surprise(*(part[:, i] for part in codes), vqvae.n_embeddings) for i in range(vqvae.n_codes))
     print(
         f"test codes cost {nll / math.log(2):.1f} bits a picture by the MADE, {alone / math.log(2):.1f} by their "
-        f"frequencies, {bits} as they stand"
+        f"frequencies, {bits} if stored as they are"
     )
 
 
