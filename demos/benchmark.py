@@ -55,7 +55,7 @@ def ours(case, device, captured=False):
     rng = Rng(0, device=device)
     model = case.model.build(rng)
     step = CapturedStep(model, rng) if captured else partial(model.train_step, rng=rng)
-    batches = picked(rng.uniform((N, model.n_features)), rng.permutation(N), model.rows)
+    batches = picked(rng.uniform((N, model.n_features)), rng.permutation(N), model.examples_per_step)
 
     def next_step():
         return step(x=next(batches))
@@ -83,7 +83,7 @@ def pytorch(case, device, compile=None, captured=False, **adam):
     compiled = (lambda network: network) if compile is None else partial(torch.compile, **compile)
     step = getattr(peers, case.peer)(case.model, device, partial(torch.optim.Adam, **adam), compiled)
     x, order = torch.rand(N, case.model.n_features, device=device), torch.randperm(N, device=device)
-    batches = picked(x, order, case.model.rows)
+    batches = picked(x, order, case.model.examples_per_step)
     if captured:
         step = peers.captured(step, next(batches))
     return lambda: step(next(batches)), torch.cuda.synchronize if device == "cuda" else lambda: None

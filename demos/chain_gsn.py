@@ -23,11 +23,11 @@ def main(args):
     data = pictures(args)
     small, judge = is_small(data), FrechetJudge(data)
     n = min(1_000, len(data.x_test))
-    settings = {"hidden": (256, 256), "noise": 0.1, "batch": 50} if small else {"noise": 0.2}
+    settings = {"hidden": (256, 256), "corruption_rate": 0.1, "batch": 50} if small else {"corruption_rate": 0.2}
     floor, chains, distances = judge.floor(n), {}, {}
     print(f"Fréchet distance of {n} real test pictures {floor:.2f}")
     for k, name in NAMES.items():
-        model = GSN(n_features=data.x_train.shape[1], k=k, **settings)
+        model = GSN(n_features=data.x_train.shape[1], walk_steps=k, **settings)
         model, history = train(model, data, args, 5_600 if small else 1_200, x_test=None)
         rng = model.rng((args.seed, 0, 2))
         random_pixels = (rng.uniform((n, model.n_features)) < 0.5).astype(rng.real)

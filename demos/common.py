@@ -106,15 +106,15 @@ def picture_path(args, name):
 def train(model, data, args, steps, falling=True, **options):
     """Build the model and train it for about `steps` steps, or for --epochs. Returns (model, history).
 
-    falling: a model's rounds, over which its rates fall to 0, become the number of steps that this makes. options: see fit.
+    falling: decay_steps, over which a model's rates fall to 0, become the number of steps that this makes. options: see fit.
     """
     if model.batch:
-        k = model.rows // model.batch
-        model.batch = max(1, min(model.batch, len(data.x_train) // k))
-    steps_per_epoch = len(data.x_train) // (model.rows or len(data.x_train))
+        batches = model.examples_per_step // model.batch
+        model.batch = max(1, min(model.batch, len(data.x_train) // batches))
+    steps_per_epoch = len(data.x_train) // (model.examples_per_step or len(data.x_train))
     epochs = args.epochs or math.ceil((steps / 20 if args.quick else steps) / steps_per_epoch)
-    if falling and hasattr(model, "rounds"):
-        model.rounds = epochs * steps_per_epoch
+    if falling and hasattr(model, "decay_steps"):
+        model.decay_steps = epochs * steps_per_epoch
     model.build(Rng(args.seed, device=args.device))
     options = {"x_test": data.x_test, "labels": data.labels_train, "seed": args.seed} | options
     return model, fit(model, data.x_train, epochs=epochs, **options)
@@ -125,11 +125,10 @@ def train_D(model, draw, steps, seed):
 
     model.generator may be any function (z, rng) -> examples. Returns D's losses, and the rng to go on with.
     """
-    objective = next(iter(model.objectives))
     rng, losses = model.rng((seed, 1)), []
     with blas_threads(1):
         for _ in told(range(steps), "step of D"):
-            losses.append(getattr(model, objective)(draw(model.batch, rng), rng)[objective])
+            losses.append(model.discriminator_loss(draw(model.batch, rng), rng)["discriminator_loss"])
             model.optimizer_D.step()
     return losses, rng
 
@@ -169,9 +168,9 @@ def sizes_for(data):
 def enlarger_for(data):
     """Settings of a Pix2Pix that enlarges coarse copies of half the side, or for larger pictures of a quarter."""
     if is_small(data):
-        sizes = {"factor": 2, "hidden_G": (256, 256), "adversarial": 6.0}
+        sizes = {"factor": 2, "hidden_G": (256, 256), "adversarial_weight": 6.0}
     else:
-        sizes = {"factor": 4, "adversarial": 30.0}
+        sizes = {"factor": 4, "adversarial_weight": 30.0}
     settings = {"n_features": data.x_train.shape[1], "condition": "low_resolution", "error": "squares", "lr_G": 1e-3}
     return settings | sizes | {"r1": 0.1}
 

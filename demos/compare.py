@@ -96,7 +96,11 @@ def families(t):
     vae |= {"n_features": n, "binarize": True}
     diffusion = {"n_features": n, "lr": 2e-3} | pick({"width": 256, "batch": 128}, {"width": 512, "batch": 64})
     mixture = pick({"n_components": 30}, {"n_components": 50, "covariance": "diagonal"}) | {"floor": 1e-2}
-    gsn = {"hidden": (256, 256), "noise": 0.1, "batch": 50, "k": 1} if t.small else {"noise": 0.2, "k": 3}
+    gsn = (
+        {"hidden": (256, 256), "corruption_rate": 0.1, "batch": 50, "walk_steps": 1}
+        if t.small
+        else {"corruption_rate": 0.2, "walk_steps": 3}
+    )
     latent = {"n_features": n, "width": pick(128, 512)}
     return {
         "Gaussian mixture": ("gmm", lambda: t(GMM(n_features=n, **mixture), 30)),
@@ -106,7 +110,7 @@ def families(t):
         "MADE": ("made", lambda: t(MADE(n_features=n, batch=pick(50, 100)), pick(1_700, 9_000))),
         "autoencoder": ("autoencoder", lambda: t(AutoEncoder(n_features=n), pick(3_000, 5_000))),
         "VAE": ("vae", lambda: t(VAE(**vae), pick(8_000, 20_000))),
-        "IWAE, 5 z": ("vae", lambda: t(VAE(**vae, bound="iwae", k=5), pick(8_000, 20_000))),
+        "IWAE, 5 z": ("vae", lambda: t(VAE(**vae, bound="iwae", n_samples=5), pick(8_000, 20_000))),
         "GAN": ("gan", lambda: t(GAN(**sizes_for(t.data), r1=pick(0.3, 1.0)), pick(7_500, 15_000))),
         "WGAN-GP": ("wgan", lambda: t(WGAN(**sizes_for(t.data)), pick(2_500, 5_000))),
         "conditional GAN": (

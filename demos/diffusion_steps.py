@@ -50,7 +50,7 @@ def errors(model, toy, seed, n=2_000):
     x_0, found, times = scaler(rng.array(toy.sample(n, Rng((seed, 0, 6))))), [], [*range(2, 100, 4), 99, 100]
     for t in times:
         x_t = model.q_sample(x_0, rng.array([t] * n), rng.normal(x_0.shape))
-        wrong = to_host(model.denoise(x_t, t, clip=False) - exact(x_t, t))
+        wrong = to_host(model.denoise(x_t, t, clip_x0=False) - exact(x_t, t))
         error, a = math.sqrt((wrong**2).sum(axis=1).mean()), float(model.alpha_bar[t])
         found.append((error, error * math.sqrt(a / (1 - a))))
     return times, *np.array(found).T
@@ -68,7 +68,7 @@ def main(args):
         network, clip, _ = LINES[name]
         if network is None:
             return exact_points(data.toy, n * n_samples, Rng((args.seed, 0, 3)), n_steps, eta)
-        model, options = models[network], {"sampler": "ddim", "n_steps": n_steps, "eta": eta, "clip": clip}
+        model, options = models[network], {"sampler": "ddim", "n_steps": n_steps, "eta": eta, "clip_x0": clip}
         return to_host(model.generate(n * n_samples, model.rng((args.seed, 0, 3)), **options))
 
     found, shown = {}, {}

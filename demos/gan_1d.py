@@ -72,7 +72,7 @@ def main(args):
     ahead, rounds = (40, 400) if args.quick else (500, 8_000)
     model = GAN(
         n_features=1, n_latent=1, hidden_G=(32, 32), hidden_D=(32, 32), output="linear", r1=0.05, batch=256,
-        lr_G=5e-4, lr_D=2e-3, k=2, rounds=rounds, averaging=0.0,
+        lr_G=5e-4, lr_D=2e-3, d_steps=2, decay_steps=rounds, averaging=0.0,
     ).build(Rng(args.seed))  # fmt: skip
     model.params_G.named()["generator.4.b"][...] = 3.5  # G starts beside the data
     rng, moments = model.rng((args.seed, 1)), {-ahead: state(model)}
@@ -84,7 +84,7 @@ def main(args):
             if step % (ahead // 4) == 0:
                 moments[step - ahead] = state(model)
         for step in told(range(1, rounds + 1), "round"):
-            model.train_step(DATA.sample(model.rows, rng), rng)
+            model.train_step(DATA.sample(model.examples_per_step, rng), rng)
             if step % (rounds // 400) == 0:
                 moments[step] = state(model)
     x = DATA.sample(50_000, rng)

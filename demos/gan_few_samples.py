@@ -40,7 +40,7 @@ def log_density(x, which):
 def learn(real, made, size, steps, seed):
     """A D of three layers of `size` units, trained on these points alone."""
     settings = {"hidden_D": (size, size, size), "r1": 0.0, "batch": 64, "lr_D": 3e-3, "beta1": 0.9, "beta2": 0.999}
-    model = GAN(n_features=2, rounds=steps, **settings).build(Rng(seed))
+    model = GAN(n_features=2, decay_steps=steps, **settings).build(Rng(seed))
     model.generator = lambda z, rng: made[rng.integers(len(made), len(z))]  # a "G" that draws from a fixed set
     train_D(model, lambda n, rng: real[rng.integers(len(real), n)], steps, seed)
     return model

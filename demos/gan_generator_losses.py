@@ -54,8 +54,8 @@ def slopes_at_the_best_D(mean=1.0, log_var=0.6, h=1e-4):
 def train(kind, optimizer, seed, ahead, rounds):
     """D's start, then rounds: the length of G's gradient in each, and [(round, W₁ to the data), ...]."""
     rates = {"lr_G": 0.002, "lr_D": 0.02} if optimizer == "sgd" else {"lr_G": 1e-3, "lr_D": 1e-3}
-    model = GAN(n_features=1, n_latent=2, hidden_G=(32, 32), hidden_D=(32, 32), output="linear", loss=kind, r1=0.0,
-                optimizer=optimizer, batch=64, averaging=0.0, **rates)  # fmt: skip
+    model = GAN(n_features=1, n_latent=2, hidden_G=(32, 32), hidden_D=(32, 32), output="linear", adversarial_loss=kind,
+                r1=0.0, optimizer=optimizer, batch=64, averaging=0.0, **rates)  # fmt: skip
     model.build(Rng(seed, "float64"))  # float32 has no D below 1e-7
     rng = Rng((seed, 1), "float64")
     for _ in told(range(ahead), "step of D"):
@@ -65,7 +65,7 @@ def train(kind, optimizer, seed, ahead, rounds):
     for done in told(range(rounds), f"{kind}, {optimizer}: round"):
         if done % 10 == 0:
             distances.append((done, wasserstein_samples(real, model.sample(2_000, Rng((seed, 3), "float64")))))
-        model.train_step(DATA.sample(model.rows, rng), rng)
+        model.train_step(DATA.sample(model.examples_per_step, rng), rng)
         lengths.append(np.linalg.norm(model.params_G.grad))  # of the step just made
     return np.array(lengths), np.array(distances)
 

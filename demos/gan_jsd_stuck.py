@@ -23,17 +23,17 @@ DISTANCES, EPOCHS, LOG_2 = (1.0, 0.5, 0.25, 0.1, 0.05, 0.0), (1, 10, 25), math.l
 
 def two_lines(steps, seed):
     """For each of DISTANCES the JSD by a fresh D, and W₁ by a fresh critic; both on fresh points."""
-    settings = {"n_features": 2, "hidden_D": (64, 64), "batch": 128, "lr_D": 3e-3, "rounds": steps}
+    settings = {"n_features": 2, "hidden_D": (64, 64), "batch": 128, "lr_D": 3e-3, "decay_steps": steps}
     found = []
     for d in DISTANCES:
         D = GAN(**settings, r1=0.0, beta1=0.9, beta2=0.999).build(Rng(seed))
-        C = WGAN(**settings, k=1, beta1=0.5).build(Rng(seed))
+        C = WGAN(**settings, d_steps=1, beta1=0.5).build(Rng(seed))
         for model in (D, C):
             model.generator = lambda z, rng, d=d: line(len(z), d, rng)  # G is a line that stands still
             _, rng = train_D(model, lambda n, rng: line(n, 0, rng), steps, seed)
         data, made = line(10_000, 0, rng), line(10_000, d, rng)
         jsd = LOG_2 - float(loss_D(D.judge(data), D.judge(made))[0]) / 2
-        found.append((jsd, float(C.critic(data).mean() - C.critic(made).mean())))
+        found.append((jsd, float(C.discriminator(data).mean() - C.discriminator(made).mean())))
         print(
             f"lines {d:.2f} apart: JSD {LOG_2 if d else 0:.4f}, by the trained D {jsd:.4f}; "
             f"Wasserstein {d:.4f}, by the trained critic {found[-1][1]:.4f}"
@@ -86,7 +86,7 @@ def digits(axes, data, args):
     args.epochs = epochs  # also with --quick: this is a few seconds
     train(GAN(**settings, hidden_D=(256, 128)), data, args, 0, x_test=None, on_epoch=keep)
     steps = 200 if args.quick else 4_000
-    slow = {"batch": 64, "r1": 0.0, "beta1": 0.9, "beta2": 0.999, "rounds": steps}
+    slow = {"batch": 64, "r1": 0.0, "beta1": 0.9, "beta2": 0.999, "decay_steps": steps}
     for axis, (epoch, weights) in zip(axes, kept.items()):
         model = GAN(**settings | slow, hidden_D=(512, 256)).build(Rng(args.seed, device=args.device))
         model.params_G.theta[...] = weights

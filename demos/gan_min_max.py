@@ -40,7 +40,7 @@ def generators(moments, seed):
     for rounds in range(moments[-1] + 1):
         if rounds in moments:
             found.append((linear.W.item(), linear.b.item()))
-        model.train_step(MEAN + rng.normal((model.rows, 1)), rng)
+        model.train_step(MEAN + rng.normal((model.examples_per_step, 1)), rng)
     return found
 
 

@@ -31,7 +31,7 @@ PLAIN = WIDE | {"r1": 0.0, "beta1": 0.5, "beta2": 0.999}
 WEAK = PLAIN | {"lr_D": 3e-4, "averaging": 0.99}
 FAILING = PLAIN | {"n_latent": 64, "hidden_G": (128, 128), "hidden_D": (128, 128), "lr_D": 1e-4, "averaging": 0.0}
 RUNS = {  # name: model, rounds, whether the rates fall to 0 in the second half
-    "WGAN-GP": (WGAN(**WIDE, lam=0.1, k=1), 7_000, True),
+    "WGAN-GP": (WGAN(**WIDE, lam=0.1, d_steps=1), 7_000, True),
     "plain GAN": (GAN(**PLAIN), 4_000, True),
     "plain, packed": (GAN(**PLAIN, pack=2), 4_000, True),
     "weak": (GAN(**WEAK), 4_000, False),
@@ -49,7 +49,7 @@ def one_run(name, args, seed):
     data.x_train = SCALE * toy.sample(20_000, Rng((seed, 1)))
     data.x_test = data.labels_train = None
 
-    def measure(model, rng):
+    def measure(model, rng, epoch):
         x = to_host(model.sample(2_500, rng)) / SCALE
         snapshots.append(x[:800])
         return coverage(x, toy.centres, toy.sigma)

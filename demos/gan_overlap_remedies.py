@@ -24,7 +24,15 @@ from scratchgen.train.progress import told
 from scratchgen.train.threads import blas_threads
 
 RING, SCALE, LOG_2, DISTANCE = TOYS["ring"], math.sqrt(2), math.log(2), 0.25
-FAILING = {"loss": "minimax", "k": 5, "r1": 0.0, "beta1": 0.5, "beta2": 0.999, "lr_G": 1e-3, "lr_D": 1e-3}
+FAILING = {
+    "adversarial_loss": "minimax",
+    "d_steps": 5,
+    "r1": 0.0,
+    "beta1": 0.5,
+    "beta2": 0.999,
+    "lr_G": 1e-3,
+    "lr_D": 1e-3,
+}
 FAILING |= {"n_features": 2, "n_latent": 2, "hidden_G": (64, 64), "hidden_D": (64, 64), "output": "linear"}
 FADING = 0.8  # of the rounds
 REMEDIES = {
@@ -33,7 +41,7 @@ REMEDIES = {
     "... on half the numbers": {"noise": 0.5, "spared": 0.5},
     "label noise, fading": {"label_noise": 0.2},
     "smoothed labels": {"label_smoothing": 0.1},
-    "fewer steps of D": {"k": 1},
+    "fewer steps of D": {"d_steps": 1},
     "slower D": {"lr_D": 1e-4},
     "dropout in D": {"dropout": 0.3},
     "R1": {"r1": 0.1},
@@ -53,7 +61,7 @@ def blurred_js(d, sigma, spared=0.0):
 
 def line_D(steps, seed, **settings):
     """D trained on two lines. Returns its loss with true labels, its loss as trained, and its mean |logit|."""
-    model = GAN(n_features=2, hidden_D=(64, 64), r1=0.0, lr_D=3e-3, beta1=0.9, rounds=steps, **settings).build(
+    model = GAN(n_features=2, hidden_D=(64, 64), r1=0.0, lr_D=3e-3, beta1=0.9, decay_steps=steps, **settings).build(
         Rng(seed)
     )
     model.generator = lambda z, rng: line(len(z), DISTANCE, rng)
@@ -112,13 +120,15 @@ def theory(axes, args):
 def one_ring(name, rounds, seed):
     """Samples of the failing GAN with one of REMEDIES, its coverage, and D's mean loss over the last tenth."""
     model = GAN(
-        **FAILING | {"rounds": rounds, "noise_rounds": int(FADING * rounds), "averaging": 0.99} | REMEDIES[name]
+        **FAILING | {"decay_steps": rounds, "noise_steps": int(FADING * rounds), "averaging": 0.99} | REMEDIES[name]
     )
     model.build(Rng(seed))
     rng, losses = model.rng((seed, 1)), []
     with blas_threads(1):
         for _ in told(range(rounds), f"{name}, seed {seed}: round"):
-            losses.append(model.train_step(SCALE * RING.sample(model.rows, rng), rng)["discriminator_loss"])
+            losses.append(
+                model.train_step(SCALE * RING.sample(model.examples_per_step, rng), rng)["discriminator_loss"]
+            )
     x = model.sample(2_500, rng) / SCALE
     return x, coverage(x, RING.centres, RING.sigma), float(np.mean(losses[-rounds // 10 :]))
 

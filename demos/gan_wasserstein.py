@@ -25,9 +25,10 @@ def main(args):
     models = {
         "plain GAN": (GAN(**sizes, r1=0.0), "discriminator_loss"),
         "WGAN, clipping": (
-            WGAN(**sizes, constraint="clip", optimizer="rmsprop", c=0.02, lr_G=3e-4, lr_D=3e-4, k=3), "test_wasserstein"
+            WGAN(**sizes, constraint="clip", optimizer="rmsprop", clip=0.02, lr_G=3e-4, lr_D=3e-4, d_steps=3),
+            "test_wasserstein",
         ),
-        "WGAN, gradient penalty": (WGAN(**sizes, lr_G=5e-4, lr_D=5e-4, k=3, lam=1.0, beta2=0.99), "test_wasserstein"),
+        "WGAN, gradient penalty": (WGAN(**sizes, lr_G=5e-4, lr_D=5e-4, d_steps=3, lam=1.0, beta2=0.99), "test_wasserstein"),
     }  # fmt: skip
 
     def measure(model, rng, epoch):

@@ -37,7 +37,7 @@ def trained(name, data, args):
     """Train one of RUNS; its history has D's accuracy and three measures of the samples beside the losses."""
     model, falling = RUNS[name]
 
-    def measure(model, rng):
+    def measure(model, rng, epoch):
         made = model.sample(2_000, rng)
         found = coverage(made / SCALE, data.toy.centres, data.toy.sigma)
         found["w1"] = sliced_wasserstein(made, data.x_test, rng, 50)
@@ -49,7 +49,7 @@ def trained(name, data, args):
 
 def against(made, data, hidden, steps, seed):
     """A D with these hidden layers trained against a frozen G, which draws from the points `made`."""
-    model = GAN(**POINTS | {"lr_D": 2e-3}, hidden_D=hidden, r1=0.0, rounds=steps, beta1=0.9).build(Rng(seed))
+    model = GAN(**POINTS | {"lr_D": 2e-3}, hidden_D=hidden, r1=0.0, decay_steps=steps, beta1=0.9).build(Rng(seed))
     model.generator = lambda z, rng: made[rng.integers(len(made), len(z))]
     train_D(model, lambda n, rng: data.x_train[rng.integers(len(data.x_train), n)], steps, seed)
     return model

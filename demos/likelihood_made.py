@@ -41,7 +41,9 @@ def main(args):
     some = x_train[:: max(1, len(x_train) // len(x_test))]  # about as many training pictures
     model = MADE(n_features=x_test.shape[1], batch=50 if small else 100)
     steps = 1_680 if small else 13_200
-    model, history = train(model, data, args, steps, measure=lambda model: {"train_nll": nll(model, some).mean()})
+    model, history = train(
+        model, data, args, steps, measure=lambda model, rng, epoch: {"train_nll": nll(model, some).mean()}
+    )
 
     samples = to_host(model.sample(min(len(x_test), 1_000), model.rng((args.seed, 0, 2))))
     upside_down = x_test.reshape(-1, *shape)[:, ::-1].reshape(x_test.shape)

@@ -36,7 +36,7 @@ def main(args):
         factor = settings["factor"]
         raise UsageError(f"--data {args.data}: this demo needs sides of {WINDOW} pixels or more that {factor} divides")
     judge = judge_of(data, "Fréchet distance")
-    by_squares, adversarial = Pix2Pix(**settings | {"adversarial": 0.0, "beta1": 0.9}), Pix2Pix(**settings)
+    by_squares, adversarial = Pix2Pix(**settings | {"adversarial_weight": 0.0, "beta1": 0.9}), Pix2Pix(**settings)
     c = by_squares.conditions(x)
     small_images = c.reshape(len(x), by_squares.side // by_squares.factor, -1)
     made = {

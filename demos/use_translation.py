@@ -63,7 +63,7 @@ def read_drawing(path, outlines):
 class Filmed(Pix2Pix):
     """A Pix2Pix that paints the outlines `shown` at the moments STEPS of its training, into the list `film`."""
 
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         if int(self.optimizer_G.t[0]) in STEPS:
             self.film.append(self.painted(self.shown))
         return super().train_step(x, rng)
@@ -86,11 +86,11 @@ def main(args):
     data = pictures(args, 2 * SHOWN, side=2, grey=True, square=True)
     small, x = is_small(data), data.x_test
     settings = {"n_features": x.shape[1], "dropout": 0.2, "lr_G": 1e-3} | ({"hidden_G": (256, 256)} if small else {})
-    settings_D = {"adversarial": 10.0, "r1": 0.1, "lam": 1.0}
+    settings_D = {"adversarial_weight": 10.0, "r1": 0.1, "lam": 1.0}
     models = {
-        "absolute error alone": Filmed(**settings, adversarial=0.0),
+        "absolute error alone": Filmed(**settings, adversarial_weight=0.0),
         "with D, non-saturating loss and R1": Filmed(**settings, **settings_D),
-        "with D, Wasserstein loss": Filmed(**settings, **settings_D, loss="wasserstein"),
+        "with D, Wasserstein loss": Filmed(**settings, **settings_D, adversarial_loss="wasserstein"),
     }
     c = Pix2Pix(n_features=x.shape[1]).conditions(x)
     drawing = read_drawing(args.input, c[:1000]) if args.input else None  # complains before anything is trained

@@ -56,7 +56,7 @@ def on_two_modes(axes, args):
     data = Data(MODES.name, x, x[:1])
     sizes = {"n_features": 1, "n_latent": 1, "batch": 128}
     vae = {"hidden": (64, 64), "likelihood": "gaussian", "activation": "tanh"}
-    models = {f"VAE, c = {c}": (VAE(**sizes, **vae, c=c), colour) for c, colour in VARIANCES.items()}
+    models = {f"VAE, c = {c}": (VAE(**sizes, **vae, variance=c), colour) for c, colour in VARIANCES.items()}
     gan = GAN(**sizes, hidden_G=(64, 64), hidden_D=(64, 64), output="linear", r1=0.1, averaging=0.0)
     models["GAN"] = gan, RED
     left, middle, right = axes
@@ -67,7 +67,9 @@ def on_two_modes(axes, args):
         network = model.generator if model is gan else model.decoder
         left.plot(z, to_host(network(model.rng(0).array(z[:, None]))), color=colour, label=name)
         if model is not gan:
-            left.plot(z, expected(model, x, z), color=GREY, linestyle="--", label="" if model.c < 0.1 else "E[x|z]")
+            left.plot(
+                z, expected(model, x, z), color=GREY, linestyle="--", label="" if model.variance < 0.1 else "E[x|z]"
+            )
         made = to_host(model.sample(20_000, model.rng((args.seed, 0, 2))))[:, 0]
         print(f"{name:<13} {between(made):5.1%} of the samples lie between the modes")
         label = f"{name}: {between(made):.1%} between"

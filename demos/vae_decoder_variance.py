@@ -22,7 +22,7 @@ def main(args):
     restored, made, names = [data.x_test[:n]], [data.x_train[:n]], []
     for c in VARIANCES:
         model = VAE(
-            n_features=data.x_train.shape[1], hidden=(256, 128), n_latent=8, batch=50, likelihood="gaussian", c=c
+            n_features=data.x_train.shape[1], hidden=(256, 128), n_latent=8, batch=50, likelihood="gaussian", variance=c
         )
         model, history = train(model, data, args, steps=8_000, falling=False)
         restored.append(to_host(model.reconstruct(model.rng(0).array(data.x_test[:n]))))

@@ -40,7 +40,7 @@ def elbo(model, x):
 def posterior(model, x):
     """log p(x) in nats and p(z|x) on GRID, by quadrature of the densities."""
     log_joint = diagonal_gaussian_log_prob(GRID, 0.0, np.zeros(1))
-    log_joint = log_joint + diagonal_gaussian_log_prob(x, model.decode(GRID), np.full(2, np.log(model.c)))
+    log_joint = log_joint + diagonal_gaussian_log_prob(x, model.decode(GRID), np.full(2, np.log(model.variance)))
     log_p = np.log(np.exp(log_joint).sum() * DZ)
     return log_p, np.exp(log_joint - log_p)
 
@@ -79,7 +79,7 @@ def main(args):
     figure, axes = new_figure(11, 6, 2, 3)
     for row, (name, hidden) in enumerate({"linear decoder": (), "curved decoder": (64, 64)}.items()):
         model = VAE(
-            n_features=2, hidden=hidden, n_latent=1, likelihood="gaussian", c=0.02, batch=200, activation="tanh"
+            n_features=2, hidden=hidden, n_latent=1, likelihood="gaussian", variance=0.02, batch=200, activation="tanh"
         )
         model, _ = train(model, data, args, steps=4_000, falling=False)
         model.params.cast("float64")

@@ -27,7 +27,7 @@ def main(args):
     data = load(args.data, args.seed)
     if data.toy is None or data.x_train.shape[1] != 1:
         raise UsageError(f"--data {args.data}: this demo needs data on a line, two_modes or three_modes")
-    model = VAE(n_features=1, hidden=(64, 64), n_latent=1, likelihood="gaussian", c=C, batch=250, init="he")
+    model = VAE(n_features=1, hidden=(64, 64), n_latent=1, likelihood="gaussian", variance=C, batch=250, init="he")
     model, _ = train(model, data, args, steps=15_000, falling=False)
     model.params.cast("float64")
 

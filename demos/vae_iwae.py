@@ -43,8 +43,8 @@ def main(args):
     )
     trainings = {
         "vae": ("VAE, one z", {}),
-        "vae-k": (f"VAE, {args.k} z", {"k": args.k}),
-        "iwae": (f"IWAE, {args.k} z", {"k": args.k, "bound": "iwae"}),
+        "vae-k": (f"VAE, {args.k} z", {"n_samples": args.k}),
+        "iwae": (f"IWAE, {args.k} z", {"n_samples": args.k, "bound": "iwae"}),
     }
     chosen = args.only or [*trainings]
     draws = max(1, args.draws // 100) if args.quick else args.draws

@@ -44,6 +44,15 @@ def _module_of(kind: Any) -> Any:
     return sys.modules[kind.__module__.partition(".")[0]]
 
 
+def on_host(array: Any) -> bool:
+    """Whether Python can look at this array's values at once, as they lie in the host's memory.
+
+    On a GPU it would have to wait until the device has computed them. So what only looks (at labels that nobody drew, at
+    pixels that are not 0 or 1, at whether a loop may end early) asks here first, and is left out on a GPU.
+    """
+    return not hasattr(array, "get")
+
+
 def to_host(array: Any) -> np.ndarray:
     """The same values as a NumPy array. On a GPU this waits for the device, so no training step calls it."""
     return array.get() if hasattr(array, "get") else np.asarray(array)

@@ -42,7 +42,9 @@ def adversaries(name, model, peer):
     slope_D = [(b, n, m) for m, n in pairwise(d)]
     penalty = forward_D + slope_D + forward_D + [(m, b, n) for m, n in pairwise(d)]  # y, g, du, dW: see second_order.py
     step_D = forward_G + 2 * linear(b, *d, inputs=False) + penalty
-    return Case(f"{name}, batch {b}", model, peer, model.k * step_D + linear(b, *g, inputs=False) + forward_D + slope_D)
+    return Case(
+        f"{name}, batch {b}", model, peer, model.d_steps * step_D + linear(b, *g, inputs=False) + forward_D + slope_D
+    )
 
 
 def denoiser(name, model):

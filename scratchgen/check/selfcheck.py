@@ -12,8 +12,7 @@ import pkgutil
 from functools import partial
 
 from ..backend import Rng
-from ..models import find_model, model_names
-from ..models.base import call
+from ..models import find_model, kind_of, model_names
 from ..nn import distributions, losses
 from ..nn.activations import ACTIVATIONS, Activation, Tanh
 from ..nn.double_backward import Gradient, gradient_penalty
@@ -24,6 +23,7 @@ from ..nn.parameters import Parameters
 from .flow import check_flow
 from .gradcheck import check_layer, check_loss, gradcheck
 from .report import GradReport
+from .variants import variants
 
 
 def selfcheck(pattern="", seed=0):
@@ -69,7 +69,7 @@ def targets():
             check = partial(_check_penalty, ACTIVATIONS[name], penalty)
             yield "second_order", named("gradient_penalty", {"activation": name} | penalty), check
     for model in map(find_model, model_names()):
-        for settings in model.variants:
+        for settings in variants(kind_of(model)):
             for objective in model.objectives:
                 name = named(f"{model.__name__}.{objective}", settings)
                 yield "objective", name, partial(_check_objective, model, objective, settings)
@@ -155,7 +155,7 @@ def _check_objective(model_class, objective, settings, seed):
     def value():
         for p in everything:
             p.grad.fill(1)  # left over from before: to be cleared in the objective's own Parameters, and there alone
-        losses = call(getattr(model, objective), rng=Rng((seed, 2), "float64"), **batch)
+        losses = getattr(model, objective)(**batch, rng=Rng((seed, 2), "float64"))
         if not all((p.grad == 1).all() for p in everything if p is not params):
             raise ValueError(
                 f"{objective} adds to gradients that are not its own: a network it does not train must not learn"

@@ -9,7 +9,7 @@ from ..backend import UsageError, find_device
 from ..data.checked import fingerprint
 from ..metrics.likelihood import likelihood_metrics
 from ..metrics.samples import sample_metrics
-from ..models.base import Model, call, needs
+from ..models.base import Model
 from ..train.checkpoint import load_model
 from .shared import data_of, show
 
@@ -24,14 +24,14 @@ def run(args):
         model.check_data(data.x_test, data.labels_test)
     except UsageError as error:
         raise UsageError(f"{data.name}: {error}") from None
-    given = model.on_device(x=data.x_test, labels=data.labels_test) | {"rng": model.rng((0, 0, 2))}
-    if needs(model.evaluate, "labels") and data.labels_test is None:
+    if model.tested_on_labels and data.labels_test is None:
         raise UsageError(f"{data.name}: a {notes['model']} is tested on labels, and this data has none")
-    found = {name: float(value) for name, value in call(model.evaluate, **given).items()}
+    given = model.on_device(x=data.x_test, labels=data.labels_test if model.needs_labels else None)
+    found = {name: float(value) for name, value in model.evaluate(**given, rng=model.rng((0, 0, 2))).items()}
     found |= likelihood_metrics(model, given["x"], model.rng((0, 0, 4)), args.draws)
     if type(model).sample is not Model.sample:
         measure, left_out = sample_metrics(data, find_device(args.device))
-        found |= measure(model, model.rng((0, 0, 3))) if measure else {"left_out": left_out}
+        found |= measure(model, model.rng((0, 0, 3)), notes["epoch"]) if measure else {"left_out": left_out}
     if args.json:
         about = {"model": notes["model"], "data": data.name, "epoch": notes["epoch"], "n": len(data.x_test)}
         found = {

@@ -48,6 +48,6 @@ def list_settings(name):
             setting = f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
             said += f" [{choices(field.type)}]" if choices(field.type) else ""
         first, *rest = textwrap.wrap(said, 90) or [""]
-        print(f"  {setting:<25} {first}".rstrip())
+        print(f"  {setting:<33} {first}".rstrip())
         for line in rest:
-            print(f"  {'':<25} {line}")
+            print(f"  {'':<33} {line}")

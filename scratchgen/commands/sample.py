@@ -1,12 +1,10 @@
 """sample: examples drawn from a trained model, as a picture or as numbers."""
 
-import inspect
 import pathlib
 
 import numpy as np
 
 from ..backend import UsageError, to_host, written_whole
-from ..models.base import call
 from ..plots import picture_of
 from ..train.checkpoint import load_model
 from .shared import data_of
@@ -19,10 +17,9 @@ def run(args):
     if path.suffix not in (".png", ".npy"):
         raise UsageError(f"-o {args.o}: expected a name that ends in .png or .npy")
     model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
-    if args.label is not None and "label" not in inspect.signature(model.sample).parameters:
+    if args.label is not None and not model.needs_labels:
         raise UsageError(f"--label {args.label}: a {notes['model']} takes no label; leave it out")
-    given = {"n": args.n, "rng": model.rng((args.seed, 0, 1))} | ({} if args.label is None else {"label": args.label})
-    x = to_host(call(model.sample, **given))
+    x = to_host(model.sample(args.n, model.rng((args.seed, 0, 1)), args.label))
     if path.suffix == ".npy":
         with written_whole(path) as file:
             np.save(file, x)

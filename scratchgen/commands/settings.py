@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from ..backend import UsageError
-from ..models.settings import check_setting, is_model
-from ..train.checkpoint import load_model
+from ..models import kind_of
+from ..models.settings import check_setting, is_model, type_and_range
+from ..train.checkpoint import RENAMED, load_model
 
 COMMON = {  # what a setting means where its model's file does not say it
     "n_features": "numbers an example",
@@ -18,7 +19,7 @@ COMMON = {  # what a setting means where its model's file does not say it
     "hidden_G": "sizes of G's hidden layers",
     "hidden_D": "sizes of D's hidden layers",
     "likelihood": "of the decoder: bernoulli for pixels in [0, 1], the other for any numbers",
-    "loss": "the adversarial losses, by that of G; see nn/losses.py",
+    "adversarial_loss": "the adversarial losses, by that of G; see nn/losses.py",
     "activation": "of the hidden layers",
     "activation_D": "of D's hidden layers",
     "init": "how the weights start; see nn/initialisers.py",
@@ -41,8 +42,11 @@ def meanings(model):
 
 
 def choices(kind):
-    """The values that a setting of this type may have, in words, where it is a choice."""
-    return "true, false" if kind is bool else ", ".join(map(str, get_args(kind))) if get_origin(kind) is Literal else ""
+    """The values that a setting of this type may have, in words: the choices, or the range of a number; "" for all."""
+    kind, allowed = type_and_range(kind)
+    if kind is bool:
+        return "true, false"
+    return ", ".join(map(str, get_args(kind))) if get_origin(kind) is Literal else str(allowed)
 
 
 def parse_settings(model, assignments):
@@ -62,6 +66,11 @@ def parse_settings(model, assignments):
             inside.setdefault(outer, []).append(f"{inner}={text}")
         elif name in fields:
             settings[name] = check_setting(model, fields[name], parsed(name, fields[name].type, text))
+        elif name in RENAMED.get(kind_of(model), {}):
+            now = RENAMED[kind_of(model)][name]
+            raise UsageError(
+                f"--set {name}: this setting of a {model.__name__} is called {now} now; use --set {now}={text}"
+            )
         else:
             raise UsageError(f"--set {name}: {model.__name__} has no such setting, use one of {', '.join(fields)}")
     for name, given in inside.items():
@@ -75,6 +84,7 @@ def parsed(name, kind, text):
     """The value of a setting of this type that a text stands for. Raises UsageError for one that stands for none."""
     if is_model(kind):
         return load_model(Path(text) / "checkpoint.npz")[0]
+    kind, _ = type_and_range(kind)
     try:
         if get_origin(kind) is tuple:
             return tuple(int(part) for part in text.split(",") if part.strip())

@@ -52,11 +52,10 @@ def run(args):
             raise UsageError(f"{out}: already holds a run; go on with --resume, or choose another folder")
         settings |= {field.name: train_inside(field, args) for field in inside}
     model = model_class(**settings).build(Rng(seed, device=device))
-    side = getattr(model, "side", None)
-    if side and data.shape not in (None, (side, side)):
+    if model.side and data.shape not in (None, (model.side, model.side)):
         raise UsageError(f"--data {name}: a {args.model} takes square grey pictures, and these have shape {data.shape}")
     model.check_data(data.x_train, data.labels_train)  # before a classifier is trained for the measures
-    model.check_rows(len(data.x_train))
+    model.check_size(len(data.x_train))
     measure, left_out = sample_metrics(data, device) if model.judged_by_samples and args.epochs else (None, "")
     if left_out:
         print(left_out, file=sys.stderr)
@@ -94,7 +93,7 @@ class Seldom:
                 print(f"samples are measured after every {self.every} epochs, to save time", file=sys.stderr)
         if self.every and epoch % self.every and epoch != self.n_epochs:
             return {}
-        found = self.measure(model, rng)
+        found = self.measure(model, rng, epoch)
         self.ended = time.perf_counter()
         self.cost = self.ended - started
         return found

@@ -187,7 +187,7 @@ def plan(data):
         "n_classes": data.n_classes,
         "hidden": (128, 32) if n_features <= 256 else (256, 64),
         "batch": batch,
-        "steps": epochs * (n // batch),
+        "decay_steps": epochs * (n // batch),
     }, epochs
 
 

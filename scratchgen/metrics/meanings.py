@@ -26,7 +26,6 @@ MEANINGS = {  # without the prefixes test_ (of the test data) and binarized_ (of
     "lambda": ("weight of the adversarial term", NEITHER),
     "discriminator_loss": ("in units of the loss chosen; says little of the samples", NEITHER),
     "generator_loss": ("in units of the loss chosen; says little of the samples", NEITHER),
-    "critic_loss": ("minus the estimate of W₁, and penalties", NEITHER),
     "penalty": ("the gradient penalty, unweighted", NEITHER),
     "wasserstein": ("the critic's estimate of W₁, in units of its slope", LOW),
     "logit_real": ("D's mean logit of test examples", NEITHER),

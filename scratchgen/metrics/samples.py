@@ -9,7 +9,7 @@ POINTS, PICTURES = 2_500, 2_000  # PacGAN's number of points; as many pictures a
 
 
 def sample_metrics(data, device="cpu"):
-    """(measure, left_out): measure(model, rng) -> {name: number} for models of a Data, or None, and why it is None, or "".
+    """(measure, left_out): measure(model, rng, epoch) -> {name: number} for models of a Data or None; why None, or "".
 
     Mixtures in the plane: how many modes, how well and how evenly (coverage.py). Other points: sliced_wasserstein, and
     sliced_wasserstein_floor, that of real points; of a toy to fresh ones, of the user's own to the test points
@@ -19,11 +19,11 @@ def sample_metrics(data, device="cpu"):
     would mean nothing, as of a few pictures, is left out. A model that cannot sample gets {}.
     """
     if data.toy is not None and data.toy.centres is not None and data.toy.n_dim == 2:
-        return drawn(POINTS, lambda x: coverage(x, data.toy.centres, data.toy.sigma)), ""
+        return measure_of(POINTS, lambda x: coverage(x, data.toy.centres, data.toy.sigma)), ""
     if data.shape is None:
         judge = PointsJudge(data) if data.toy is None else ToyJudge(data, POINTS)
         floor = {"sliced_wasserstein_floor": judge.floor}
-        return drawn(judge.n, lambda x: {"sliced_wasserstein": judge.distance(x)} | floor), ""
+        return measure_of(judge.n, lambda x: {"sliced_wasserstein": judge.distance(x)} | floor), ""
     try:
         judge = FrechetJudge(data, device)
     except UsageError as error:  # too few pictures, one class, a classifier that has learned nothing
@@ -34,17 +34,17 @@ def sample_metrics(data, device="cpu"):
     def measured(x):
         return {"frechet": judge.distance(x)} | fixed | {"rarest_class": judge.rarest(x)}
 
-    return drawn(n, measured), ""
+    return measure_of(n, measured), ""
 
 
-def drawn(n, measured):
-    """measure(model, rng): what `measured` finds in n samples."""
+def measure_of(n, found_in):
+    """measure(model, rng, epoch): what `found_in` finds in n samples, whatever the epoch."""
 
-    def measure(model, rng):
+    def measure(model, rng, epoch=None):
         try:
             x = model.sample(n, rng)
         except UsageError:
             return {}
-        return measured(x)
+        return found_in(x)
 
     return measure

@@ -13,7 +13,7 @@ from .base import Model
 def model_names():
     """The names of all models, which are the names of their files in this folder."""
     files = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}
-    return sorted(files - {"base", "settings"})
+    return sorted(files - {"base", "rules", "settings"})
 
 
 def find_model(name):

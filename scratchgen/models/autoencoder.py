@@ -20,24 +20,29 @@ from ..nn.norms import RunningMoments
 from ..nn.optim import Adam
 from ..nn.parameters import Parameters
 from .base import Model
+from .settings import Count, Fraction, NonNegative, Positive
 
 
 @dataclass(eq=False)
 class AutoEncoder(Model):
     """likelihood: "squares" restores any numbers by squared error, "bernoulli" pixels in [0, 1] by cross-entropy."""
 
-    n_features: int = 784
+    n_features: Count = 784
     hidden: tuple[int, ...] = (400,)  # the encoder's hidden sizes; the decoder's are the same in reverse
-    n_latent: int = 20
+    n_latent: Count = 20
     likelihood: Literal["squares", "bernoulli"] = "squares"
-    noise: float = 0.0  # standard deviation of Gaussian noise added to the encoder's input
-    mask: float = 0.0  # the fraction of the encoder's input set to zero
+    noise: NonNegative = 0.0  # standard deviation of Gaussian noise added to the encoder's input
+    mask: Fraction = 0.0  # the fraction of the encoder's input set to zero
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = "pytorch"
-    batch: int = 128
-    lr: float = 1e-3
+    batch: Count = 128
+    lr: Positive = 1e-3
 
-    variants = ({}, {"likelihood": "bernoulli", "noise": 0.3, "mask": 0.2})
+    tiny = {"n_features": 6, "hidden": (5,), "n_latent": 2, "batch": 4}
+
+    @property
+    def data_range(self):
+        return (0, 1) if self.likelihood == "bernoulli" else None
 
     def build(self, rng):
         options = {"activation": ACTIVATIONS[self.activation], "init": INITIALISERS[self.init]}
@@ -56,7 +61,7 @@ class AutoEncoder(Model):
             x = x * (rng.uniform(x.shape) >= self.mask)
         return x
 
-    def loss(self, x, rng):
+    def loss(self, x, rng, labels=None):
         """Squared error or cross-entropy per example of restoring x (B, n_features) from a damaged x."""
         self.params.zero_grad()
         z, back_encoder = self.encoder.forward(self.damage(x, rng), rng)  # (B, n_latent)
@@ -68,7 +73,7 @@ class AutoEncoder(Model):
         back_encoder(dz, inputs=False)
         return {"loss": loss}
 
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         losses = self.loss(x, rng)
         self.adam.step()
         return losses
@@ -85,7 +90,7 @@ class AutoEncoder(Model):
     def reconstruct(self, x):
         return self.decode(self.encode(x))
 
-    def sample(self, n, rng):
+    def sample(self, n, rng, label=None):
         """Pictures of n random codes with the mean and the variance of the training codes, coordinate by coordinate.
 
         An autoencoder is no generator; this shows why.
@@ -93,12 +98,7 @@ class AutoEncoder(Model):
         xp = rng.xp
         return self.decode(self.moments.mean + xp.sqrt(self.moments.variance) * rng.normal((n, self.n_latent)))
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """{name: number} on x (N, n_features): squared error per example, mean squared error per feature."""
         squares = squared_error(self.reconstruct(x), x)[0]
         return {"squared_error": squares, "mse": squares / self.n_features}
-
-    @classmethod
-    def example(cls, rng, **settings):
-        model = cls(**{"n_features": 6, "hidden": (5,), "n_latent": 2, "batch": 4} | settings).build(rng)
-        return model, {"x": rng.uniform((4, 6))}

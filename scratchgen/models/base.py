@@ -5,44 +5,15 @@ is the objective with its backward pass written out, train_step(...) is one upda
 """
 
 import dataclasses
-import inspect
-import math
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from ..backend import Array, Rng, Seed, UsageError
 from ..nn.optim import Stepper
 from ..nn.parameters import Parameters
+from . import rules
 from .settings import check_setting
-
-
-def accepted(function, given):
-    """Those of the given arguments {name: value} that the function's signature names."""
-    return {name: given[name] for name in inspect.signature(function).parameters if name in given}
-
-
-def call(function, **given):
-    """Call a function with those of the given arguments that its signature names."""
-    return function(**accepted(function, given))
-
-
-def needs(function, name):
-    """Whether the function's signature names this argument and has no default for it."""
-    parameters = inspect.signature(function).parameters
-    return name in parameters and parameters[name].default is inspect.Parameter.empty
-
-
-def saturation(model, losses):
-    """One line to say where D's loss, R1 aside, is below a tenth of what ignorance costs it, or "". See losses.loss_D."""
-    ignorance = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
-    value = losses["discriminator_loss"] - 0.5 * model.r1 * losses.get("penalty", 0)
-    if value > 0.1 * ignorance.get(model.loss, -math.inf):
-        return ""
-    return (
-        f"discriminator_loss fell to {value:.2g}: D tells real from generated nearly without fail, and its slope, G's only "
-        f"guide, fades; try {model.remedies}"
-    )
 
 
 def keeps_state(part):
@@ -52,109 +23,125 @@ def keeps_state(part):
 class Model:
     """Base of all models; subclasses are dataclasses (eq=False) whose fields are the settings. See models/vae.py.
 
-    A model must define build, its objectives, train_step and example; sample and evaluate where they make sense.
-    Arguments are passed by name: a train_step or an evaluate that names `labels` is given labels.
+    A model must define build, its objectives, train_step and tiny; prepare, sample and evaluate where they make sense. What
+    is given x is always called as train_step(x, rng, labels=None), whether the model looks at labels or not.
 
-    Settings that mean the same everywhere: n_features and n_classes (taken from the data), batch, lr..., likelihood, whose
-    choice "bernoulli" wants pixels in [0, 1], and output, whose choice "sigmoid" makes such.
+    Settings that mean the same everywhere: n_features and n_classes (taken from the data), batch, lr..., decay_steps,
+    likelihood, whose choice "bernoulli" is of pixels in [0, 1], and output, whose choice "sigmoid" makes such.
 
-    objectives: {method name: name of the Parameters it differentiates}. An objective zeroes that gradient, leaves it fresh
-        and leaves all other gradients alone, steps no optimizer, and returns a dict of 0-d arrays, of which the one of
-        its own name is the value differentiated. Given equal rngs it is a pure function, running statistics aside.
-    variants: settings with which the gradient check tries the model, beside the defaults of example.
-    What training changes must be an attribute with a state(): a Parameters, an optimizer, an EMA. A model that stands still
-    inside another is a field of it, whose type is the model's class: see models/latent_diffusion.py.
+    objectives: {method name: name of the Parameters it differentiates}. An objective (x, rng, labels=None) zeroes that
+        gradient, leaves it fresh and leaves all other gradients alone, steps no optimizer, and returns a dict of 0-d
+        arrays, of which the one of its own name is the value differentiated. Given equal rngs it is a pure function,
+        running statistics aside.
+    What training changes must be an attribute with a state(): a Parameters, an optimizer, an EMA. A frozen model inside
+    another is a field of it, whose type is the model's class: see models/latent_diffusion.py.
     """
 
     objectives: dict[str, str] = {"loss": "params"}
-    variants: tuple[dict[str, Any], ...] = ({},)
-    # A CUDA graph (train/cuda_graph.py) repeats one train_step on the same memory. False for a model whose steps are not
-    # all alike, or that binds new arrays: self.m = 0.9 * self.m + ... where self.m *= 0.9; self.m += ... would do.
-    capturable: Any = True
+    tiny: dict[str, Any] = {}  # settings of a tiny model, for `example`
+    # What it needs. Each may be a property, where it depends on the settings.
+    needs_labels: Any = False  # True where train_step, and evaluate if there is one, need labels
+    labels_are_vectors: Any = False  # True where a label is a vector of n_classes numbers
+    data_range: Any = None  # (low, high) where the numbers of x must lie in it
+    tokens: Any = False  # True where x holds whole numbers that stand for something
+    side: Any = None  # of the square grey pictures that it takes, where it takes no others
+    # Whether every train_step does the same operations on the same memory, so that one can be recorded and replayed. False
+    # for a model that binds new arrays: self.m = 0.9 * self.m + ... where self.m *= 0.9; self.m += ... would do.
+    same_every_step: Any = True
     # True where the losses do not say how good the samples are: `train` and `evaluate` then measure these too.
     judged_by_samples = False
-    sampling: frozenset[str] = frozenset()  # names of settings that no weight depends on: --resume may change them
-    batch: Any = None  # a setting of nearly all
-    pixels = False  # True where x must lie in [0, 1], whatever the settings
+    # Names of settings that no weight depends on: --resume may change them.
+    sampler_settings: frozenset[str] = frozenset()
     uses_stop = False  # True where a value contains stop(): central differences do not see it
+    # Settings of nearly all models; None in one without them.
+    batch: Any = None
+    n_features: Any = None
+    n_classes: Any = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             setattr(self, field.name, check_setting(type(self), field, getattr(self, field.name)))
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Raise UsageError for settings that do not go together: rules.py has those of the models here."""
+        if line := rules.broken(rules.SETTINGS, self):
+            raise UsageError(f"{type(self).__name__} setting {line}")
 
     def build(self, rng: Rng) -> Any:
         """Make networks, Parameters and optimizers with weights from rng. Returns the model."""
         raise TypeError(f"{type(self).__name__} must define build(self, rng)")
 
-    def prepare(self, x: Array, rng: Rng) -> None:
+    def prepare(self, x: Array, rng: Rng, labels: Array | None = None) -> None:
         """Take from the training data x (N, n_features) what it must know before the first step: a mean, a range, codes.
 
         fit calls it before the first step. What it finds belongs in buffers: a checkpoint holds it.
         """
 
-    def train_step(self, x: Array, rng: Rng) -> dict[str, Any]:
-        """One update from a batch x (B, n_features). Returns {name: loss}, 0-d arrays on the device."""
-        raise TypeError(f"{type(self).__name__} must define train_step(self, x, rng)")
+    def train_step(self, x: Array, rng: Rng, labels: Array | None = None) -> dict[str, Any]:
+        """{name: loss}, 0-d arrays on the device, of one update from x (B, n_features), with labels (B,) if needed."""
+        raise TypeError(f"{type(self).__name__} must define train_step(self, x, rng, labels=None)")
 
-    def sample(self, n: int, rng: Rng) -> Array:
-        """n generated examples (n, n_features)."""
+    def sample(self, n: int, rng: Rng, label: int | None = None) -> Array:
+        """n generated examples (n, n_features), of one class where the model needs labels and a label is given."""
         raise UsageError(f"a {type(self).__name__} has no way to sample")
 
-    def evaluate(self, x: Array, rng: Rng) -> dict[str, Any]:
-        """{name: number} on test data x (N, n_features)."""
+    def evaluate(self, x: Array, rng: Rng, labels: Array | None = None) -> dict[str, Any]:
+        """{name: number} on test data x (N, n_features), with labels (N,) if the model needs them."""
         return {}
 
     @property
-    def rows(self) -> int | None:
+    def examples_per_step(self) -> int | None:
         """How many examples one train_step takes; None: all of the training data."""
         return self.batch
 
-    def complaint(self, losses: dict[str, float]) -> str:
+    @property
+    def tested_on_labels(self) -> bool:
+        """Whether evaluate needs labels."""
+        return self.needs_labels and type(self).evaluate is not Model.evaluate
+
+    def warning(self, losses: dict[str, float]) -> str:
         """One line on what has gone wrong, by the last steps' mean losses {name: number}, or "". fit says it once."""
         return ""
 
     @classmethod
     def example(cls, rng: Rng, **settings: Any) -> tuple[Any, dict[str, Array]]:
-        """A tiny model and a batch for it, {argument name: array}: the start of every automatic check."""
-        raise TypeError(f"{cls.__name__} must define example(cls, rng, **settings)")
+        """A tiny model and a batch for it, {argument name: array}: the start of every automatic check.
+
+        settings: those that differ from `tiny`.
+        """
+        if not cls.tiny:
+            raise TypeError(f"{cls.__name__} must define tiny, the settings of a tiny model, for the checks")
+        model = cls(**cls.tiny | settings).build(rng)
+        n = model.examples_per_step or 40
+        shape = n, model.n_features
+        batch = {"x": rng.integers(model.data_range[1] + 1, shape) if model.tokens else rng.uniform(shape)}
+        if model.needs_labels:
+            vectors = model.labels_are_vectors
+            batch["labels"] = rng.normal((n, model.n_classes)) if vectors else rng.integers(model.n_classes, n)
+        model.prepare(batch["x"], rng)
+        return model, batch
 
     def check_data(self, x: Array, labels: Array | None = None) -> None:
-        """Raise UsageError if this model cannot learn from pixels or points like x (N, n_features), with labels (N,)."""
-        n_features = getattr(self, "n_features", x.shape[1])
-        if x.shape[1] != n_features:
-            raise UsageError(f"the data has {x.shape[1]} numbers an example, the model n_features={n_features}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            pixels = (field.name, value) in (("likelihood", "bernoulli"), ("output", "sigmoid"))
-            if pixels and (x.min() < 0 or x.max() > 1):
-                other = next(choice for choice in get_args(field.type) if choice != value)
-                raise UsageError(
-                    f"{field.name}={value} needs pixels in [0, 1]; use --set {field.name}={other} for other numbers"
-                )
-        if self.pixels and (x.min() < 0 or x.max() > 1):
+        """Raise UsageError if this model cannot learn from data like x (N, n_features), with labels (N,) or none."""
+        if x.shape[1] != (self.n_features or x.shape[1]):
+            raise UsageError(f"the data has {x.shape[1]} numbers an example, the model n_features={self.n_features}")
+        if line := rules.broken(rules.DATA, self, x, labels):
+            raise UsageError(line)
+        low, high = self.data_range or (-np.inf, np.inf)
+        if x.min() < low or x.max() > high:
             raise UsageError(
-                f"{type(self).__name__} needs pixels in [0, 1], and these numbers reach from {x.min():g} to {x.max():g}: "
-                "use another model (vae, gan, wgan, ddpm and gmm take any numbers), or rescale"
+                f"{type(self).__name__} needs pixels in [{low:g}, {high:g}], and these numbers reach from {x.min():g} to "
+                f"{x.max():g}: {rules.remedy(self)}"
             )
-        n_classes = getattr(self, "n_classes", None)
-        told = getattr(self, "conditional", True)
-        if (
-            n_classes
-            and told
-            and labels is not None
-            and labels.ndim == 1
-            and not 0 <= labels.min() <= labels.max() < n_classes
-        ):
+        classes = self.n_classes if self.needs_labels and not self.labels_are_vectors else None
+        if classes and labels is not None and not 0 <= labels.min() <= labels.max() < classes:
             raise UsageError(
-                f"the labels are {labels.min()} ... {labels.max()}, the model has n_classes={n_classes}: they count from 0"
+                f"the labels are {labels.min()} ... {labels.max()}, the model has n_classes={classes}: they count from 0"
             )
 
-    def check_rows(self, n: int) -> None:
+    def check_size(self, n: int) -> None:
         """Raise UsageError if n training examples are too few for one train_step that takes several batches."""
-        if self.rows and self.rows > max(n, self.batch):
-            most = n * self.batch // self.rows
-            remedy = f"--set batch={most}" if most else f"--set k=1 batch={n}"
-            raise UsageError(f"a round takes {self.rows} examples, k batches, and there are {n}: use {remedy}")
 
     def settings(self) -> dict[str, Any]:
         """{name: value}; of a model inside this one its own settings."""
@@ -182,14 +169,14 @@ class Model:
         arrays = {name: rng.array(array) for name, array in arrays.items() if array is not None}
         for name, array in arrays.items():
             if array.dtype.kind in "iub":
-                whole = name == "labels" or getattr(self, "tokens", False)
+                whole = name == "labels" or self.tokens
                 arrays[name] = array.astype(np.int64 if whole else rng.dtype)
         return arrays
 
     def state(self) -> dict[str, Array]:
         """{name: live array} of all that training changes: weights, buffers, optimizers, averages.
 
-        Of a model inside this one, which stands still, the weights and buffers alone.
+        Of a model inside this one, which is frozen, the weights and buffers alone.
         """
         parts = {name: part.state() for name, part in (vars(self) | self.parameters()).items() if keeps_state(part)}
         return {f"{name}.{key}": array for name, arrays in parts.items() for key, array in arrays.items()}

@@ -19,30 +19,32 @@ from ..nn.optim import Adam
 from ..nn.parameters import Parameters
 from ..nn.schedules import cosine
 from .base import Model
+from .settings import Count, Fraction, Positive, Whole
 
 
 @dataclass(eq=False)
 class Classifier(Model):
     """The settings, then the model. Shapes: x (B, n_features), labels (B,) integers, logits (B, n_classes)."""
 
-    n_features: int = 784
-    n_classes: int = 10
+    n_features: Count = 784
+    n_classes: Count = 10
     hidden: tuple[int, ...] = (256, 64)
-    dropout: float = 0.0  # after every hidden layer
-    batch: int = 64
-    lr: float = 2e-3
-    steps: int = 0  # of the whole training: the rate falls to 0 along half a cosine; 0: it stays
+    dropout: Fraction = 0.0  # after every hidden layer
+    batch: Count = 64
+    lr: Positive = 2e-3
+    decay_steps: Whole = 0  # training length in steps: the rate falls to 0 along half a cosine. 0: never falls
 
-    variants = ({}, {"hidden": (7, 5), "dropout": 0.3, "steps": 3})
+    needs_labels = True
+    tiny = {"n_features": 6, "n_classes": 3, "hidden": (5,), "batch": 4}
 
     def build(self, rng):
         *body, self.head = mlp([self.n_features, *self.hidden, self.n_classes], ReLU, dropout=self.dropout).layers
         self.body = Sequential(*body)
         self.params = Parameters(rng, body=self.body, head=self.head)
-        self.adam = Adam(self.params, cosine(self.lr, self.steps) if self.steps else self.lr)
+        self.adam = Adam(self.params, cosine(self.lr, self.decay_steps) if self.decay_steps else self.lr)
         return self
 
-    def loss(self, x, labels, rng):
+    def loss(self, x, rng, labels=None):
         """Cross-entropy of the labels (B,) of x (B, n_features), in nats per example."""
         self.params.zero_grad()
         h, back_body = self.body.forward(x, rng)  # (B, hidden[-1])
@@ -53,8 +55,8 @@ class Classifier(Model):
         back_body(dh, inputs=False)
         return {"loss": loss}
 
-    def train_step(self, x, labels, rng):
-        losses = self.loss(x, labels, rng)
+    def train_step(self, x, rng, labels=None):
+        losses = self.loss(x, rng, labels)
         self.adam.step()
         return losses
 
@@ -71,14 +73,8 @@ class Classifier(Model):
         """The most probable class of each x (N, n_features): (N,) integers."""
         return self.head(self.features(x)).argmax(axis=1)
 
-    def evaluate(self, x, labels, rng):
+    def evaluate(self, x, rng, labels=None):
         """{name: number} on x (N, n_features) and labels (N,): the fraction it gets right, nats per example."""
         logits = self.head(self.features(x))
         right = (logits.argmax(axis=1) == labels).astype(logits.dtype)
         return {"accuracy": right.mean(), "cross_entropy": softmax_cross_entropy(logits, labels)[0]}
-
-    @classmethod
-    def example(cls, rng, **settings):
-        tiny = {"n_features": 6, "n_classes": 3, "hidden": (5,), "batch": 4}
-        model = cls(**tiny | settings).build(rng)
-        return model, {"x": rng.uniform((4, 6)), "labels": rng.integers(3, 4)}

@@ -17,54 +17,46 @@ from typing import Literal
 
 from ..backend import UsageError, array_module
 from ..nn.activations import LeakyReLU, Sigmoid
-from ..nn.double_backward import gradient_penalty
 from ..nn.layers import mlp, one_hot
-from ..nn.losses import ADVERSARIAL, loss_D, loss_G
-from ..nn.optim import EMA, Adam
-from ..nn.parameters import Parameters
-from ..nn.schedules import falling
-from .base import Model, saturation
+from ..nn.losses import ADVERSARIAL, loss_G
+from .parts.adversarial import Adversarial
 from .parts.classes import Classes
+from .settings import Count, Fraction, NonNegative, Positive, Whole
 
 
 @dataclass(eq=False)
-class ConditionalGAN(Model):
+class ConditionalGAN(Adversarial):
     """The settings, then the model. Shapes: x (B, n_features), labels (B,) or (B, n_classes), c (B, n_classes)."""
 
-    n_features: int = 784
-    n_classes: int = 10  # or how many numbers a condition vector has
+    n_features: Count = 784
+    n_classes: Count = 10  # or how many numbers a condition vector has
     condition: Literal["label", "vector"] = "label"  # what an example is asked for by: its class, or any numbers
-    n_latent: int = 64
+    n_latent: Count = 64
     hidden_G: tuple[int, ...] = (256, 512)
     hidden_D: tuple[int, ...] = (256, 256)
     output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: pixels in [0, 1], or any numbers
-    loss: Literal[tuple(ADVERSARIAL)] = "non_saturating"
-    k: int = 1  # steps of D a round, each on a batch of its own
-    dropout: float = 0.1  # in G
-    r1: float = 1.0  # γ of R1, see gan.py
-    batch: int = 64
-    lr_G: float = 5e-4
-    lr_D: float = 5e-4
-    beta1: float = 0.0  # Adam's
-    beta2: float = 0.99
-    rounds: int = 0  # of the whole training: the rates stay for half of them, then fall linearly to 0; 0: they stay
-    averaging: float = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
+    adversarial_loss: Literal[tuple(ADVERSARIAL)] = "non_saturating"
+    d_steps: Count = 1  # steps of D a round, each on a batch of its own
+    dropout: Fraction = 0.1  # in G
+    r1: NonNegative = 1.0  # γ of R1, see gan.py
+    batch: Count = 64
+    lr_G: Positive = 5e-4
+    lr_D: Positive = 5e-4
+    beta1: Fraction = 0.0  # Adam's
+    beta2: Fraction = 0.99
+    decay_steps: Whole = 0  # training length in rounds; from half of it on the rates fall linearly to 0. 0: never fall
+    averaging: Fraction = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
 
-    judged_by_samples = True
-    variants = (
-        {},
-        {"condition": "vector", "loss": "hinge", "r1": 0.0, "dropout": 0.0, "k": 2, "averaging": 0.0},
-        {"loss": "least_squares", "output": "linear", "rounds": 3},
-    )
+    needs_labels = True
+    tiny = {"n_features": 6, "n_classes": 3, "n_latent": 2, "hidden_G": (5,), "hidden_D": (7,), "batch": 4}
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.n_classes < 2 and self.condition == "label":
-            raise UsageError("ConditionalGAN setting n_classes: expected 2 or more labels, or there is no wrong one")
-        if self.batch < 2 and self.condition == "vector":
-            raise UsageError(
-                "ConditionalGAN setting batch: expected 2 or more, or a vector has no neighbour to be wrong"
-            )
+    @property
+    def labels_are_vectors(self):
+        return self.condition == "vector"
+
+    @property
+    def data_range(self):
+        return (0, 1) if self.output == "sigmoid" else None
 
     def build(self, rng):
         self.classes = Classes(self.n_classes)
@@ -72,27 +64,13 @@ class ConditionalGAN(Model):
         sizes = [self.n_latent + self.n_classes, *self.hidden_G, self.n_features]
         self.generator = mlp(sizes, dropout=self.dropout, last=last)
         self.discriminator = mlp([self.n_features + self.n_classes, *self.hidden_D, 1], LeakyReLU)
-        self.params_G = Parameters(rng, generator=self.generator)
-        self.params_D = Parameters(rng, discriminator=self.discriminator)
-        self.optimizer_G = Adam(self.params_G, falling(self.lr_G, self.rounds), self.beta1, self.beta2)
-        self.optimizer_D = Adam(self.params_D, falling(self.lr_D, self.k * self.rounds), self.beta1, self.beta2)
-        self.average = EMA(self.params_G, self.averaging)
-        return self
-
-    def check_data(self, x, labels=None):
-        super().check_data(x, labels)
-        wanted = {"label": (len(x),), "vector": (len(x), self.n_classes)}[self.condition]
-        if labels is not None and labels.shape != wanted:
-            raise UsageError(
-                f"condition={self.condition} needs labels of shape {wanted}, but these are {labels.shape}; "
-                "use --set condition=label for classes, condition=vector for rows of n_classes numbers"
-            )
+        return self.with_optimizers(rng)
 
     def prepare(self, x, rng, labels=None):
         if self.condition == "label" and labels is not None:
             self.classes.note(labels)
 
-    def rows_of(self, labels):
+    def as_vectors(self, labels):
         """Conditions c (B, n_classes) as the networks take them."""
         return labels if self.condition == "vector" else one_hot(labels, self.n_classes, self.params_G.theta.real.dtype)
 
@@ -105,62 +83,28 @@ class ConditionalGAN(Model):
             return array_module(labels).roll(labels, 1, axis=0)
         return self.classes.other(labels, rng)
 
-    def discriminator_loss(self, x, labels, rng):
+    def discriminator_loss(self, x, rng, labels=None):
         """D's loss on (x, c) against ½ (G(z|c), c) + ½ (x, c′), c′ wrong, R1 included. Trains D alone."""
-        self.params_D.zero_grad()
         join = array_module(x).concatenate
-        c, c_wrong = self.rows_of(labels), self.rows_of(self.wrong(labels, rng))
+        c, c_wrong = self.as_vectors(labels), self.as_vectors(self.wrong(labels, rng))
         z = rng.normal((len(x), self.n_latent))
         x_hat = self.generator(join([z, c], axis=1), rng)  # (B, n_features)
         positives = join([x, c], axis=1)  # (B, n_features + n_classes)
         negatives = join([join([x_hat, x]), join([c, c_wrong])], axis=1)  # (2 B, ...): their mean weighs each kind by ½
-        logits_positive, back_positive = self.discriminator.forward(positives, rng)
-        logits_negative, back_negative = self.discriminator.forward(negatives, rng)
-        loss, d_positive, d_negative = loss_D(logits_positive, logits_negative, self.loss)
+        return self.tell_apart(positives, negatives, rng, columns=slice(0, self.n_features))  # R1 in x alone
 
-        back_positive(d_positive, inputs=False)
-        back_negative(d_negative, inputs=False)
-        if not self.r1:
-            return {"discriminator_loss": loss}
-        pixels = slice(0, self.n_features)  # the slope in x alone
-        penalty, back_penalty = gradient_penalty(self.discriminator, positives, centre=0.0, columns=pixels)
-        back_penalty(0.5 * self.r1)
-        return {"discriminator_loss": loss + 0.5 * self.r1 * penalty, "penalty": penalty}
-
-    def generator_loss(self, labels, rng):
-        """G's loss on examples made for these conditions. Trains G alone, through D, which stands still."""
+    def generator_loss(self, x, rng, labels=None):
+        """G's loss on an example made for each label; x is not looked at. Trains G alone, through D, which is frozen."""
         self.params_G.zero_grad()
-        join, c = array_module(labels).concatenate, self.rows_of(labels)
+        join, c = array_module(labels).concatenate, self.as_vectors(labels)
         z = rng.normal((len(c), self.n_latent))
         x_hat, back_generator = self.generator.forward(join([z, c], axis=1), rng)  # (B, n_features)
         logits, back_discriminator = self.discriminator.forward(join([x_hat, c], axis=1), rng)
-        loss, d_logits = loss_G(logits, self.loss)
+        loss, d_logits = loss_G(logits, self.adversarial_loss)
 
         d_both = back_discriminator(d_logits, learn=False)  # of x̂ and c
         back_generator(d_both[:, : self.n_features], inputs=False)
         return {"generator_loss": loss}
-
-    objectives = {"discriminator_loss": "params_D", "generator_loss": "params_G"}
-
-    def train_step(self, x, labels, rng):
-        """A round, from x (k batch, n_features) and as many labels. Returns the losses of its last steps of D and of G."""
-        x, labels = (array.reshape(self.k, -1, *array.shape[1:]) for array in (x, labels))
-        for part, labels_part in zip(x, labels):
-            losses = self.discriminator_loss(part, labels_part, rng)
-            self.optimizer_D.step()
-        losses |= self.generator_loss(labels[-1], rng)
-        self.optimizer_G.step()
-        self.average.step()
-        return losses
-
-    @property
-    def rows(self):
-        return self.k * self.batch
-
-    remedies = "a larger r1, fewer steps of D (k) or a smaller lr_D"
-
-    def complaint(self, losses):
-        return saturation(self, losses)
 
     def generate(self, labels, rng):
         """An example for each condition, labels (n,) or vectors (n, n_classes), by the averaged weights: (n, n_features).
@@ -169,7 +113,7 @@ class ConditionalGAN(Model):
         """
         if self.condition == "label":
             self.classes.check(labels)
-        c = self.rows_of(labels)
+        c = self.as_vectors(labels)
         z = rng.normal((len(c), self.n_latent))
         with self.average.swapped():
             return self.generator(array_module(c).concatenate([z, c], axis=1), rng)  # rng: dropout stays on
@@ -188,11 +132,3 @@ class ConditionalGAN(Model):
             return self.generate(self.classes.draw(n, rng), rng)
         self.classes.check(label)
         return self.generate(rng.integers(1, n) + label, rng)
-
-    @classmethod
-    def example(cls, rng, **settings):
-        tiny = {"n_features": 6, "n_classes": 3, "n_latent": 2, "hidden_G": (5,), "hidden_D": (7,), "batch": 4}
-        model = cls(**tiny | settings).build(rng)
-        vectors = model.condition == "vector"
-        labels = rng.normal((model.rows, 3)) if vectors else rng.integers(3, model.rows)
-        return model, {"x": rng.uniform((model.rows, 6)), "labels": labels}

@@ -3,7 +3,7 @@
     p(x, h) = p(x|h) p_top(h),      p_top(h) = e^-F_top(h) / Z_top
     log p(x) >= E_q[log p(x|h) - F_top(h)] + H(q(h|x)) - log Z_top,      q(h|x) = Π_j q(h_j|x)
 
-Hinton, Osindero & Teh 2006. The lower machine gives p(x|h) and q(h|x), and stands still; the prior that it gives h is
+Hinton, Osindero & Teh 2006. The lower machine gives p(x|h) and q(h|x), and is frozen; the prior that it gives h is
 replaced by the upper one, trained on h ~ q(h|x) as if that were data. With the lower W transposed the upper one starts as
 the lower one seen from its other side: then both models are the same, the bound is exact, and it rises as p_top learns.
 To draw an x: Gibbs sampling above, then one pass down. The slides put it among the models of tractable likelihood. It is
@@ -12,7 +12,7 @@ not: log p(x) needs a sum over all h, and Z_top as well, so what is given is a b
 
 from dataclasses import dataclass, field
 
-from ..backend import UsageError, array_module
+from ..backend import UsageError, on_host
 from ..nn.distributions import bernoulli_log_prob, sample_bernoulli
 from .rbm import RBM
 
@@ -26,18 +26,6 @@ class DBN(RBM):
 
     rbm: RBM = field(default_factory=RBM)  # the layer below, trained first
 
-    variants = ({}, {"n_hidden": 4, "persistent": False, "k": 2, "weight_decay": 0.1, "rounds": 3})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if isinstance(self.rbm, DBN):
-            raise UsageError("DBN setting rbm: expected an RBM, got a DBN; it stacks two machines, no more")
-        if self.rbm.n_features != self.n_features:
-            raise UsageError(
-                f"DBN setting rbm: it is of pictures of {self.rbm.n_features} numbers, these have {self.n_features}; "
-                "give one that was trained on the same data"
-            )
-
     def build(self, rng):
         self.trained, self.rbm = self.rbm.has_stepped(), RBM.copy_of(self.rbm, rng)
         return super().build(rng)
@@ -46,26 +34,26 @@ class DBN(RBM):
     def n_visible(self):
         return self.rbm.n_hidden
 
-    def prepare(self, x, rng):
+    def prepare(self, x, rng, labels=None):
         """As an RBM, by E[h|x]; and from the lower machine seen from its other side, if the top has as many units as x."""
         if not self.trained:
             raise UsageError("DBN setting rbm: train an RBM first, and give it as DBN(rbm=...)")
-        super().prepare(self.rbm.hidden(self.rbm.shown(x, rng)), rng)
+        super().prepare(self.rbm.hidden(self.rbm.visible(x, rng)), rng)
         if self.n_hidden == self.n_features:
             top, lower = self.energy, self.rbm.energy
             top.W[...], top.b[...], top.c[...] = lower.W.T, lower.c, lower.b
             self.params.changed()
 
-    def shown(self, x, rng):
+    def visible(self, x, rng):
         """h ~ q(h|x) (B, rbm.n_hidden) of x (B, n_features), binarized if grey."""
-        return sample_bernoulli(self.rbm.energy.up(self.rbm.shown(x, rng)), rng)
+        return sample_bernoulli(self.rbm.energy.up(self.rbm.visible(x, rng)), rng)
 
     def bound(self, x, log_z, rng, n_draws=10):
         """The bound on log p(x) in nats, (N,), its expectation by n_draws of h, of x (N, n_features) of zeros and ones.
 
         log_z: of the top; one estimated by metrics/annealed.py is too low on average, and raises the bound by as much.
         """
-        if array_module(x).__name__ == "numpy" and not ((x == 0) | (x == 1)).all():
+        if on_host(x) and not ((x == 0) | (x == 1)).all():
             raise ValueError("bound: x must be 0 or 1 everywhere; binarize grey pixels first")
         a, total = self.rbm.energy.up(x), 0.0  # a: logits of q(h|x)
         for _ in range(n_draws):
@@ -76,12 +64,12 @@ class DBN(RBM):
             )
         return total * (1 / n_draws) - log_z
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """What an RBM's evaluate finds, of h ~ q(h|x): "top_reconstruction" and "top_pseudo_nll"."""
         return {f"top_{name}": value for name, value in super().evaluate(x, rng).items()}
 
-    def sample(self, n, rng):
-        """n pictures (n, n_features) of zeros and ones, from h at the ends of as many chains of n_gibbs steps."""
+    def sample(self, n, rng, label=None):
+        """n pictures (n, n_features) of zeros and ones, from h at the ends of as many chains of n_steps steps."""
         return sample_bernoulli(self.rbm.energy.down(super().sample(n, rng)), rng)
 
     @classmethod

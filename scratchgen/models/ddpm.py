@@ -17,7 +17,7 @@ pixels, and v for points. Given labels it learns p(x | label), and now and then 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -31,71 +31,53 @@ from .base import Model
 from .parts.classes import Classes
 from .parts.denoiser import Denoiser, Scaling
 from .parts.diffusion import SCHEDULES, VARIANCES, alpha_bars, ancestral, ddim
+from .settings import Count, Fraction, NonNegative, Positive, Range, Share, Whole
 
 
 @dataclass(eq=False)
 class DDPM(Model):
     """The settings, then the model. Shapes: x, x_0, x_t (B, n_features), t and labels (B,)."""
 
-    n_features: int = 784
-    n_classes: int = 10
+    n_features: Count = 784
+    n_classes: Count = 10
     conditional: bool = False  # whether it is told labels, and makes what it is asked for
-    n_times: int = 200  # T
+    n_times: Count = 200  # T
     schedule: Literal[SCHEDULES] = "cosine"  # how fast the noise grows with t; see models/parts/diffusion.py
     predict: Literal["eps", "v", "x0", "logits"] = "logits"  # what the network gives: see the head of the file
     scaling: Literal["pixels", "standard"] = "pixels"  # [0, 1] -> [-1, 1], or mean 0 and variance 1 in each column
-    width: int = 512  # of every layer of the network
-    n_blocks: int = 2  # residual blocks of the network
-    n_waves: int = 64  # how many numbers tell the time
-    label_dropout: float = 0.1  # how often a label is withheld
-    batch: int = 64
-    lr: float = 1e-3
-    rounds: int = 0  # of the whole training: the rate falls to 0 along half a cosine; 0: it stays
-    averaging: float = 0.999  # decay of the averaged weights that samplers use; 0: the last ones
+    width: Count = 512  # of every layer of the network
+    n_blocks: Count = 2  # residual blocks of the network
+    n_waves: Annotated[int, Range(2, even=True)] = 64  # how many numbers tell the time
+    label_dropout: Fraction = 0.1  # how often a label is withheld
+    batch: Count = 64
+    lr: Positive = 1e-3
+    decay_steps: Whole = 0  # training length in steps: the rate falls to 0 along half a cosine. 0: never falls
+    averaging: Fraction = 0.999  # decay of the averaged weights that samplers use; 0: the last ones
     sampler: Literal["ddim", "ancestral"] = "ddim"  # ancestral draws x_{t-1} of all t; ddim jumps
-    n_steps: int = 50  # of ddim; ancestral takes all T
-    eta: float = 0.0  # η of ddim, 0 to 1
-    variance: Literal[VARIANCES] = "beta_tilde"  # of ancestral
-    guidance: float = 0.0  # w: x̂_0 = (1 + w) x̂_0(label) - w x̂_0(any)
-    clip: bool = True  # keep x̂_0 within the range of the data
+    n_steps: Count = 50  # of ddim; ancestral takes all T
+    eta: Share = 0.0  # η of ddim
+    ancestral_variance: Literal[VARIANCES] = "beta_tilde"  # of ancestral
+    guidance: NonNegative = 0.0  # w: x̂_0 = (1 + w) x̂_0(label) - w x̂_0(any)
+    clip_x0: bool = True  # keep x̂_0 within the range of the data
 
     judged_by_samples = True
-    sampling = frozenset({"sampler", "n_steps", "eta", "variance", "guidance", "clip"})
-    variants = (
-        {},
-        {"predict": "v", "scaling": "standard", "schedule": "linear", "sampler": "ancestral", "rounds": 3},
-        {"predict": "eps", "scaling": "standard", "sampler": "ancestral", "variance": "beta", "clip": False},
-        {"predict": "x0", "conditional": True, "guidance": 1.5, "eta": 0.5, "n_steps": 3, "averaging": 0.0},
-    )
+    sampler_settings = frozenset({"sampler", "n_steps", "eta", "ancestral_variance", "guidance", "clip_x0"})
+    tiny = {"n_features": 6, "n_classes": 3, "n_times": 20, "width": 5, "n_waves": 4, "batch": 4, "n_steps": 4}
 
-    def __post_init__(self):
-        super().__post_init__()
-        name = f"{type(self).__name__} setting"
-        if self.n_steps > self.n_times and self.sampler == "ddim":
-            raise UsageError(
-                f"{name} n_steps: {self.n_steps} steps are more than n_times={self.n_times}; use n_steps={self.n_times}"
-            )
-        if self.n_times < 20 and self.schedule == "linear":
-            raise UsageError(
-                f"{name} n_times: {self.n_times} are too few for schedule=linear; use 20 or more, or cosine"
-            )
-        if self.eta > 1:
-            raise UsageError(f"{name} eta: expected a number in [0, 1], got {self.eta}")
-        if self.predict == "logits" and self.scaling != "pixels":
-            raise UsageError(f"{name} predict: logits are of pixels; with scaling=standard use predict=v")
-        if self.n_waves % 2:
-            raise UsageError(
-                f"{name} n_waves: expected an even number, a sine and a cosine of each wave, got {self.n_waves}"
-            )
-        if self.guidance and not (self.conditional and self.label_dropout):
-            raise UsageError(f"{name} guidance: only with conditional=true and label_dropout > 0 can a model be guided")
+    @property
+    def needs_labels(self):
+        return self.conditional
+
+    @property
+    def data_range(self):
+        return (0, 1) if self.scaling == "pixels" else None
 
     def build(self, rng):
         self.classes = Classes(self.n_classes)
         n, n_classes = self.n_diffused, self.n_classes if self.conditional else 0
         self.denoiser, self.scaler = Denoiser(n, self.width, self.n_blocks, self.n_waves, n_classes), Scaling(n)
         self.params = Parameters(rng, denoiser=self.denoiser, scaler=self.scaler)
-        self.adam = Adam(self.params, cosine(self.lr, self.rounds) if self.rounds else self.lr)
+        self.adam = Adam(self.params, cosine(self.lr, self.decay_steps) if self.decay_steps else self.lr)
         self.average = EMA(self.params, self.averaging)
         self.alpha_bar = alpha_bars(self.schedule, self.n_times)  # (T + 1,) on the host, for the samplers
         tables = np.sqrt(self.alpha_bar), np.sqrt(1 - self.alpha_bar)
@@ -116,15 +98,6 @@ class DDPM(Model):
         """The way back."""
         return features
 
-    def check_data(self, x, labels=None):
-        super().check_data(x, labels)
-        if self.scaling == "pixels" and (x.min() < 0 or x.max() > 1):
-            raise UsageError(
-                "scaling=pixels needs pixels in [0, 1]; use --set scaling=standard predict=v for other numbers"
-            )
-        if self.conditional and labels is None:
-            raise UsageError("conditional=true needs labels, of the test data too, and this data has none")
-
     def prepare(self, x, rng, labels=None):
         if self.scaling == "standard":
             self.scaler.measure(self.encode(x))
@@ -143,13 +116,13 @@ class DDPM(Model):
         t = 1 + rng.integers(self.n_times, len(x))
         eps = rng.normal(x_0.shape)
         x_t = self.q_sample(x_0, t, eps)
-        f, back_denoiser = self.denoiser.forward((x_t, t, *self.shown(labels, rng)), rng)
+        f, back_denoiser = self.denoiser.forward((x_t, t, *self.drop_labels(labels, rng)), rng)
         if self.predict == "logits":
             return *bernoulli_nll(f, x), back_denoiser
         v = self.signal[t][:, None] * eps - self.noise[t][:, None] * x_0
         return *squared_error(f, {"eps": eps, "v": v, "x0": x_0}[self.predict]), back_denoiser
 
-    def shown(self, labels, rng):
+    def drop_labels(self, labels, rng):
         """(labels,) with some withheld, for a conditional model; () for others."""
         if not self.conditional:
             return ()
@@ -178,7 +151,7 @@ class DDPM(Model):
 
     # What it is good for.
 
-    def denoise(self, x_t, t, labels=None, guidance=0.0, clip=True):
+    def denoise(self, x_t, t, labels=None, guidance=0.0, clip_x0=True):
         """x̂_0 (n, n_diffused) from x_t at the time t, an int, by the averaged weights; with labels (n,) the guided one."""
         xp = array_module(x_t)
         now = xp.full(len(x_t), t)
@@ -188,7 +161,7 @@ class DDPM(Model):
             x_0 = self.x_0(self.denoiser((x_t, now, *(given or unknown))), x_t, t)
             if given and guidance:
                 x_0 = (1 + guidance) * x_0 - guidance * self.x_0(self.denoiser((x_t, now, *unknown)), x_t, t)
-        return self.scaler.clip(x_0) if clip else x_0
+        return self.scaler.clip(x_0) if clip_x0 else x_0
 
     def x_0(self, f, x_t, t):
         """x̂_0 from the network's output f at the time t: see above."""
@@ -202,22 +175,22 @@ class DDPM(Model):
     def path(self, x_T, rng, labels=None, **options):
         """Yield (t, x_t) from T down to 0, x_t (n, n_diffused) in the units of x_0, from noise x_T and with labels (n,).
 
-        options: sampler, n_steps, eta, variance, guidance, clip, instead of the settings of these names. Raises UsageError
-        for values that these cannot have, ValueError for another option, for labels that a model was not trained with, and
-        for a number of labels other than n.
+        options: sampler, n_steps, eta, ancestral_variance, guidance, clip_x0, instead of the settings of these names. Raises
+        UsageError for values that these cannot have, ValueError for another option, for labels that a model was not trained
+        with, and for a number of labels other than n.
         """
-        if unknown := options.keys() - self.sampling:
-            known = ", ".join(sorted(self.sampling))
+        if unknown := options.keys() - self.sampler_settings:
+            known = ", ".join(sorted(self.sampler_settings))
             raise ValueError(f"path: unknown option {', '.join(sorted(unknown))}; it takes {known}")
         settings = self.settings() | options
         chosen = vars(type(self)(**settings))  # checked as settings are
         self.check_labels(labels, x_T=x_T)
 
         def denoise(x_t, t):
-            return self.denoise(x_t, t, labels, chosen["guidance"], chosen["clip"])
+            return self.denoise(x_t, t, labels, chosen["guidance"], chosen["clip_x0"])
 
         if chosen["sampler"] == "ancestral":
-            return ancestral(denoise, x_T, self.alpha_bar, rng, chosen["variance"])
+            return ancestral(denoise, x_T, self.alpha_bar, rng, chosen["ancestral_variance"])
         return ddim(denoise, x_T, self.alpha_bar, rng, chosen["n_steps"], chosen["eta"])
 
     def check_labels(self, labels, **given):
@@ -249,11 +222,3 @@ class DDPM(Model):
             return self.generate(n, rng, self.classes.draw(n, rng))
         self.classes.check(label)
         return self.generate(n, rng, rng.integers(1, n) + label)
-
-    @classmethod
-    def example(cls, rng, **settings):
-        tiny = {"n_features": 6, "n_classes": 3, "n_times": 20, "width": 5, "n_blocks": 2, "n_waves": 4, "batch": 4}
-        model = cls(**tiny | {"n_steps": 4} | settings).build(rng)
-        batch = {"x": rng.uniform((4, 6)), "labels": rng.integers(3, 4)}
-        model.prepare(batch["x"], rng)
-        return model, batch

@@ -15,13 +15,14 @@ floor of at least 1e-6 of that: below it EM rises and falls. lee-15 §2.1 takes 
 from dataclasses import dataclass
 from typing import Literal
 
-from ..backend import UsageError, array_module
+from ..backend import array_module
 from ..nn.distributions import sample_categorical
 from ..nn.layers import add_matmul, log_sum_exp, matmul, one_hot
 from ..nn.optim import Adam, Stepper
 from ..nn.parameters import Parameters
 from .base import Model
 from .parts.gaussians import Gaussians
+from .settings import Count, Positive
 
 CHUNK = 2**23  # numbers that the examples looked at together make: memory does not grow with N
 LEAST = 1e-30  # a component that answers for less of the data has lost them all
@@ -40,26 +41,16 @@ class Iterations(Stepper):
 class GMM(Model):
     """The settings, then the model. Shapes: x (N, n_features), in training all of the data; r (K, N), K = n_components."""
 
-    n_features: int = 784
-    n_components: int = 10  # K
+    n_features: Count = 784
+    n_components: Count = 10  # K
     covariance: Literal["full", "diagonal", "spherical"] = "full"  # what a Σ_k may be
-    floor: float = 1e-6  # of EM: the least variance in any direction, in units of x squared; see above for float32
-    n_init: int = 1  # starts, the best of which goes on
+    floor: Positive = 1e-6  # of EM: the least variance in any direction, in units of x squared; see above for float32
+    n_init: Count = 1  # starts, the best of which goes on
     by: Literal["em", "gradient"] = "em"  # how it is fitted
-    lr: float = 1e-2  # of Adam on the gradient
+    lr: Positive = 1e-2  # of Adam on the gradient
 
-    capturable = False  # eigh and qr take memory as they go
-    variants = ({}, {"covariance": "diagonal", "n_init": 2}, {"covariance": "spherical"}, {"by": "gradient"})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.floor:
-            raise UsageError("GMM setting floor: expected a number > 0; a component on one point is infinitely likely")
-
-    def check_data(self, x, labels=None):
-        super().check_data(x, labels)
-        if max(x.max(), -x.min()) > 1e15:
-            raise UsageError("numbers beyond 1e15 have squares too large for float32: divide the data by their spread")
+    same_every_step = False  # eigh and qr take memory as they go
+    tiny = {"n_features": 3, "n_components": 2, "floor": 0.01}
 
     def build(self, rng):
         self.gaussians = Gaussians(self.n_components, self.n_features, self.covariance)
@@ -74,7 +65,7 @@ class GMM(Model):
 
     # What training does.
 
-    def prepare(self, x, rng):
+    def prepare(self, x, rng, labels=None):
         """Start from x (N, n_features): of several starts the best after SHORT iterations each (Biernacki et al. 2003)."""
         if self.n_init == 1:
             return self.start(x, rng)
@@ -141,7 +132,7 @@ class GMM(Model):
         P = xp.linalg.qr(A, mode="r").swapaxes(1, 2)
         return P * (2 * (xp.diagonal(P, axis1=1, axis2=2) > 0).astype(P.dtype) - 1)[:, None]  # QR leaves signs open
 
-    def loss(self, x, rng):
+    def loss(self, x, rng, labels=None):
         """-log p(x) in nats per example of x (N, n_features).
 
         Fisher's identity: ∂log Σ exp a_k = Σ r_k ∂a_k, the gradient of what the M step maximises, with r held constant.
@@ -154,7 +145,7 @@ class GMM(Model):
             back(xp.exp(a - log_p[-1]) * (-1 / len(x)), inputs=False)
         return {"loss": -xp.concatenate(log_p).mean()}
 
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         """One iteration of EM, or one step down the gradient. Returns {"loss": -log p(x) before it}."""
         if self.by == "gradient":
             losses = self.loss(x, rng)
@@ -179,11 +170,11 @@ class GMM(Model):
         """The most responsible component of each x (N, n_features): (N,) integers."""
         return self.expect(x)[1].argmax(axis=0)
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """{"nll": -log p(x), nats per example} of x (N, n_features)."""
         return {"nll": -self.log_prob(x).mean()}
 
-    def sample(self, n, rng):
+    def sample(self, n, rng, label=None):
         """n draws x = μ_k + ε P_k⁻¹ (n, n_features), with k ~ π and ε ~ N(0, I): of covariance P_k⁻ᵀ P_k⁻¹ = Σ_k."""
         xp, eps, x = rng.xp, rng.normal((n, self.n_features)), 0.0
         drawn = sample_categorical(self.gaussians.logits + xp.zeros((n, 1), eps.dtype), rng)
@@ -191,10 +182,3 @@ class GMM(Model):
             noise = matmul(eps, xp.linalg.inv(xp.tril(P))) if self.gaussians.full else eps / P
             x = xp.where((drawn == k)[:, None], mu + noise, x)
         return x
-
-    @classmethod
-    def example(cls, rng, **settings):
-        model = cls(**{"n_features": 3, "n_components": 2, "floor": 0.01} | settings).build(rng)
-        batch = {"x": rng.normal((40, 3))}
-        model.prepare(**batch, rng=rng)
-        return model, batch

@@ -2,7 +2,7 @@
 
     z = encoder(x),      x_0 = (z - mean) / std is diffused as in ddpm.py,      x̂ = decoder(quantise(mean + std x̂_0))
 
-Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then stands still. Its features are
+Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then frozen. Its features are
 fewer than a large picture's pixels (of MNIST a sixth), so that a narrow network can pass all of their noise through, and
 v can be predicted. Diffusion runs in the continuous features, before the quantisation (aias says in the discrete ones,
 where Gaussian noise has no meaning); what comes out is then moved to the nearest codes, as the decoder knows no others.
@@ -13,6 +13,7 @@ from typing import Literal
 
 from ..backend import UsageError
 from .ddpm import DDPM
+from .settings import Count, Positive
 from .vqvae import VQVAE
 
 
@@ -23,19 +24,11 @@ class LatentDiffusion(DDPM):
     vqvae: VQVAE = field(default_factory=VQVAE)  # makes pictures small
     predict: Literal["eps", "v", "x0"] = "v"
     scaling: Literal["standard"] = "standard"
-    n_blocks: int = 3
-    batch: int = 128
-    lr: float = 2e-3
+    n_blocks: Count = 3
+    batch: Count = 128
+    lr: Positive = 2e-3
 
-    variants = ({}, {"predict": "eps", "conditional": True, "guidance": 1.0, "sampler": "ancestral"})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.vqvae.n_features != self.n_features:
-            raise UsageError(
-                f"LatentDiffusion setting vqvae: it is of pictures of {self.vqvae.n_features} numbers, these have "
-                f"{self.n_features}; give one that was trained on the same data"
-            )
+    tiny = DDPM.tiny | {"n_blocks": 2}
 
     def build(self, rng):
         self.trained, self.vqvae = self.vqvae.has_stepped(), VQVAE.copy_of(self.vqvae, rng)
@@ -62,4 +55,4 @@ class LatentDiffusion(DDPM):
     def example(cls, rng, **settings):
         vqvae, batch = VQVAE.example(rng)
         vqvae.train_step(**batch, rng=rng)
-        return super().example(rng, vqvae=vqvae, **settings)
+        return super().example(rng, **{"vqvae": vqvae} | settings)

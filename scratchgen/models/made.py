@@ -12,9 +12,9 @@ random orders, each under masks of its own, and p(x) is the mean of theirs.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from ..backend import UsageError, array_module
+from ..backend import array_module, on_host
 from ..nn.activations import sigmoid
 from ..nn.distributions import bernoulli_log_prob, categorical_log_prob
 from ..nn.embeddings import Embedding
@@ -25,6 +25,7 @@ from ..nn.parameters import Parameters
 from ..nn.schedules import constant, linear
 from .base import Model
 from .parts.masked import MaskedMLP
+from .settings import Count, Fraction, Positive, Range, Whole
 
 
 @dataclass(eq=False)
@@ -37,29 +38,19 @@ class MADE(Model):
     n_values > 2: x holds whole numbers 0 ... n_values - 1, tokens; these are given to fit, as the command line loads pixels.
     """
 
-    n_features: int = 784
-    n_values: int = 2  # 2: black and white pixels; more: tokens
+    n_features: Count = 784
+    n_values: Annotated[int, Range(2)] = 2  # 2: black and white pixels; more: tokens
     hidden: tuple[int, ...] = (1024,)
-    n_embed: int = 16  # as how many learned numbers a token enters the network; tokens only
+    n_embed: Count = 16  # as how many learned numbers a token enters the network; tokens only
     direct: bool = True  # connections from the input to the output, past the hidden layers
     order: Literal["natural", "agnostic"] = "natural"  # agnostic: n_orders random ones, in each step one of them
-    n_orders: int = 8  # of agnostic
-    batch: int = 100
-    lr: float = 1e-3
-    rounds: int = 0  # of the whole training: the rate falls linearly to 0; 0: it stays
-    averaging: float = 0.999  # decay of the averaged weights that everything but training uses; 0: the last ones
+    n_orders: Count = 8  # of agnostic
+    batch: Count = 100
+    lr: Positive = 1e-3
+    decay_steps: Whole = 0  # training length in steps: the rate falls linearly to 0. 0: never falls
+    averaging: Fraction = 0.999  # decay of the averaged weights that everything but training uses; 0: the last ones
 
-    variants = (
-        {},
-        {"hidden": (7, 5), "order": "agnostic", "averaging": 0.0},
-        {"n_values": 3, "direct": False, "rounds": 3},
-        {"n_values": 4, "hidden": (), "order": "agnostic", "n_orders": 2},
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.n_values < 2:
-            raise UsageError(f"MADE setting n_values: expected 2 or more values to choose from, got {self.n_values}")
+    tiny = {"n_features": 6, "n_embed": 2, "hidden": (5,), "n_orders": 3, "batch": 4}
 
     def build(self, rng):
         n_in, n_out = (self.n_embed, self.n_values) if self.tokens else (1, 1)
@@ -68,7 +59,7 @@ class MADE(Model):
         self.embedding = Embedding(self.n_values, self.n_embed)
         layers = {"embedding": self.embedding} if self.tokens else {}
         self.params = Parameters(rng, network=self.network, **layers)
-        self.adam = Adam(self.params, linear(self.lr, 0, self.rounds) if self.rounds else constant(self.lr))
+        self.adam = Adam(self.params, linear(self.lr, 0, self.decay_steps) if self.decay_steps else constant(self.lr))
         self.average = EMA(self.params, self.averaging)
         return self
 
@@ -76,20 +67,11 @@ class MADE(Model):
     def tokens(self):
         return self.n_values > 2
 
-    def check_data(self, x, labels=None):
-        super().check_data(x, labels)
-        low, high, whole = x.min(), x.max(), (x == x.round()).all()
-        if low >= 0 and (high <= 1 if not self.tokens else whole and high < self.n_values):
-            return
-        wanted = f"whole numbers 0 ... {self.n_values - 1}" if self.tokens else "pixels in [0, 1]"
-        remedy = "make them whole numbers 0 ... K - 1 and use --set n_values=K"
-        if low >= 0 and (whole or high <= 1):
-            remedy = f"use --set n_values={max(3, int(high) + 1) if whole else 2}"
-        raise UsageError(
-            f"n_values={self.n_values} needs {wanted}, and these numbers reach from {low:g} to {high:g}; {remedy}"
-        )
+    @property
+    def data_range(self):
+        return 0, self.n_values - 1
 
-    def prepare(self, x, rng):
+    def prepare(self, x, rng, labels=None):
         """Start the output's bias at the log odds or log frequencies of each feature of x, every count ½ more than it is."""
         xp = array_module(x)
         if self.tokens:
@@ -104,7 +86,7 @@ class MADE(Model):
 
     # What training does.
 
-    def shown(self, x, rng):
+    def discrete(self, x, rng):
         """x as it is to be predicted: every pixel black or white, drawn anew at each call, or whole numbers."""
         return x.astype(int) if self.tokens else rng.bernoulli(x)
 
@@ -132,17 +114,17 @@ class MADE(Model):
         mean, d_logits = softmax_cross_entropy(logits, x.reshape(-1))  # a mean over n_features times as many rows
         return self.n_features * mean, self.n_features * d_logits
 
-    def loss(self, x, rng):
+    def loss(self, x, rng, labels=None):
         """-log p(x) in nats per example of x (B, n_features) as shown, in an order drawn at random."""
         self.params.zero_grad()
-        x, k = self.shown(x, rng), rng.integers(len(self.network.degree), 1)
+        x, k = self.discrete(x, rng), rng.integers(len(self.network.degree), 1)
         logits, backward = self.conditionals(x, k, rng)
         loss, d_logits = self.nll(logits, x)
 
         backward(d_logits)
         return {"loss": loss}
 
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         losses = self.loss(x, rng)
         self.adam.step()
         self.average.step()
@@ -153,7 +135,7 @@ class MADE(Model):
     def log_prob(self, x):
         """log p(x) in nats (N,), exact, of x (N, n_features) of zeros and ones, or of tokens. p: the mean over the orders.
 
-        Raises ValueError for other x, save on a GPU, which would have to wait to see them.
+        Raises ValueError for other x on the host; see on_host.
         """
         x, xp = self.checked("log_prob", x), array_module(x)
         with self.average.swapped():
@@ -161,9 +143,9 @@ class MADE(Model):
 
     def checked(self, method, x):
         """x as zeros and ones or integers. Raises ValueError in the method's name where it is not, as log_prob says."""
-        if array_module(x).__name__ == "numpy" and not (self.tokens or ((x == 0) | (x == 1)).all()):
+        if on_host(x) and not (self.tokens or ((x == 0) | (x == 1)).all()):
             raise ValueError(f"{method}: x must be 0 or 1 everywhere; binarize grey pixels first, as evaluate does")
-        if array_module(x).__name__ == "numpy" and self.tokens and not (x == x.astype(int)).all():
+        if on_host(x) and self.tokens and not (x == x.astype(int)).all():
             raise ValueError(f"{method}: x must be whole numbers everywhere")
         return x.astype(int if self.tokens else self.params.theta.dtype)
 
@@ -180,7 +162,7 @@ class MADE(Model):
             return categorical_log_prob(x.reshape(-1), logits).reshape(x.shape).sum(axis=1)
         return bernoulli_log_prob(x, logits)
 
-    def sample(self, n, rng):
+    def sample(self, n, rng, label=None):
         """n exact draws from p (n, n_features): zeros and ones, or tokens as integers. Each in one of the orders."""
         n_orders = len(self.network.degree)
         counts = rng.host.multinomial(n, n_orders * [1 / n_orders])  # on the host: they are sizes of arrays
@@ -191,9 +173,9 @@ class MADE(Model):
     def sample_in(self, n, k, rng):
         """n draws in the k-th order, by the weights as they are."""
         x = rng.xp.zeros((n, self.n_features), dtype=int if self.tokens else rng.real)
-        return self.drawn(x, x != 0, k, rng)
+        return self.fill(x, x != 0, k, rng)
 
-    def drawn(self, x, known, k, rng, temperature=1.0):
+    def fill(self, x, known, k, rng, temperature=1.0):
         """x (n, n_features) with what is not known drawn in the k-th order, by the weights as they are.
 
         The noise u comes first, and then x_d = [u_d < p(x_d = 1 | x_<d)] for all d at once, again and again: a pass settles
@@ -210,18 +192,10 @@ class MADE(Model):
             else:
                 x = (u < sigmoid(logits)).astype(rng.real)
             x = xp.where(known, given, x)
-            if xp.__name__ == "numpy" and (x == before).all():  # a GPU would have to wait to know
+            if on_host(x) and (x == before).all():
                 break
         return x
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """{name: nats per example} of x (N, n_features), exact: of tokens "nll", else "binarized_nll", see the class."""
-        return {"nll" if self.tokens else "binarized_nll": -self.log_prob(self.shown(x, rng)).mean()}
-
-    @classmethod
-    def example(cls, rng, **settings):
-        model = cls(**{"n_features": 6, "n_embed": 2, "hidden": (5,), "n_orders": 3, "batch": 4} | settings).build(rng)
-        shape = model.batch, model.n_features
-        x = rng.integers(model.n_values, shape) if model.tokens else rng.uniform(shape)
-        model.prepare(x, rng)
-        return model, {"x": x}
+        return {"nll" if self.tokens else "binarized_nll": -self.log_prob(self.discrete(x, rng)).mean()}

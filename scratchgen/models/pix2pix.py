@@ -15,13 +15,11 @@ from typing import Literal
 
 from ..backend import UsageError, array_module
 from ..nn.activations import LeakyReLU, Sigmoid
-from ..nn.double_backward import between, gradient_penalty
+from ..nn.double_backward import between
 from ..nn.layers import mlp
-from ..nn.losses import ADVERSARIAL, absolute_error, loss_D, loss_G, squared_error
-from ..nn.optim import EMA, Adam
-from ..nn.parameters import Parameters
-from ..nn.schedules import falling
-from .base import Model, saturation
+from ..nn.losses import ADVERSARIAL, absolute_error, loss_G, squared_error
+from .parts.adversarial import Adversarial
+from .settings import Count, Fraction, NonNegative, Positive, Whole
 
 
 def outlines(images):
@@ -52,65 +50,53 @@ def enlarged(images, factor):
 
 
 @dataclass(eq=False)
-class Pix2Pix(Model):
+class Pix2Pix(Adversarial):
     """The settings, then the model. Shapes: x (B, n_features), c (B, n_features / scale²), logits (B, 1)."""
 
-    n_features: int = 784
-    condition: Literal["edges", "low_resolution"] = "edges"
-    factor: int = 4  # low_resolution: c has a pixel for a block of factor × factor
+    n_features: Count = 784
+    condition: Literal["edges", "low_resolution"] = "edges"  # what c is: the outlines of x, or a coarse copy
+    factor: Count = 4  # low_resolution: c has a pixel for a block of factor × factor
     hidden_G: tuple[int, ...] = (512, 512)
     hidden_D: tuple[int, ...] = (256, 256)
     output: Literal["sigmoid", "linear", "residual"] = "sigmoid"  # of G; residual: numbers to be added to c, enlarged
     error: Literal["absolute", "squares"] = "absolute"  # summed over the pixels
-    adversarial: float = 1.0  # w; 0: no D
-    loss: Literal[tuple(ADVERSARIAL)] = "non_saturating"
-    k: int = 1  # steps of D a round, each on a batch of its own
-    dropout: float = 0.0  # in G, its only noise
-    r1: float = 1.0  # γ of R1, see gan.py; of all losses but wasserstein
-    lam: float = 10.0  # λ of the gradient penalty, see wgan.py; of wasserstein
-    batch: int = 64
-    lr_G: float = 5e-4
-    lr_D: float = 5e-4
-    beta1: float = 0.0  # Adam's
-    beta2: float = 0.99
-    rounds: int = 0  # of the whole training: the rates stay for half of them, then fall linearly to 0; 0: they stay
-    averaging: float = 0.999  # decay of the averaged weights of G that generate() uses; 0: the last ones
+    adversarial_weight: NonNegative = 1.0  # w; 0: no D
+    adversarial_loss: Literal[tuple(ADVERSARIAL)] = "non_saturating"
+    d_steps: Count = 1  # steps of D a round, each on a batch of its own
+    dropout: Fraction = 0.0  # in G, its only noise
+    r1: NonNegative = 1.0  # γ of R1, see gan.py; of all losses but wasserstein
+    lam: NonNegative = 10.0  # λ of the gradient penalty, see wgan.py; of wasserstein
+    batch: Count = 64
+    lr_G: Positive = 5e-4
+    lr_D: Positive = 5e-4
+    beta1: Fraction = 0.0  # Adam's
+    beta2: Fraction = 0.99
+    decay_steps: Whole = 0  # training length in rounds; from half of it on the rates fall linearly to 0. 0: never fall
+    averaging: Fraction = 0.999  # decay of the averaged weights of G that generate() uses; 0: the last ones
 
-    pixels = True
-    variants = (  # w = 0 has no objective of D's: its own test checks it
-        {},
-        {"condition": "low_resolution", "output": "residual", "error": "squares", "dropout": 0.3, "loss": "hinge"},
-        {"loss": "wasserstein", "output": "linear", "averaging": 0.0},
-        {"condition": "low_resolution", "loss": "least_squares", "k": 2, "r1": 0.0, "rounds": 3},
-    )
+    judged_by_samples = False  # it cannot sample
+    data_range = (0, 1)
+    tiny = {"n_features": 16, "factor": 2, "hidden_G": (5,), "hidden_D": (7,), "batch": 4}
 
-    def __post_init__(self):
-        super().__post_init__()
-        self.side = math.isqrt(self.n_features)
-        if self.side**2 != self.n_features:
-            raise UsageError(
-                f"Pix2Pix setting n_features: expected a square, of square grey pictures, got {self.n_features}"
-            )
-        self.scale = self.factor if self.condition == "low_resolution" else 1  # pixels of x to one of c, along a side
-        if self.factor == 0 or self.side % self.scale:
-            raise UsageError(
-                f"Pix2Pix setting factor: expected one that divides the side of {self.side} pixels, got {self.factor}"
-            )
+    @property
+    def side(self):
+        return math.isqrt(self.n_features)
+
+    @property
+    def scale(self):
+        """How many pixels of x one of c stands for, along a side."""
+        return self.factor if self.condition == "low_resolution" else 1
 
     def build(self, rng):
         n_condition = (self.side // self.scale) ** 2
         last = Sigmoid if self.output == "sigmoid" else None
         self.generator = mlp([n_condition, *self.hidden_G, self.n_features], dropout=self.dropout, last=last)
-        self.params_G = Parameters(rng, generator=self.generator)
-        self.optimizer_G = Adam(self.params_G, falling(self.lr_G, self.rounds), self.beta1, self.beta2)
-        self.average = EMA(self.params_G, self.averaging)
-        if not self.adversarial:
+        self.discriminator = None
+        if self.adversarial_weight:
+            self.discriminator = mlp([self.n_features + n_condition, *self.hidden_D, 1], LeakyReLU)
+        else:
             self.objectives = {"generator_loss": "params_G"}
-            return self
-        self.discriminator = mlp([self.n_features + n_condition, *self.hidden_D, 1], LeakyReLU)
-        self.params_D = Parameters(rng, discriminator=self.discriminator)
-        self.optimizer_D = Adam(self.params_D, falling(self.lr_D, self.k * self.rounds), self.beta1, self.beta2)
-        return self
+        return self.with_optimizers(rng)
 
     def conditions(self, x):
         """c of pictures x (N, n_features): outlines (N, n_features), or means of blocks (N, n_features / factor²)."""
@@ -130,78 +116,52 @@ class Pix2Pix(Model):
         """What D is shown: (B, n_features) and (B, ...) side by side."""
         return array_module(x).concatenate([x, c], axis=1)
 
-    def discriminator_loss(self, x, rng):
+    def discriminator_loss(self, x, rng, labels=None):
         """D's loss on real pairs (x, c) against (G(c), c), with its penalty. Trains D alone."""
-        self.params_D.zero_grad()
         c = self.conditions(x)
         real, fake = self.pairs(x, c), self.pairs(self.translate(c, rng)[0], c)
-        logits_real, back_real = self.discriminator.forward(real, rng)  # (B, 1)
-        logits_fake, back_fake = self.discriminator.forward(fake, rng)
-        loss, d_real, d_fake = loss_D(logits_real, logits_fake, self.loss)
+        pixels = slice(0, self.n_features)  # the penalty takes the slope in x alone
+        if self.adversarial_loss != "wasserstein":
+            return self.tell_apart(real, fake, rng, columns=pixels)
+        loss = self.loss_of_both(real, fake, rng)
+        losses = self.penalised(loss, self.lam, between(real, fake, rng), centre=1.0, columns=pixels)
+        return losses | {"wasserstein": -loss}
 
-        back_real(d_real, inputs=False)
-        back_fake(d_fake, inputs=False)
-        terms, weight = {}, 0.5 * self.r1
-        if self.loss == "wasserstein":
-            terms["wasserstein"], weight = -loss, self.lam
-        if not weight:
-            return {"discriminator_loss": loss} | terms
-        at, centre = (between(real, fake, rng), 1.0) if self.loss == "wasserstein" else (real, 0.0)
-        pixels = slice(0, self.n_features)  # the slope in x alone
-        penalty, back_penalty = gradient_penalty(self.discriminator, at, centre, columns=pixels)
-        back_penalty(weight)
-        return {"discriminator_loss": loss + weight * penalty} | terms | {"penalty": penalty}
-
-    def generator_loss(self, x, rng):
-        """The error of G(c) against x (B, n_features), and w times what D says of it. Trains G alone; D stands still."""
+    def generator_loss(self, x, rng, labels=None):
+        """The error of G(c) against x (B, n_features), and w times what D says of it. Trains G alone; D is frozen."""
         self.params_G.zero_grad()
         c = self.conditions(x)
         x_hat, back_generator = self.translate(c, rng)  # (B, n_features)
         error, dx_hat = (absolute_error if self.error == "absolute" else squared_error)(x_hat, x)
-        if not self.adversarial:
+        if not self.adversarial_weight:
             back_generator(dx_hat, inputs=False)
             return {"generator_loss": error}
         logits, back_discriminator = self.discriminator.forward(self.pairs(x_hat, c), rng)
-        adversarial, d_logits = loss_G(logits, self.loss)
+        adversarial, d_logits = loss_G(logits, self.adversarial_loss)
 
         d_pair = back_discriminator(d_logits, learn=False)  # of x̂ and c
-        back_generator(dx_hat + self.adversarial * d_pair[:, : self.n_features], inputs=False)
-        loss = error + self.adversarial * adversarial
+        back_generator(dx_hat + self.adversarial_weight * d_pair[:, : self.n_features], inputs=False)
+        loss = error + self.adversarial_weight * adversarial
         return {"generator_loss": loss, "error": error, "adversarial": adversarial}
 
-    objectives = {"discriminator_loss": "params_D", "generator_loss": "params_G"}
-
-    def train_step(self, x, rng):
-        """A round, from x (k batch, n_features). Returns the losses of its last step of D, if there is one, and of G's."""
-        losses, part = {}, x
-        for part in x.reshape(self.k, -1, self.n_features) if self.adversarial else ():
-            losses = self.discriminator_loss(part, rng)
-            self.optimizer_D.step()
-        losses |= self.generator_loss(part, rng)
-        self.optimizer_G.step()
-        self.average.step()
-        return losses
+    def train_step(self, x, rng, labels=None):
+        return super().train_step(x, rng) if self.adversarial_weight else self.train_G(x, rng)
 
     @property
-    def rows(self):
-        return self.k * self.batch if self.adversarial else self.batch
-
-    remedies = "a larger r1, fewer steps of D (k) or a smaller lr_D"
-
-    def complaint(self, losses):
-        return saturation(self, losses) if self.adversarial else ""
+    def examples_per_step(self):
+        return super().examples_per_step if self.adversarial_weight else self.batch
 
     def generate(self, c, rng=None):
         """G(c), a picture (n_features,) for each row of c, by the averaged weights. rng: dropout stays on."""
         with self.average.swapped():
             return self.translate(c, rng)[0]
 
-    def sample(self, n, rng):
+    def sample(self, n, rng, label=None):
         raise UsageError(
             "a Pix2Pix has no way to sample: it paints what it is given; see generate, demos/use_translation.py"
         )
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """{name: number} on test pictures x (N, n_features): errors per picture and per pixel, D's mean logits.
 
         rng: dropout stays on, as in generate.
@@ -214,13 +174,7 @@ class Pix2Pix(Model):
             "squared_error": squares,
             "mse": squares / self.n_features,
         }
-        if self.adversarial:
+        if self.adversarial_weight:
             for name, made in (("logit_real", x), ("logit_fake", x_hat)):
                 found[name] = self.discriminator(self.pairs(made, c)).mean()
         return found
-
-    @classmethod
-    def example(cls, rng, **settings):
-        tiny = {"n_features": 16, "factor": 2, "hidden_G": (5,), "hidden_D": (7,), "batch": 4}
-        model = cls(**tiny | settings).build(rng)
-        return model, {"x": rng.uniform((model.rows, 16))}

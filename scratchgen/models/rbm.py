@@ -9,12 +9,13 @@ estimated (metrics/annealed.py). The gradient needs p itself: as -log p(x) = F(x
     ∂(-log p(x))/∂θ = ∂F(x)/∂θ - E_v~p[∂F(v)/∂θ]
 
 and for draws from p stand the ends of Gibbs chains. Contrastive divergence (CD-k, Hinton 2002) starts them at the data and
-runs k steps, which is biased; the persistent kind (PCD, Tieleman 2008) goes on where the last update's chains ended.
+runs k = gibbs_steps of them, which is biased; the persistent kind (PCD, Tieleman 2008) goes on where the chains of the last
+update ended.
 """
 
 from dataclasses import dataclass
 
-from ..backend import array_module
+from ..backend import array_module, on_host
 from ..nn.activations import sigmoid, softplus
 from ..nn.distributions import sample_bernoulli
 from ..nn.layers import one_hot
@@ -24,6 +25,7 @@ from ..nn.parameters import Parameters
 from ..nn.schedules import falling
 from .base import Model
 from .parts.energy import FreeEnergy
+from .settings import Count, NonNegative, Positive, Whole
 
 
 @dataclass(eq=False)
@@ -33,32 +35,32 @@ class RBM(Model):
     Grey x in [0, 1] is binarized, each pixel black with probability x, anew in every training step and in evaluate.
     """
 
-    n_features: int = 784
-    n_hidden: int = 500  # hidden units
-    k: int = 1  # Gibbs steps of the chains in an update
+    n_features: Count = 784
+    n_hidden: Count = 500  # hidden units
+    gibbs_steps: Count = 1  # Gibbs steps of the chains in an update
     persistent: bool = True  # chains that go on (PCD); False: chains that start at the data (CD-k)
-    n_chains: int = 100  # of the persistent ones
-    n_gibbs: int = 1000  # steps of the chains that sample() starts
-    batch: int = 100
-    lr: float = 0.1
-    weight_decay: float = 0.0  # λ: ½ λ ‖W‖² is added to the loss
-    rounds: int = 0  # of the whole training: the rate stays for half of them, then falls linearly to 0; 0: it stays
+    n_chains: Count = 100  # of the persistent ones
+    n_steps: Count = 1000  # Gibbs steps of the chains that sample() starts
+    batch: Count = 100
+    lr: Positive = 0.1
+    weight_decay: NonNegative = 0.0  # λ: ½ λ ‖W‖² is added to the loss
+    decay_steps: Whole = 0  # training length in steps; from half of it on the rate falls linearly to 0. 0: never falls
 
-    pixels = True
-    variants = ({}, {"persistent": False, "k": 2, "weight_decay": 0.1, "rounds": 3})
-    sampling = frozenset({"n_gibbs"})
+    data_range = (0, 1)
+    sampler_settings = frozenset({"n_steps"})
+    tiny = {"n_features": 6, "n_hidden": 5, "n_chains": 3, "n_steps": 4, "batch": 4}
 
     def build(self, rng):
         self.energy = FreeEnergy(self.n_visible, self.n_hidden, self.n_chains)
         self.params = Parameters(rng, energy=self.energy)
-        self.sgd = SGD(self.params, falling(self.lr, self.rounds))
+        self.sgd = SGD(self.params, falling(self.lr, self.decay_steps))
         return self
 
     @property
     def n_visible(self):
         return self.n_features
 
-    def prepare(self, x, rng):
+    def prepare(self, x, rng, labels=None):
         """Start b at the log odds of each pixel of x, every count ½ more than it is, and the chains there (Hinton 2010)."""
         xp, black = array_module(x), x.sum(axis=0)
         self.energy.base[...] = self.energy.b[...] = xp.log(black + 0.5) - xp.log(len(x) - black + 0.5)
@@ -67,18 +69,18 @@ class RBM(Model):
 
     # What training does.
 
-    def shown(self, x, rng):
+    def visible(self, x, rng):
         """x (B, n_features) as zeros and ones, drawn anew at each call."""
         return rng.bernoulli(x)
 
-    def gibbs(self, v, rng, k):
-        """v (B, n_visible) after k Gibbs steps, h ~ p(h|v) and v ~ p(v|h) in each."""
-        for _ in range(k):
+    def gibbs(self, v, rng, n_steps):
+        """v (B, n_visible) after n_steps Gibbs steps, h ~ p(h|v) and v ~ p(v|h) in each."""
+        for _ in range(n_steps):
             h = sample_bernoulli(self.energy.up(v), rng)
             v = sample_bernoulli(self.energy.down(h), rng)
         return v
 
-    def loss(self, x, v=None):
+    def loss(self, x, rng, labels=None, v=None):
         """Mean F(x) - mean F(v), v held fixed: its gradient is the update, but nothing descends it, as v then moves.
 
         x (B, n_visible): data; v (M, n_visible): draws from the model, or the ends of chains in their place; the persistent
@@ -95,11 +97,11 @@ class RBM(Model):
         self.energy.dW += self.weight_decay * W
         return {"loss": data.mean() - model.mean() + 0.5 * self.weight_decay * (W * W).sum()}
 
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         """One update. "reconstruction": see reconstruct; it is no measure of likelihood, though it mostly falls."""
-        x = self.shown(x, rng)
-        v = self.gibbs(self.energy.chains if self.persistent else x, rng, self.k)
-        losses = self.loss(x, v)
+        x = self.visible(x, rng)
+        v = self.gibbs(self.energy.chains if self.persistent else x, rng, self.gibbs_steps)
+        losses = self.loss(x, rng, v=v)
         if self.persistent:
             self.energy.chains[...] = v
         self.sgd.step()
@@ -125,7 +127,7 @@ class RBM(Model):
 
     def log_p(self, v, log_z=None):
         """log p(v) = -F(v) - log Z in nats (N,) of v (N, n_visible), zeros and ones. log_z: exact if not given."""
-        if array_module(v).__name__ == "numpy" and not ((v == 0) | (v == 1)).all():
+        if on_host(v) and not ((v == 0) | (v == 1)).all():
             raise ValueError("log_p: v must be 0 or 1 everywhere; binarize grey pixels first")
         return -self.free_energy(v) - (self.log_z() if log_z is None else log_z)
 
@@ -133,24 +135,16 @@ class RBM(Model):
         """n draws of independent units, each as often 1 as in the training data: (n, n_visible)."""
         return sample_bernoulli(self.energy.base + rng.zeros((n, self.n_visible)), rng)
 
-    def sample(self, n, rng):
-        """n ends of as many chains of n_gibbs steps, started at independent pixels: (n, n_features) of zeros and ones."""
-        return self.gibbs(self.independent(n, rng), rng, self.n_gibbs)
+    def sample(self, n, rng, label=None):
+        """n ends of as many chains of n_steps steps, started at independent pixels: (n, n_features) of zeros and ones."""
+        return self.gibbs(self.independent(n, rng), rng, self.n_steps)
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """{name: nats per example} on x (N, n_features), binarized: "reconstruction"; and "pseudo_nll" (Besag 1975).
 
         That is n_features times -log p(x_i | all others), for one random i of each x.
         """
-        x = self.shown(x, rng)
+        x = self.visible(x, rng)
         flip = one_hot(rng.integers(self.n_visible, len(x)), self.n_visible, x.dtype)
         rise = self.free_energy(x + flip * (1 - 2 * x)) - self.free_energy(x)  # p(x_i | others) = sigmoid(rise)
         return {"reconstruction": self.reconstruct(x), "pseudo_nll": self.n_visible * softplus(-rise).mean()}
-
-    @classmethod
-    def example(cls, rng, **settings):
-        tiny = {"n_features": 6, "n_hidden": 5, "n_chains": 3, "n_gibbs": 4, "batch": 4}
-        model = cls(**tiny | settings).build(rng)
-        x = rng.uniform((model.batch, model.n_features))
-        model.prepare(x, rng)
-        return model, {"x": x}

@@ -1,21 +1,53 @@
 """A model's settings: checked whether they come from Python, from --set on the command line or from a checkpoint.
 
 The types of the dataclass fields are the schema: int, float, bool, tuple[int, ...], Literal[choices], and the class of a
-model, whose value is a model, its settings, or on the command line the folder of its run.
+model, whose value is a model, its settings, or on the command line the folder of its run. The range of a number belongs to
+its type: `eta: Share = 0.0`. A plain int or float may be any finite number. Rules that tie several settings together stand
+in rules.py.
 """
 
 import math
-from typing import Literal, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args, get_origin
 
 import numpy as np
 
 from ..backend import UsageError
 
-POSITIVE = ("batch", "c", "k", "g_steps", "pack")
-FRACTIONS = (
-    "mask", "dropout", "spared", "label_noise", "label_smoothing", "label_dropout", "momentum", "beta1", "beta2",
-    "averaging", "decay",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers a setting may have: from low to high, both included unless that end is open."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    even: bool = False
+
+    def __contains__(self, value):
+        low = value > self.low if self.open_low else value >= self.low
+        high = value < self.high if self.open_high else value <= self.high
+        return math.isfinite(value) and low and high and not (self.even and value % 2)
+
+    def __str__(self):
+        """In words, such as ">= 0 and < 1", or "" where any finite number will do."""
+        ends = [f"{'>' if self.open_low else '>='} {self.low:g}"] if self.low > -math.inf else []
+        ends += [f"{'<' if self.open_high else '<='} {self.high:g}"] if self.high < math.inf else []
+        return " and ".join(ends + ["even"] * self.even)
+
+
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, open_low=True)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Fraction = Annotated[float, Range(0, 1, open_high=True)]
+
+
+def type_and_range(kind):
+    """(the plain type of a field, its Range): of Share that is (float, Range(0, 1)), of float (float, Range())."""
+    return get_args(kind)[:2] if get_origin(kind) is Annotated else (kind, Range())
 
 
 def is_model(kind):
@@ -24,12 +56,8 @@ def is_model(kind):
 
 
 def check_setting(model, field, value):
-    """The value of one setting, checked: its type, one of its choices, and its range by its name.
-
-    n_... and POSITIVE count something or are a bound, lr... is a step: they must be > 0. Every other number must be >= 0,
-    and FRACTIONS below 1.
-    """
-    name, kind = f"{model.__name__} setting {field.name}", field.type
+    """The value of one setting. Raises UsageError unless it has the field's type, is one of its choices or in its range."""
+    name, (kind, allowed) = f"{model.__name__} setting {field.name}", type_and_range(field.type)
     value = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value  # as Python has it
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
@@ -50,10 +78,6 @@ def check_setting(model, field, value):
         value = float(value)
     if type(value) is not kind:
         raise UsageError(f"{name}: expected {kind.__name__}, got {value!r}")
-    if kind in (int, float):
-        positive = field.name.startswith(("n_", "lr")) or field.name in POSITIVE
-        if not math.isfinite(value) or value < 0 or (positive and value == 0):
-            raise UsageError(f"{name}: expected a number {'> 0' if positive else '>= 0'}, got {value!r}")
-        if field.name in FRACTIONS and value >= 1:
-            raise UsageError(f"{name}: expected a fraction below 1, got {value!r}")
+    if kind in (int, float) and value not in allowed:
+        raise UsageError(f"{name}: expected a number {str(allowed) or 'that is finite'}, got {value!r}")
     return value

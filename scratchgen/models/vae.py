@@ -3,8 +3,8 @@
     encoder   q(z|x) = N(μ(x), diag σ²(x))          decoder   p(x|z)          prior   p(z) = N(0, I)
     log p(x) = ELBO + KL(q(z|x) ‖ p(z|x)) >= ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z))
 
-Kingma & Welling 2013, eq 3; trained by maximising the ELBO with k samples of z for each x and step (eq 10), or the tighter
-bound of importance weights (Burda et al. 2015, eq 8), which their mean under the logarithm makes
+Kingma & Welling 2013, eq 3; trained by maximising the ELBO with k = n_samples of z for each x and step (eq 10), or the
+tighter bound of importance weights (Burda et al. 2015, eq 8), which their mean under the logarithm makes
 
     log p(x) >= E[log 1/k Σ_i w_i] >= ELBO,      w_i = p(x|z_i) p(z_i) / q(z_i|x),      z_i ~ q(z|x)
 
@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..backend import UsageError, array_module
+from ..backend import array_module
 from ..nn.activations import ACTIVATIONS, sigmoid
 from ..nn.distributions import diagonal_gaussian_log_prob, gaussian_head, gaussian_posterior, reparameterize
 from ..nn.initialisers import INITIALISERS
@@ -30,6 +30,7 @@ from ..nn.optim import Adam
 from ..nn.parameters import Parameters
 from ..nn.schedules import falling
 from .base import Model
+from .settings import Count, NonNegative, Positive, Whole
 
 
 def copies(x, k):
@@ -43,62 +44,54 @@ def copies(x, k):
 class VAE(Model):
     """The settings, then the model. Shapes: x (B, n_features), z (B, n_latent)."""
 
-    n_features: int = 784
+    n_features: Count = 784
     hidden: tuple[int, ...] = (400,)  # the encoder's hidden sizes; the decoder's are the same in reverse
-    n_latent: int = 20
+    n_latent: Count = 20
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
-    c: float = 0.1  # variance of the Gaussian decoder
-    beta: float = 1.0  # weight of the KL; 1 is the ELBO
+    variance: Positive = 0.1  # of the Gaussian decoder
+    beta: NonNegative = 1.0  # weight of the KL; 1 is the ELBO
     bound: Literal["elbo", "iwae"] = "elbo"  # what is maximised
-    k: int = 1  # samples of z for each x
+    n_samples: Count = 1  # samples of z for each x
     binarize: bool = False  # each pixel black or white at every look, black with a probability that is its grey value
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = "pytorch"
-    batch: int = 128
-    lr: float = 1e-3
-    rounds: int = 0  # of the whole training: the rate falls to 0 in their second half; 0: it stays
+    batch: Count = 128
+    lr: Positive = 1e-3
+    decay_steps: Whole = 0  # training length in steps; from half of it on the rate falls linearly to 0. 0: never falls
 
-    variants = (
-        {},
-        {"likelihood": "gaussian", "c": 0.3, "beta": 2.0, "activation": "tanh", "k": 3},
-        {"bound": "iwae", "k": 4, "binarize": True, "rounds": 3},
-        {"bound": "iwae", "k": 2, "likelihood": "gaussian", "activation": "tanh"},
-    )
+    tiny = {"n_features": 6, "hidden": (5,), "n_latent": 2, "batch": 4}
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.bound == "iwae" and self.beta != 1:
-            raise UsageError(f"VAE setting beta: {self.beta:g} weighs the KL of bound=elbo; bound=iwae needs beta=1")
-        if self.binarize and self.likelihood != "bernoulli":
-            raise UsageError("VAE setting binarize: black and white pixels need likelihood=bernoulli")
+    @property
+    def data_range(self):
+        return (0, 1) if self.likelihood == "bernoulli" else None
 
     def build(self, rng):
         options = {"activation": ACTIVATIONS[self.activation], "init": INITIALISERS[self.init]}
         self.encoder = mlp([self.n_features, *self.hidden, 2 * self.n_latent], **options)  # μ and log σ² in one matrix
         self.decoder = mlp([self.n_latent, *reversed(self.hidden), self.n_features], **options)
         self.params = Parameters(rng, encoder=self.encoder, decoder=self.decoder)
-        self.adam = Adam(self.params, falling(self.lr, self.rounds) if self.rounds else self.lr)
+        self.adam = Adam(self.params, falling(self.lr, self.decay_steps) if self.decay_steps else self.lr)
         return self
 
-    def shown(self, x, rng):
+    def binarized(self, x, rng):
         """x as it is to be learned: binarized afresh, or as it is."""
         return rng.bernoulli(x) if self.binarize else x
 
     def nll(self, out, x):
         """-log p(x|z) in nats per example and its gradient in the decoder's output, both (B, n_features)."""
-        return bernoulli_nll(out, x) if self.likelihood == "bernoulli" else gaussian_nll(out, x, self.c)
+        return bernoulli_nll(out, x) if self.likelihood == "bernoulli" else gaussian_nll(out, x, self.variance)
 
-    def loss(self, x, rng):
-        """-ELBO in nats per example (for beta = 1), the mean of k z for each row of x (B, n_features); or iwae_loss."""
-        x = self.shown(x, rng)
+    def loss(self, x, rng, labels=None):
+        """-ELBO in nats per example (for beta = 1), the mean of n_samples z for each x (B, n_features); or iwae_loss."""
+        x = self.binarized(x, rng)
         if self.bound == "iwae":
             return self.iwae_loss(x, rng)
         self.params.zero_grad()
         h, back_encoder = self.encoder.forward(x, rng)  # (B, 2 n_latent): μ and log σ² side by side
-        h, back_copies = copies(h, self.k)  # (k B, 2 n_latent)
+        h, back_copies = copies(h, self.n_samples)  # (k B, 2 n_latent)
         (z, kl), back_posterior = gaussian_posterior(h, rng)  # z = μ + σ ε (k B, n_latent)
         out, back_decoder = self.decoder.forward(z, rng)  # (k B, n_features)
-        nll, d_out = self.nll(out, copies(x, self.k)[0])
+        nll, d_out = self.nll(out, copies(x, self.n_samples)[0])
 
         dz = back_decoder(d_out)
         dh = back_posterior((dz, self.beta))
@@ -112,7 +105,7 @@ class VAE(Model):
         ½ Σ (log σ² + ε² - z²): its slope is -z in z, which passes to μ and σ, and ½ in log σ² besides.
         """
         self.params.zero_grad()
-        k, B = self.k, len(x)
+        k, B = self.n_samples, len(x)
         h, back_encoder = self.encoder.forward(x, rng)
         h, back_copies = copies(h, k)  # (k B, 2 n_latent)
         (mu, log_var), back_head = gaussian_head(h)
@@ -127,7 +120,7 @@ class VAE(Model):
         back_encoder(back_copies(back_head((d_mu, d_log_var - 0.5 * a))), inputs=False)
         return {"loss": math.log(k) - log_sum_exp(log_w, 0).mean(), "negative_elbo": -log_w.mean()}
 
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         losses = self.loss(x, rng)
         self.adam.step()
         return losses
@@ -137,19 +130,19 @@ class VAE(Model):
         if self.likelihood == "bernoulli":
             nll, d = bernoulli(out, x, 1.0)
             return nll.sum(axis=1), d
-        nll, d = square(out, x, 0.5 / self.c)
-        return nll.sum(axis=1) + 0.5 * self.n_features * math.log(2 * math.pi * self.c), d
+        nll, d = square(out, x, 0.5 / self.variance)
+        return nll.sum(axis=1) + 0.5 * self.n_features * math.log(2 * math.pi * self.variance), d
 
     def log_weight(self, nll, z, mu, log_var):
         """log w = log p(x|z) + log p(z) - log q(z|x) in nats (N,), from nll = -log p(x|z) and z (N, n_latent)."""
         return -nll + diagonal_gaussian_log_prob(z, 0.0, 0 * z) - diagonal_gaussian_log_prob(z, mu, log_var)
 
-    def log_weights(self, x, k, rng):
-        """log w (k, N) of k draws of z from q(z|x) for each x (N, n_features): the log of their mean estimates log p(x)."""
-        mu, log_var = (copies(part, k)[0] for part in self.encode(x))
-        z = reparameterize(mu, log_var, rng)[0]  # (k N, n_latent)
-        nll, _ = self.row_nll(self.decoder(z), copies(x, k)[0])
-        return self.log_weight(nll, z, mu, log_var).reshape(k, len(x))
+    def log_weights(self, x, n_samples, rng):
+        """log w (n_samples, N) of z from q(z|x) for x (N, n_features): the log of the mean of w estimates log p(x)."""
+        mu, log_var = (copies(part, n_samples)[0] for part in self.encode(x))
+        z = reparameterize(mu, log_var, rng)[0]  # (n_samples N, n_latent)
+        nll, _ = self.row_nll(self.decoder(z), copies(x, n_samples)[0])
+        return self.log_weight(nll, z, mu, log_var).reshape(n_samples, len(x))
 
     def encode(self, x):
         """mu and log_var (N, n_latent) of q(z|x) for x (N, n_features)."""
@@ -165,24 +158,19 @@ class VAE(Model):
         mu, log_var = self.encode(x)
         return self.decode(mu if rng is None else reparameterize(mu, log_var, rng)[0])
 
-    def sample(self, n, rng):
+    def sample(self, n, rng, label=None):
         """decode(z) for n codes z ~ N(0, I): the decoder's means, as papers show them."""
         return self.decode(rng.normal((n, self.n_latent)))
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """{name: number} on x (N, n_features): the bound with one z each, its two terms, and the error of the mean code.
 
         With binarize, of a black and white version of x: the names say so.
         """
-        x = self.shown(x, rng)
+        x = self.binarized(x, rng)
         h = self.encoder(x)
         (z, kl), _ = gaussian_posterior(h, rng)
         nll = self.nll(self.decoder(z), x)[0]
         difference = self.decode(gaussian_head(h)[0][0]) - x
         found = {"negative_elbo": nll + kl, "nll": nll, "kl": kl, "mse": (difference * difference).mean()}
         return {f"binarized_{name}": value for name, value in found.items()} if self.binarize else found
-
-    @classmethod
-    def example(cls, rng, **settings):
-        model = cls(**{"n_features": 6, "hidden": (5,), "n_latent": 2, "batch": 4} | settings).build(rng)
-        return model, {"x": rng.uniform((4, 6))}

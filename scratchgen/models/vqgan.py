@@ -16,76 +16,62 @@ from typing import Literal
 
 from ..backend import array_module, stop
 from ..nn.activations import LeakyReLU
-from ..nn.double_backward import gradient_penalty
 from ..nn.layers import mlp
-from ..nn.losses import loss_D, loss_G, squared_error
+from ..nn.losses import loss_G
 from ..nn.optim import Adam
 from ..nn.parameters import Parameters
 from ..nn.schedules import falling
+from .parts.adversarial import Adversarial
+from .settings import NonNegative, Positive, Whole
 from .vqvae import VQVAE
 
 DELTA, LARGEST = 1e-6, 1e4  # δ of eq 7, and the bound of the ratio in the authors' program
 
 
 @dataclass(eq=False)
-class VQGAN(VQVAE):
+class VQGAN(VQVAE, Adversarial):
     """A VQVAE's settings and these. Shapes: x and x_hat (B, n_features), logits (B, 1)."""
 
     hidden_D: tuple[int, ...] = (512, 256)
-    kind: Literal["hinge", "non_saturating"] = "hinge"  # the adversarial losses: see nn/losses.py
-    adversarial: float = 1.0  # w
-    warmup: int = 0  # steps of a plain VQ-VAE before D comes in
-    r1: float = 1.0  # γ of R1, see gan.py
-    lr_D: float = 5e-4
+    adversarial_loss: Literal["hinge", "non_saturating"] = "hinge"  # the adversarial losses: see nn/losses.py
+    adversarial_weight: NonNegative = 1.0  # w
+    warmup_steps: Whole = 0  # steps of a plain VQ-VAE before D comes in
+    r1: NonNegative = 1.0  # γ of R1, see gan.py
+    lr_D: Positive = 5e-4
 
+    judged_by_samples = False  # it restores, and cannot sample
     objectives = {"loss": "params", "discriminator_loss": "params_D"}
-    variants = (
-        {},
-        {"kind": "non_saturating", "codebook": "gradient", "r1": 0.0, "adversarial": 0.5, "rounds": 5},
-        {"output": "linear", "restart_every": 0, "hidden": ()},
-    )
+    tiny = VQVAE.tiny | {"hidden_D": (7,)}
 
     def build(self, rng):
         super().build(rng)
         self.discriminator = mlp([self.n_features, *self.hidden_D, 1], LeakyReLU)
         self.params_D = Parameters(rng, discriminator=self.discriminator)
-        self.adam_D = Adam(self.params_D, falling(self.lr_D, max(0, self.rounds - self.warmup)), 0.0, 0.99)
+        self.optimizer_D = Adam(
+            self.params_D, falling(self.lr_D, max(0, self.decay_steps - self.warmup_steps)), 0.0, 0.99
+        )
         return self
 
     @property
     def warming_up(self):
         """Whether the next step is a plain VQ-VAE's."""
-        return int(self.adam.t[0]) < self.warmup
+        return int(self.adam.t[0]) < self.warmup_steps
 
     @property
-    def capturable(self):
-        return super().capturable and not self.warmup
+    def same_every_step(self):
+        return super().same_every_step and not self.warmup_steps
 
-    def loss(self, x, rng):
-        """The autoencoder's loss on x (B, n_features), in squared units per picture. D stands still."""
+    def error(self, x_hat, x, back_head, rng):
+        """The error of x̂ and λ L_G(D(x̂)), through D, which is frozen; in the warm-up the error alone."""
+        squares, terms, d_squares = super().error(x_hat, x, back_head, rng)
         if self.warming_up:
-            return super().loss(x, rng)
-        self.params.zero_grad()
-        z, back_encoder = self.encoder.forward(x, rng)  # (B, n_codes n_dim)
-        e, back_book = self.book.forward(self.tokens(z), rng)
-        e = e.reshape(z.shape)
-        h, back_trunk = self.trunk.forward(z + stop(e - z), rng)  # the decoder but for its last layer
-        x_hat, back_head = self.head.forward(h, rng)  # (B, n_features)
-        squares, d_squares = squared_error(x_hat, x)
-        codebook, de = squared_error(e, stop(z))
-        commitment, dz = squared_error(z, stop(e))
+            return squares, terms, d_squares
         logits, back_discriminator = self.discriminator.forward(x_hat, rng)
-        adversarial, d_logits = loss_G(logits, self.kind)
-
+        adversarial, d_logits = loss_G(logits, self.adversarial_loss)
         d_adversarial = back_discriminator(d_logits, learn=False)
         lam = self.balance(back_head, d_squares, d_adversarial)
-        dh = back_head(d_squares + lam * d_adversarial)
-        straight_through = back_trunk(dh)
-        back_book(self.tokens(de), inputs=False)
-        back_encoder(straight_through + self.beta * dz, inputs=False)
-        loss = squares + lam * adversarial + self.beta * commitment + (codebook if self.codebook == "gradient" else 0)
-        terms = {"squares": squares, "commitment": commitment, "adversarial": adversarial, "lambda": lam}
-        return {"loss": loss} | terms | self.usage(self.book.n)
+        terms |= {"adversarial": adversarial, "lambda": lam}
+        return squares + lam * adversarial, terms, d_squares + lam * d_adversarial
 
     def balance(self, back_head, d_squares, d_adversarial):
         """λ of eq 7, from the gradients of both terms in x_hat. Leaves the gradient zeroed."""
@@ -94,40 +80,25 @@ class VQGAN(VQVAE):
             back_head(d, inputs=False)
             norms.append(array_module(d).sqrt((L.dW * L.dW).sum()))
             self.params.zero_grad()
-        return stop(self.adversarial * array_module(d).minimum(norms[0] / (norms[1] + DELTA), LARGEST))
+        return stop(self.adversarial_weight * array_module(d).minimum(norms[0] / (norms[1] + DELTA), LARGEST))
 
-    def discriminator_loss(self, x, rng):
+    def discriminator_loss(self, x, rng, labels=None):
         """D's loss on real x (B, n_features) against what the autoencoder restores of them, R1 included. Trains D alone."""
-        self.params_D.zero_grad()
-        logits_real, back_real = self.discriminator.forward(x, rng)
-        logits_fake, back_fake = self.discriminator.forward(stop(self.reconstruct(x)), rng)
-        loss, d_real, d_fake = loss_D(logits_real, logits_fake, self.kind)
+        return self.tell_apart(x, stop(self.reconstruct(x)), rng)
 
-        back_real(d_real, inputs=False)
-        back_fake(d_fake, inputs=False)
-        if not self.r1:
-            return {"discriminator_loss": loss}
-        penalty, back_penalty = gradient_penalty(self.discriminator, x, centre=0.0)
-        back_penalty(0.5 * self.r1)
-        return {"discriminator_loss": loss + 0.5 * self.r1 * penalty, "penalty": penalty}
-
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         warming_up = self.warming_up
         losses = super().train_step(x, rng)
         if not warming_up:
             losses |= self.discriminator_loss(x, rng)
-            self.adam_D.step()
+            self.optimizer_D.step()
         return losses
 
     def judge(self, x):
         """D's logits (N, 1) of pictures x (N, n_features): > 0 where it says real."""
         return self.discriminator(x)
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """{name: number} on x (N, n_features): a VQVAE's, and D's mean logits on x and on what is restored of it."""
         logits = {"logit_real": self.judge(x).mean(), "logit_fake": self.judge(self.reconstruct(x)).mean()}
         return super().evaluate(x, rng) | logits
-
-    @classmethod
-    def example(cls, rng, **settings):
-        return super().example(rng, **{"hidden_D": (7,)} | settings)

@@ -25,6 +25,7 @@ from ..nn.parameters import Parameters
 from ..nn.schedules import falling
 from .base import Model
 from .parts.codebook import Codebook, perplexity
+from .settings import Count, Fraction, NonNegative, Positive, Whole
 
 LEAST = 0.03  # of its fair share: a code that is used less is dead
 SETTLING = 0.3  # the last part of training, in which codes are left where they are
@@ -34,30 +35,30 @@ SETTLING = 0.3  # the last part of training, in which codes are left where they 
 class VQVAE(Model):
     """The settings, then the model. Shapes: x (B, n_features), z and e (B, n_codes n_dim), codes (B, n_codes) integers."""
 
-    n_features: int = 784
+    n_features: Count = 784
     hidden: tuple[int, ...] = (512, 256)  # the encoder's hidden sizes; the decoder's are the same in reverse
-    n_codes: int = 16  # tokens of a picture
-    n_dim: int = 8  # numbers of a token's vector
-    n_embeddings: int = 256  # K, the rows of the codebook
+    n_codes: Count = 16  # tokens of a picture
+    n_dim: Count = 8  # numbers of a token's vector
+    n_embeddings: Count = 256  # K, the rows of the codebook
     output: Literal["sigmoid", "linear"] = "sigmoid"  # of the decoder: pixels in [0, 1], or any numbers
-    beta: float = 0.25  # weight of the third term, commitment
+    beta: NonNegative = 0.25  # weight of the third term, commitment
     codebook: Literal["ema", "gradient"] = "ema"  # how the codes move: by a moving average, or by the second term
-    decay: float = 0.99  # of the moving average
-    restart_every: int = 200  # steps between two looks for dead codes; 0: never
+    decay: Fraction = 0.99  # of the moving average
+    restart_every: Whole = 200  # steps between two looks for dead codes; 0: never
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = (
         "pytorch"  # "he" restores better; features of the smaller "pytorch" suit a prior
     )
-    batch: int = 128
-    lr: float = 1e-3
-    rounds: int = 0  # of the whole training: the rate stays for half of them, then falls linearly to 0; 0: it stays
+    batch: Count = 128
+    lr: Positive = 1e-3
+    decay_steps: Whole = 0  # training length in steps; from half of it on the rate falls linearly to 0. 0: never falls
 
     uses_stop = True
-    variants = (
-        {},
-        {"codebook": "gradient", "restart_every": 2, "activation": "tanh"},
-        {"output": "linear", "restart_every": 0, "rounds": 3, "hidden": ()},
-    )
+    tiny = {"n_features": 6, "hidden": (5,), "n_codes": 3, "n_dim": 2, "n_embeddings": 5, "batch": 4}
+
+    @property
+    def data_range(self):
+        return (0, 1) if self.output == "sigmoid" else None
 
     def build(self, rng):
         width, options = self.n_codes * self.n_dim, {"activation": ACTIVATIONS[self.activation]}
@@ -69,41 +70,47 @@ class VQVAE(Model):
         self.trunk, self.head = Sequential(*layers[: 2 * len(self.hidden)]), Sequential(*layers[2 * len(self.hidden) :])
         self.decoder = Sequential(self.trunk, self.head)
         self.params = Parameters(rng, encoder=self.encoder, book=self.book, decoder=self.decoder)
-        self.adam = Adam(self.params, falling(self.lr, self.rounds))
+        self.adam = Adam(self.params, falling(self.lr, self.decay_steps))
         return self
 
-    def prepare(self, x, rng):
+    def prepare(self, x, rng, labels=None):
         """Start the codebook from tokens of random training pictures x (N, n_features)."""
-        z = self.tokens(self.encode(x[rng.permutation(len(x))[: self.n_embeddings]]))
+        z = self.as_tokens(self.encode(x[rng.permutation(len(x))[: self.n_embeddings]]))
         rows = rng.permutation(len(z))
         self.book.put(z[rows[rng.xp.arange(self.n_embeddings) % len(z)]])
 
-    def tokens(self, z):
+    def as_tokens(self, z):
         """(B, n_codes n_dim) -> (B n_codes, n_dim)"""
         check_width(self.book, z, self.n_codes * self.n_dim)
         return z.reshape(-1, self.n_dim)
 
-    def loss(self, x, rng):
+    def loss(self, x, rng, labels=None):
         """Eq 3 on x (B, n_features), in squared units per picture; codebook="ema": without its second term.
 
         That has the same value as the commitment, which alone is listed.
         """
         self.params.zero_grad()
         z, back_encoder = self.encoder.forward(x, rng)  # (B, n_codes n_dim)
-        e, back_book = self.book.forward(self.tokens(z), rng)
+        e, back_book = self.book.forward(self.as_tokens(z), rng)
         e = e.reshape(z.shape)
-        x_hat, back_decoder = self.decoder.forward(z + stop(e - z), rng)  # (B, n_features)
-        squares, d_x_hat = squared_error(x_hat, x)
+        h, back_trunk = self.trunk.forward(z + stop(e - z), rng)  # the decoder but for its last layer
+        x_hat, back_head = self.head.forward(h, rng)  # (B, n_features)
+        error, terms, d_x_hat = self.error(x_hat, x, back_head, rng)
         codebook, de = squared_error(e, stop(z))
         commitment, dz = squared_error(z, stop(e))
 
-        straight_through = back_decoder(d_x_hat)  # as if the decoder had been given z
-        back_book(self.tokens(de), inputs=False)
+        straight_through = back_trunk(back_head(d_x_hat))  # as if the decoder had been given z
+        back_book(self.as_tokens(de), inputs=False)
         back_encoder(straight_through + self.beta * dz, inputs=False)
-        loss = squares + self.beta * commitment + (codebook if self.codebook == "gradient" else 0)
-        return {"loss": loss, "squares": squares, "commitment": commitment} | self.usage(self.book.n)
+        loss = error + self.beta * commitment + (codebook if self.codebook == "gradient" else 0)
+        return {"loss": loss, "commitment": commitment} | terms | self.usage(self.book.n)
 
-    def train_step(self, x, rng):
+    def error(self, x_hat, x, back_head, rng):
+        """The squared error of x̂ against x, {name: each of its terms}, and its gradient in x̂. VQGAN adds a term."""
+        squares, d_x_hat = squared_error(x_hat, x)
+        return squares, {"squares": squares}, d_x_hat
+
+    def train_step(self, x, rng, labels=None):
         losses = self.loss(x, rng)
         self.adam.step()
         self.move_codes(x, rng)
@@ -115,12 +122,12 @@ class VQVAE(Model):
         if self.codebook == "ema":
             self.book.follow(self.decay)
         step = int(self.adam.t[0])
-        settling = self.rounds and step > (1 - SETTLING) * self.rounds
+        settling = self.decay_steps and step > (1 - SETTLING) * self.decay_steps
         if self.restart_every and step % self.restart_every == 0 and not settling:
-            self.book.restart(self.tokens(self.encode(x)), LEAST, rng)
+            self.book.restart(self.as_tokens(self.encode(x)), LEAST, rng)
 
     @property
-    def capturable(self):
+    def same_every_step(self):
         return not self.restart_every  # the step that restarts is another
 
     def usage(self, counts):
@@ -140,11 +147,11 @@ class VQVAE(Model):
 
     def quantise(self, z):
         """e (N, n_codes n_dim): the nearest codes in the place of z's tokens."""
-        return self.book.W[self.book.nearest(self.tokens(z))].reshape(z.shape)
+        return self.book.W[self.book.nearest(self.as_tokens(z))].reshape(z.shape)
 
     def codes(self, x):
         """The codes' numbers, (N, n_codes) integers from 0 to n_embeddings - 1, of x (N, n_features)."""
-        return self.book.nearest(self.tokens(self.encode(x))).reshape(len(x), self.n_codes)
+        return self.book.nearest(self.as_tokens(self.encode(x))).reshape(len(x), self.n_codes)
 
     def decode(self, e):
         """Pictures (N, n_features) of e (N, n_codes n_dim)."""
@@ -157,23 +164,15 @@ class VQVAE(Model):
     def reconstruct(self, x):
         return self.decode(self.quantise(self.encode(x)))
 
-    def sample(self, n, rng):
+    def sample(self, n, rng, label=None):
         name = type(self).__name__
         raise UsageError(
             f"a {name} has no prior over its codes: train a latent_diffusion on it, or a MADE over its codes"
         )
 
-    def evaluate(self, x, rng):
+    def evaluate(self, x, rng, labels=None):
         """{name: number} on x (N, n_features): mean squared error per feature, and how the codes of all x are used."""
         codes = self.codes(x)
         difference = self.decode_codes(codes) - x
         counts = sum(one_hot(column, self.n_embeddings, difference.dtype).sum(axis=0) for column in codes.T)
         return {"mse": (difference * difference).mean()} | self.usage(counts)
-
-    @classmethod
-    def example(cls, rng, **settings):
-        tiny = {"n_features": 6, "hidden": (5,), "n_codes": 3, "n_dim": 2, "n_embeddings": 5, "batch": 4}
-        model = cls(**tiny | settings).build(rng)
-        x = rng.uniform((4, 6))
-        model.prepare(x, model.rng(7))
-        return model, {"x": x}

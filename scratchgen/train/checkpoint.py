@@ -11,7 +11,32 @@ import numpy as np
 from ..backend import Rng, UsageError, find_device, to_host, written_whole
 from ..models import find_model, kind_of
 
-VERSION = 1
+VERSION = 2
+
+# {model: {a setting's name in version 1: its name now}}. A model inside another is a setting by the name of its own file.
+GENERATOR = {"loss": "adversarial_loss", "k": "d_steps", "rounds": "decay_steps"}
+RENAMED = {
+    "classifier": {"steps": "decay_steps"},
+    "conditional_gan": GENERATOR,
+    "dbn": {"k": "gibbs_steps", "n_gibbs": "n_steps", "rounds": "decay_steps"},
+    "ddpm": {"clip": "clip_x0", "variance": "ancestral_variance", "rounds": "decay_steps"},
+    "gan": GENERATOR | {"noise_rounds": "noise_steps"},
+    "gsn": {"k": "walk_steps", "n_steps": "samples_per_chain", "noise": "corruption_rate", "rounds": "decay_steps"},
+    "latent_diffusion": {"clip": "clip_x0", "variance": "ancestral_variance", "rounds": "decay_steps"},
+    "made": {"rounds": "decay_steps"},
+    "pix2pix": GENERATOR | {"adversarial": "adversarial_weight"},
+    "rbm": {"k": "gibbs_steps", "n_gibbs": "n_steps", "rounds": "decay_steps"},
+    "vae": {"c": "variance", "k": "n_samples", "rounds": "decay_steps"},
+    "vqgan": {
+        "kind": "adversarial_loss",
+        "adversarial": "adversarial_weight",
+        "warmup": "warmup_steps",
+        "rounds": "decay_steps",
+    },
+    "vqvae": {"rounds": "decay_steps"},
+    "wgan": {"c": "clip", "k": "d_steps", "rounds": "decay_steps"},
+}
+COLUMNS = {"critic_loss": "discriminator_loss"}  # of history.csv, likewise
 
 
 def describe(model, **notes):
@@ -45,9 +70,28 @@ def read_checkpoint(path):
         reason = "it holds pickled objects" if "Object arrays" in str(error) else "it is damaged or no checkpoint"
         reason = getattr(error, "strerror", None) or reason
         raise UsageError(f"{path}: cannot be loaded ({reason}); train again into another folder") from None
-    if version != VERSION:
+    if version not in (1, VERSION):
         raise UsageError(f"{path}: written as version {version}, this scratchgen reads version {VERSION}; train again")
+    return upgrade(notes, arrays)
+
+
+def upgrade(notes, arrays):
+    """(notes, arrays) of a checkpoint of any version that can be read, as they would be written now."""
+    if notes["version"] == 1:
+        settings = with_new_names(notes["model"], notes["settings"])
+        notes = notes | {"version": 2, "settings": settings}
+        arrays = {name.replace("adam_D.", "optimizer_D."): array for name, array in arrays.items()}
+        # An array that is kept in another form now is converted here.
     return notes, arrays
+
+
+def with_new_names(model, settings):
+    """The settings {name: value} of a model of version 1, and of a model inside it, by the names that they have now."""
+    names = RENAMED.get(model, {})
+    return {
+        names.get(name, name): with_new_names(name, value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
 
 
 def load_model(path, device="cpu"):

@@ -4,7 +4,7 @@ Launch by launch a small model's step keeps the host busy for longer than the GP
 memory with the same numbers as when it was recorded; so what changes from step to step must lie on the device. The batch is
 copied to one fixed place; learning rates and bias corrections are written into 0-d arrays before each replay; the random
 generator keeps its state on the device anyway. What a train_step decides in Python is decided once, at the recording: a
-model whose steps are not all alike says so by `capturable = False`.
+model whose steps are not all alike says so by `same_every_step = False`.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import functools
 from dataclasses import dataclass
 
 from ..backend import UsageError
-from ..models.base import call
 from ..nn.optim import Stepper, observed
 
 NUMBERS = 256  # how many learning rates and the like one step may read
@@ -41,14 +40,14 @@ class CapturedStep:
     """step(x=..., ...) does what model.train_step(x=..., ..., rng=rng) does, on a GPU, for batches of one size.
 
     The first call runs it as always, so that kernels are compiled; the second records it and replays it, as do all others.
-    Raises UsageError where there is no GPU, for a model that is not capturable, and for a train_step that waits for the
+    Raises UsageError where there is no GPU, for a model without same_every_step, and for a train_step that waits for the
     device or uploads anything; ValueError for other arrays than the first batch's.
     """
 
     def __init__(self, model, rng):
         if rng.xp.__name__ != "cupy":
             raise UsageError("a CUDA graph (--graph) needs a GPU: use device gpu, or leave it out")
-        if not model.capturable:
+        if not model.same_every_step:
             raise UsageError(f"the steps of a {type(model).__name__} are not all alike: train it without a graph")
         self.model, self.xp = model, rng.xp
         self.pool = rng.xp.cuda.MemoryPool()  # the graph's memory, given to nobody else as long as this lives
@@ -86,7 +85,7 @@ class CapturedStep:
             self.pool.free_all_blocks()  # CuPy's pool does not do it by itself
 
     def _run(self):
-        return call(self.model.train_step, rng=self.rng, **self.batch)
+        return self.model.train_step(**self.batch, rng=self.rng)
 
     def _aside(self, work):
         """The result of work(), done on a stream and in memory of its own: CUDA does not record the default stream."""

@@ -7,7 +7,6 @@ an epoch that was killed half-way is simply run again from the last checkpoint, 
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from ..backend import Array, UsageError, array_module, to_host
 from ..data import batches
 from ..data.checked import check_examples, check_labels, fingerprint
-from ..models.base import Model, accepted, call, needs
+from ..models.base import Model
 from .cuda_graph import CapturedStep
 from .progress import Progress
 from .run import Run
@@ -41,7 +40,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     on_epoch: Callable[[Any, dict[str, float]], Any] | None = None,
-    measure: Callable[..., dict[str, float]] | None = None,
+    measure: Callable[[Any, Any, int], dict[str, float]] | None = None,
     notes: dict[str, Any] | None = None,
     graph: bool = False,
     accept_new_data: bool = False,
@@ -50,7 +49,7 @@ def fit(
 
     x, labels (N,), x_test, labels_test: NumPy arrays, moved to the model's device once. out: a folder for checkpoint.npz
     and history.csv. resume: go on from out's checkpoint; the settings must be the same, and the data unless
-    accept_new_data. on_epoch(model, row): called after each epoch. measure(model, rng), or with epoch too: {name: number}
+    accept_new_data. on_epoch(model, row): called after each epoch. measure(model, rng, epoch) -> {name: number}
     to stand beside the losses, called after each epoch. notes: JSON values to keep in the checkpoint. graph: record the
     training step as a CUDA graph (cuda_graph.py): faster for small models on a GPU, and the same numbers. Returns the
     history, a list of {column: number}: means of the losses over the epoch in nats per example, seconds, and
@@ -64,17 +63,19 @@ def fit(
     """
     epochs, seed = as_int("epochs", epochs), as_int("seed", seed)
     check_given(model, x, labels, x_test, labels_test)
-    rows = model.rows or len(x)
-    model.check_rows(len(x))
+    rows = model.examples_per_step or len(x)
+    model.check_size(len(x))
     batches(len(x), rows, model.rng(seed))  # complains of the sizes now, before anything is written
     captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
     marks = fingerprint(x=x, labels=labels, x_test=x_test, labels_test=labels_test)
     with Run(out, resume, model, epochs, {"seed": seed} | (notes or {}), marks, accept_new_data) as run:
+        if not model.needs_labels:
+            labels = labels_test = None
         given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
         # NumPy's warnings are silenced, here and below, because the losses are looked at, which says more.
         with np.errstate(all="ignore"):
             if not resume and not model.has_stepped():
-                call(model.prepare, rng=model.rng((seed, 0, 4)), **given)
+                model.prepare(**given, rng=model.rng((seed, 0, 4)))
             if "threads" not in run.notes:
                 run.notes["threads"] = choose_threads(model, _one_step(model, given, rows, seed))
         if progress:
@@ -90,7 +91,7 @@ def fit(
                     if x_test is not None:
                         row |= _test(model, tested, seed, epoch, run)
                     if measure:
-                        row |= call(measure, model=model, rng=model.rng((seed, epoch, 3)), epoch=epoch)
+                        row |= measure(model, model.rng((seed, epoch, 3)), epoch)
                     run.add(row)
                     run.save(model, epoch)
                     bar.epoch(row)
@@ -110,12 +111,11 @@ def as_int(name, value):
 
 def check_given(model, x, labels, x_test, labels_test):
     """Raise UsageError, in one line, unless the arrays given to fit fit one another and the model."""
-    vectors = getattr(model, "condition", "label") == "vector"
     check_examples("x", x)
     if labels is not None:
-        check_labels("labels", labels, len(x), vectors)
+        check_labels("labels", labels, len(x), model.labels_are_vectors)
     model.check_data(x, labels)
-    if labels is None and needs(model.train_step, "labels"):
+    if labels is None and model.needs_labels:
         raise UsageError(f"a {type(model).__name__} learns from labels, and this data has none")
     if x_test is None:
         if labels_test is not None:
@@ -125,8 +125,8 @@ def check_given(model, x, labels, x_test, labels_test):
     if x_test.shape[1] != x.shape[1]:
         raise UsageError(f"x_test has {x_test.shape[1]} numbers an example and x {x.shape[1]}: give both alike")
     if labels_test is not None:
-        check_labels("labels_test", labels_test, len(x_test), vectors)
-    elif needs(model.evaluate, "labels"):
+        check_labels("labels_test", labels_test, len(x_test), model.labels_are_vectors)
+    elif model.tested_on_labels:
         raise UsageError(
             f"a {type(model).__name__} is tested on labels, and these test data have none: give labels_test"
         )
@@ -138,7 +138,7 @@ def check_given(model, x, labels, x_test, labels_test):
 
 def _one_step(model, given, rows, seed):
     """step(), which trains the model on the first batch as an epoch would: for choose_threads to try."""
-    first = {name: array[:rows] for name, array in accepted(model.train_step, given).items()}
+    first = {name: array[:rows] for name, array in given.items()}
     return lambda: model.train_step(**first, rng=model.rng((seed, 0, 5)))
 
 
@@ -146,18 +146,17 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured):
     """One pass over the data; returns {name: mean loss}. given: {argument name: array (N, ...) on the device}."""
     rng = model.rng((seed, epoch))
     n = len(given["x"])
-    rows = model.rows or n
+    rows = model.examples_per_step or n
     n_steps, seen, recent = n // rows, {}, []
-    given = accepted(model.train_step, given)
-    train_step = captured or partial(model.train_step, rng=rng)
     if captured:
         captured.draw_from(rng)
     for step, chosen in enumerate(batches(n, rows, rng), 1):
-        recent.append(train_step(**{name: array[chosen] for name, array in given.items()}))
+        batch = {name: array[chosen] for name, array in given.items()}
+        recent.append(captured(**batch) if captured else model.train_step(**batch, rng=rng))
         if step % READ_EVERY == 0 or step == n_steps:
             _read(recent, seen, model, epoch, step - len(recent), run)
             latest = {name: float(np.mean(values[-len(recent) :])) for name, values in seen.items()}
-            bar.complain(model.complaint(latest), epoch, step)
+            bar.warn(model.warning(latest), epoch, step)
             means = {name: float(np.mean(values, dtype=np.float64)) for name, values in seen.items()}
             bar.steps(len(recent), means)
             recent = []
@@ -166,7 +165,7 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured):
 
 def _test(model, tested, seed, epoch, run):
     """{test_name: number} of what model.evaluate finds on the test data. tested: {argument name: array (N, ...)}."""
-    found = call(model.evaluate, rng=model.rng((seed, epoch, 1)), **tested)
+    found = model.evaluate(**tested, rng=model.rng((seed, epoch, 1)))
     row = {f"test_{name}": float(value) for name, value in found.items()}
     for name, value in row.items():
         if math.isnan(value):

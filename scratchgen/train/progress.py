@@ -104,7 +104,7 @@ class Progress:
     def say(self, where, numbers):
         CLOCK.say(f"{where}: " + ", ".join(f"{name} {value}" for name, value in shown(numbers).items()))
 
-    def complain(self, line, epoch, step):
+    def warn(self, line, epoch, step):
         """Something looks wrong, or line is "": said once a run, by a line that stays, when it has stayed wrong."""
         if self.looks < LOOKS:
             self.looks = self.looks + 1 if line else 0

@@ -9,7 +9,7 @@ import os
 import pathlib
 
 from ..backend import UsageError, make_folder, written_whole
-from .checkpoint import describe, read_checkpoint, save_checkpoint
+from .checkpoint import COLUMNS, describe, read_checkpoint, save_checkpoint
 
 try:
     import fcntl
@@ -52,7 +52,9 @@ class Run:
         settings, where = now.pop("settings"), now.pop("data", None)
         pairs = [(name, saved.get(name, value), value) for name, value in now.items()]
         pairs += [
-            (name, saved["settings"].get(name), value) for name, value in settings.items() if name not in model.sampling
+            (name, saved["settings"].get(name), value)
+            for name, value in settings.items()
+            if name not in model.sampler_settings
         ]
         for name, was, value in pairs:
             if was != value:
@@ -167,7 +169,10 @@ class Run:
 def _read_history(path):
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            rows = [
+                {COLUMNS.get(k, k): int(v) if k == "epoch" else float(v) for k, v in row.items()}
+                for row in csv.DictReader(file)
+            ]
         return sorted(rows, key=lambda row: row["epoch"])
     except FileNotFoundError:
         return []

@@ -42,7 +42,7 @@ def choose_threads(model, step):
     What the steps change is put back.
     """
     most = most_threads()
-    small = sum(params.theta.size for params in model.parameters().values()) * (model.rows or 1) < SMALL
+    small = sum(params.theta.size for params in model.parameters().values()) * (model.examples_per_step or 1) < SMALL
     if most == 1 or small or model.rng(0).xp is not np:
         return 1
     counts = sorted({1, min(4, most), most})

@@ -70,15 +70,15 @@ def complete_by_chain(model, x, known, rng, n_steps=50):
     x, known = with_hole(x, known)
     where, filled = array_module(x).where, model.sample(len(x), rng)
     for _ in range(n_steps):
-        filled = model.reconstruct(where(known, x, drawn(model, filled, rng)), rng)
+        filled = model.reconstruct(where(known, x, draw_pixels(model, filled, rng)), rng)
     return where(known, x, filled)
 
 
-def drawn(model, mean, rng):
+def draw_pixels(model, mean, rng):
     """x ~ p(x|z) from the decoder's mean (N, n_features); grey pixels, of Bernoulli means, are left as means."""
     if model.likelihood == "gaussian":
-        return mean + math.sqrt(model.c) * rng.normal(mean.shape)
-    return model.shown(mean, rng)
+        return mean + math.sqrt(model.variance) * rng.normal(mean.shape)
+    return model.binarized(mean, rng)
 
 
 @complete.register(MADE)
@@ -99,7 +99,7 @@ def complete_by_law(model, x, known, rng, temperature=1.0):
     if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise ValueError("complete: the known features must come first in every row, without a hole between them")
     with model.average.swapped():
-        return model.drawn(model.checked("complete", x), known, 0, rng, temperature)
+        return model.fill(model.checked("complete", x), known, 0, rng, temperature)
 
 
 @complete.register(DDPM)
@@ -107,7 +107,7 @@ def complete_by_diffusion(model, x, known, rng, labels=None, n_steps=20, repeats
     """x (n, n_features), where known is 0 filled by diffusion.inpaint. known as x, or (n_features,)
 
     n_steps jumps, each drawn `repeats` times, so n_steps repeats runs of the network. labels (n,) as in path; guidance
-    and clip are the settings'. Raises ValueError if shapes do not fit, UsageError where features, not pixels, are
+    and clip_x0 are the settings'. Raises ValueError if shapes do not fit, UsageError where features, not pixels, are
     diffused.
     """
     if type(model).encode is not DDPM.encode:
@@ -116,7 +116,7 @@ def complete_by_diffusion(model, x, known, rng, labels=None, n_steps=20, repeats
     x, known = with_hole(x, known)
 
     def denoise(x_t, t):
-        return model.denoise(x_t, t, labels, model.guidance, model.clip)
+        return model.denoise(x_t, t, labels, model.guidance, model.clip_x0)
 
     x_T = rng.normal(x.shape)
     *_, (_, x_0) = inpaint(denoise, x_T, model.scaler(x), known, model.alpha_bar, rng, n_steps, repeats)
@@ -124,11 +124,11 @@ def complete_by_diffusion(model, x, known, rng, labels=None, n_steps=20, repeats
 
 
 @complete.register(GAN)
-def complete_by_codes(model, x, known, rng, n_steps=200, n_starts=4, c=0.1, lam=1.0, lr=0.1):
+def complete_by_codes(model, x, known, rng, n_steps=200, n_starts=4, variance=0.1, lam=1.0, lr=0.1):
     """x (n, n_features), where known is 0 filled by G(z), with the averaged weights. known as x, or (n_features,)
 
     z is found by n_steps of Adam, whose rate falls from lr, from each of n_starts random codes, of which the one that
-    ends best is taken. c and lam, λ, weigh what a code should be against what is known: see above. Raises
+    ends best is taken. variance and lam, λ, weigh what a code should be against what is known: see above. Raises
     ValueError if x and known do not fit, UsageError for a packed D.
     """
     if model.pack > 1:
@@ -136,7 +136,7 @@ def complete_by_codes(model, x, known, rng, n_steps=200, n_starts=4, c=0.1, lam=
     x, known = with_hole(x, known)
     given = model.generator, model.discriminator, model.n_latent, x, known
     with model.average.swapped():
-        filled = by_codes(*given, rng, n_steps, n_starts, c, lam, lr)
+        filled = by_codes(*given, rng, n_steps, n_starts, variance, lam, lr)
     return array_module(x).where(known, x, filled)
 
 
@@ -147,23 +147,23 @@ class CompletionLoss(Layer):
     log D is of D's logit l whatever loss D was trained with: it grows with l, and no further where D is convinced.
     """
 
-    def __init__(self, generator, discriminator, x, known, c, lam):
+    def __init__(self, generator, discriminator, x, known, variance, lam):
         self.generator, self.discriminator = generator, discriminator
-        self.x, self.known, self.c, self.lam = x, known, c, lam
+        self.x, self.known, self.variance, self.lam = x, known, variance, lam
 
     def forward(self, z, rng):
         x_hat, back_generator = self.generator.forward(z, rng)  # (B, D)
         logits, back_discriminator = self.discriminator.forward(x_hat, rng)  # (B, 1)
         squares, d_squares = square(x_hat, self.x, 1.0)
         nll, d_nll = bernoulli(logits, 1.0, self.lam)  # -λ log D
-        value = (self.known * squares).sum(axis=1) + self.c * (z * z).sum(axis=1) + nll.sum(axis=1)
+        value = (self.known * squares).sum(axis=1) + self.variance * (z * z).sum(axis=1) + nll.sum(axis=1)
 
         def backward(d_value, learn=True, inputs=True):  # d_value (B,)
             d = d_value[:, None]
             dx_hat = self.known * d_squares * d + back_discriminator(d_nll * d, learn)
             dz = back_generator(dx_hat, learn, inputs)
             if inputs:
-                return dz + 2 * self.c * z * d
+                return dz + 2 * self.variance * z * d
 
         return value, backward
 
@@ -173,7 +173,7 @@ class CompletionLoss(Layer):
         return cls(mlp([3, 4, 6]), mlp([6, 4, 1]), x, known, 0.3, 0.7), rng.normal((5, 3))
 
 
-def by_codes(generator, discriminator, n_latent, x, known, rng, n_steps, n_starts, c, lam, lr):
+def by_codes(generator, discriminator, n_latent, x, known, rng, n_steps, n_starts, variance, lam, lr):
     """G(z) (n, D) where z lowers L: of n_starts for each row of x, from N(0, I), the one that ends lowest. known: booleans.
 
     n_steps of Adam, whose rate falls from lr to 0. z alone moves: G and D are run backwards with learn=False.
@@ -183,7 +183,7 @@ def by_codes(generator, discriminator, n_latent, x, known, rng, n_steps, n_start
     xp = array_module(x)
     n = len(x)
     targets = xp.concatenate(n_starts * [x]), xp.concatenate(n_starts * [known]).astype(x.dtype)  # (n_starts n, D)
-    loss = CompletionLoss(generator, discriminator, *targets, c, lam)
+    loss = CompletionLoss(generator, discriminator, *targets, variance, lam)
     codes = Embedding(n_starts * n, n_latent, init=lambda rng, shape, fan_in: rng.normal(shape))  # one row, one code
     params = Parameters(rng, codes=codes)
     adam, ones = Adam(params, cosine(lr, n_steps)), rng.zeros(n_starts * n) + 1

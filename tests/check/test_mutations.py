@@ -8,7 +8,6 @@ import pytest
 
 from scratchgen import Layer, Parameters, Rng, Sequential, Weight, check_layer, check_loss, gradcheck
 from scratchgen.models import vae
-from scratchgen.models.base import call
 from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
 from scratchgen.models.wgan import WGAN
@@ -417,7 +416,7 @@ def objective_report(model_class, objective, **settings):
     params = getattr(model, model.objectives[objective])
 
     def value():
-        return call(getattr(model, objective), rng=Rng(2, F64), **batch)[objective]
+        return getattr(model, objective)(rng=Rng(2, F64), **batch)[objective]
 
     return gradcheck(value, params, together=model.parameters().values())
 
@@ -425,8 +424,8 @@ def objective_report(model_class, objective, **settings):
 class Flushed(GAN):
     """numpy-ml's WGAN-GP: what the generator remembers is gone before its backward, so its gradient is 0."""
 
-    def generator_loss(self, rng):
-        losses = super().generator_loss(rng)
+    def generator_loss(self, x, rng, labels=None):
+        losses = super().generator_loss(x, rng)
         self.params_G.zero_grad()
         return losses
 
@@ -441,12 +440,12 @@ def test_a_generator_that_never_trains_is_caught():
 class FakesActivations(GAN):
     """gan_numpy: the gradient of D on real examples runs through what the generated ones left in the layers."""
 
-    def discriminator_loss(self, x, rng):
+    def discriminator_loss(self, x, rng, labels=None):
         self.params_D.zero_grad()
         fake = self.generator(rng.normal((len(x), self.n_latent)), rng)
         logits_real, _ = self.discriminator.forward(x, rng)
         logits_fake, back_fake = self.discriminator.forward(fake, rng)
-        loss, d_real, d_fake = loss_D(logits_real, logits_fake, self.loss)
+        loss, d_real, d_fake = loss_D(logits_real, logits_fake, self.adversarial_loss)
         back_fake(d_real, inputs=False)
         back_fake(d_fake, inputs=False)
         return {"discriminator_loss": loss}
@@ -460,27 +459,27 @@ def test_the_activations_of_the_other_batch_are_caught():
 class Flipped(WGAN):
     """numpy-ml's Wasserstein loss with both signs turned round: D lowers its score on real examples, G on its own."""
 
-    def critic_loss(self, x, rng):
-        losses = super().critic_loss(x, rng)
+    def discriminator_loss(self, x, rng, labels=None):
+        losses = super().discriminator_loss(x, rng)
         self.params_D.grad *= -1
-        return losses | {"critic_loss": -losses["critic_loss"]}
+        return losses | {"discriminator_loss": -losses["discriminator_loss"]}
 
 
 def test_flipped_signs_are_their_own_derivative_but_measure_no_distance():
     """A critic is trained between two heaps one apart; it must score the real heap higher."""
-    settings = {"n_features": 1, "hidden_D": (16,), "output": "linear", "constraint": "clip", "c": 0.3, "lr_D": 0.01}
+    settings = {"n_features": 1, "hidden_D": (16,), "output": "linear", "constraint": "clip", "clip": 0.3, "lr_D": 0.01}
 
     def measured(model_class):
         model = model_class.example(Rng(0, F64), **settings)[0]
         model.params_G.theta[...] = model.average.average[...] = 0
         for seed in range(50):
-            model.critic_loss(1 + 0.1 * Rng(seed, F64).normal((32, 1)), Rng(seed, F64))
+            model.discriminator_loss(1 + 0.1 * Rng(seed, F64).normal((32, 1)), Rng(seed, F64))
             model.optimizer_D.step()
-            clip_weights(model.params_D, model.c)
+            clip_weights(model.params_D, model.clip)
         return model.evaluate(np.ones((32, 1)), Rng(0, F64))["wasserstein"]
 
     for model_class in (WGAN, Flipped):
-        assert objective_report(model_class, "critic_loss", constraint="clip")
+        assert objective_report(model_class, "discriminator_loss", constraint="clip")
     assert measured(WGAN) > 0.1
     assert measured(Flipped) < -0.1
 
@@ -502,9 +501,9 @@ def test_a_weight_for_each_pixel_leaves_the_line_between_two_examples(shape):
 class AtRealPoints(WGAN):
     """The penalty taken at real examples alone, where nothing keeps the slope small on the way to the generated ones."""
 
-    def critic_loss(self, x, rng):
-        losses = super().critic_loss(x, rng)
-        penalty, _ = gradient_penalty(self.critic, x)
+    def discriminator_loss(self, x, rng, labels=None):
+        losses = super().discriminator_loss(x, rng)
+        penalty, _ = gradient_penalty(self.discriminator, x)
         return losses | {"penalty": penalty}
 
 
@@ -512,17 +511,17 @@ def test_the_penalty_of_a_wgan_is_taken_between_real_and_generated():
     model, batch = WGAN.example(Rng(1, F64))
     replay, x = Rng(2, F64), batch["x"]
     x_hat = model.generator(replay.normal((len(x), model.n_latent)))
-    expected = gradient_penalty(model.critic, between(x, x_hat, replay))[0]
-    assert model.critic_loss(x, Rng(2, F64))["penalty"] == expected
+    expected = gradient_penalty(model.discriminator, between(x, x_hat, replay))[0]
+    assert model.discriminator_loss(x, Rng(2, F64))["penalty"] == expected
     wrong, _ = AtRealPoints.example(Rng(1, F64))
-    assert wrong.critic_loss(x, Rng(2, F64))["penalty"] != expected
+    assert wrong.discriminator_loss(x, Rng(2, F64))["penalty"] != expected
 
 
 # 11. Importance weights from the error rather than from minus it: the worst draws weigh most (PyTorch-VAE's IWAE).
 
 
 def test_weights_that_favour_the_worst_draws_are_caught(monkeypatch):
-    right = objective_report(VAE, "loss", bound="iwae", k=4)
+    right = objective_report(VAE, "loss", bound="iwae", n_samples=4)
     monkeypatch.setattr(vae, "log_softmax", lambda log_w: log_softmax(-log_w))
-    wrong = objective_report(VAE, "loss", bound="iwae", k=4)
+    wrong = objective_report(VAE, "loss", bound="iwae", n_samples=4)
     assert right and not wrong and wrong.error > 0.01

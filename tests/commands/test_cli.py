@@ -22,10 +22,12 @@ import scratchgen.data
 import scratchgen.nn.layers
 from scratchgen.__main__ import main
 from scratchgen.check import selfcheck
+from scratchgen.commands.settings import meanings
 from scratchgen.data import load
 from scratchgen.metrics.frechet import trained_classifier
 from scratchgen.metrics.meanings import meaning
 from scratchgen.models import find_model, model_names
+from scratchgen.models.settings import type_and_range
 from scratchgen.models.vae import VAE
 from scratchgen.nn.layers import Linear
 from scratchgen.train.checkpoint import load_model, read_checkpoint
@@ -91,7 +93,8 @@ def test_list_of_a_model_says_what_every_setting_means(name, cli):
     model = find_model(name)
     for field in dataclasses.fields(model):
         (line,) = (line for line in out.splitlines() if re.match(rf"  {field.name}(=| )", line))
-        assert len(line.split(maxsplit=1)) == 2, "a setting without a meaning"
+        assert len(line.split(maxsplit=1)) == 2 and meanings(model)[field.name], "a setting without a meaning"
+        assert str(type_and_range(field.type)[1]) in " ".join(out.split())
         for choice in get_args(field.type) if get_origin(field.type) is Literal else ():
             assert str(choice) in out
 
@@ -174,7 +177,19 @@ def test_gradcheck_ends_in_1_when_something_fails(broken, words, monkeypatch, ca
 
 
 def test_train_through_a_real_process(tmp_path):
-    command = [sys.executable, "-m", "scratchgen", *TRAIN, "--out", "new/run", "--seed", "1", *SMALL, "--set", "c=0.5"]
+    command = [
+        sys.executable,
+        "-m",
+        "scratchgen",
+        *TRAIN,
+        "--out",
+        "new/run",
+        "--seed",
+        "1",
+        *SMALL,
+        "--set",
+        "variance=0.5",
+    ]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert process.stderr == ""
     first, *rows, checkpoint, history = process.stdout.splitlines()
@@ -187,7 +202,7 @@ def test_train_through_a_real_process(tmp_path):
     notes, _ = read_checkpoint(tmp_path / "new" / "run" / "checkpoint.npz")
     assert (notes["model"], notes["data"], notes["seed"], notes["epoch"]) == ("vae", "digits", 1, 2)
     assert notes["settings"]["hidden"] == [16]
-    assert notes["settings"]["c"] == 0.5
+    assert notes["settings"]["variance"] == 0.5
     assert notes["settings"]["n_features"] == 64
 
 
@@ -242,6 +257,7 @@ def test_sample_hands_a_label_to_a_model_that_takes_one(run, cli, monkeypatch):
         return np.full((n, 64), label)
 
     monkeypatch.setattr(VAE, "sample", sample)
+    monkeypatch.setattr(VAE, "needs_labels", True)
     cli("sample", run, "-n", "2", "-o", "x.npy", "--label", "3")
     np.testing.assert_array_equal(np.load("x.npy"), np.full((2, 64), 3))
 
@@ -380,7 +396,11 @@ def refused(run, capsys, monkeypatch):
 
 NEW = [*TRAIN, "--out", "new"]
 MISTAKES = {
-    "variance zero": ([*NEW, "--data", "ring", "--set", "likelihood=gaussian", "c=0"], "c", "expected a number > 0"),
+    "variance zero": (
+        [*NEW, "--data", "ring", "--set", "likelihood=gaussian", "variance=0"],
+        "variance",
+        "expected a number > 0",
+    ),
     "no command": ([], "COMMAND", "--help"),
     "unknown command": (["dream"], "'dream'", "train", "--help"),
     "missing option": (["train", "vae", "--epochs", "1"], "--out", "--help"),
@@ -398,14 +418,14 @@ MISTAKES = {
     "setting nan": ([*NEW, "--set", "lr=nan"], "lr", "expected a number > 0, got nan"),
     "setting infinite": ([*NEW, "--set", "beta=inf"], "beta", "expected a number >= 0, got inf"),
     "setting negative": ([*NEW, "--set", "beta=-1"], "beta", "expected a number >= 0, got -1"),
-    "batch zero": ([*NEW, "--set", "batch=0"], "batch", "expected a number > 0"),
+    "batch zero": ([*NEW, "--set", "batch=0"], "batch", "expected a number >= 1"),
     "layer of no width": ([*NEW, "--set", "hidden=400,0"], "hidden", "expected positive whole numbers"),
     "batch too large": ([*NEW, "--set", "batch=1401"], "batch 1401", "1400 examples", "1400 or fewer"),
     "epochs negative": ([*TRAIN, "--epochs", "-1", "--out", "new"], "--epochs", "'-1'", ">= 0"),
     "epochs no number": ([*TRAIN, "--epochs", "many", "--out", "new"], "--epochs", "'many'", "whole number"),
     "seed negative": ([*NEW, "--seed", "-1"], "--seed", "'-1'", ">= 0"),
     "width by hand": ([*NEW, "--set", "n_features=9"], "--data digits", "64 numbers", "leave --set n_features out"),
-    "points for pixels": ([*NEW, "--data", "ring"], "likelihood=bernoulli", "--set likelihood=gaussian"),
+    "points for pixels": ([*NEW, "--data", "ring"], "needs pixels in [0, 1]", "--set likelihood=gaussian"),
     "data missing": ([*NEW, "--data", "none.npy"], "none.npy: no such file", "check the path"),
     "data empty": ([*NEW, "--data", "empty.npy"], "empty.npy: not readable", "numpy.save"),
     "data truncated": ([*NEW, "--data", "truncated.npy"], "truncated.npy: not readable", "numpy.save"),
@@ -569,7 +589,7 @@ def spoil(how):
         ("one array", "cannot be loaded (it is damaged or no checkpoint); train again"),
         ("no notes", "cannot be loaded (it is damaged or no checkpoint); train again"),
         ("pickled objects", "cannot be loaded (it holds pickled objects); train again"),
-        ("another version", "written as version 99, this scratchgen reads version 1; train again"),
+        ("another version", "written as version 99, this scratchgen reads version 2; train again"),
         ("unknown model", "does not fit this scratchgen (model 'gan9' is unknown"),
         ("another model's arrays", "does not fit this scratchgen (the arrays of another model"),
         ("text for numbers", "does not fit this scratchgen"),

@@ -12,12 +12,12 @@ from PIL import Image
 
 from scratchgen import Rng
 from scratchgen.__main__ import main
+from scratchgen.check.variants import variants
 from scratchgen.commands.train import Seldom
 from scratchgen.data import load
 from scratchgen.metrics.meanings import meaning
 from scratchgen.metrics.samples import sample_metrics
 from scratchgen.models import find_model, model_names
-from scratchgen.models.base import call
 from scratchgen.train.checkpoint import read_checkpoint
 
 RESUME = ["train", "vae", "--epochs", "2", "--out", "run", "--resume"]
@@ -94,17 +94,17 @@ def test_a_class_folder_that_was_renamed_is_other_data(cli):
 
 def test_every_number_of_every_model_has_a_unit():
     for name in model_names():
-        for settings in find_model(name).variants:
+        for settings in variants(name):
             model, batch = find_model(name).example(Rng(0), **settings)
-            found = call(model.train_step, rng=Rng(1), **batch)
-            found |= {f"test_{key}": value for key, value in call(model.evaluate, rng=Rng(1), **batch).items()}
+            found = model.train_step(rng=Rng(1), **batch)
+            found |= {f"test_{key}": value for key, value in model.evaluate(rng=Rng(1), **batch).items()}
             assert not [key for key in found if not meaning(key)]
 
 
 @pytest.mark.parametrize("data", ["digits", "ring", "moons"])
 def test_every_measure_of_samples_has_a_unit(data):
     class Real:
-        def sample(self, n, rng):
+        def sample(self, n, rng, label=None):
             return np.resize(data.x_train, (n, data.x_train.shape[1]))
 
     data = load(data)
@@ -134,7 +134,7 @@ def test_points_of_ones_own_are_measured_against_held_out_ones(width, cli):
 
 def test_real_points_are_at_the_floor():
     class Real:
-        def sample(self, n, rng):
+        def sample(self, n, rng, label=None):
             return x[rng.integers(len(x), n)]
 
     x = np.random.default_rng(0).normal(size=(5_000, 2)).astype(np.float32)
@@ -150,7 +150,7 @@ def test_a_column_that_never_changes_does_no_harm(cli):
     measure, _ = sample_metrics(load("points.npy"))
 
     class Model:
-        def sample(self, n, rng):
+        def sample(self, n, rng, label=None):
             return rng.normal((n, 2))
 
     assert np.isfinite(measure(Model(), Rng(0))["sliced_wasserstein"])
@@ -164,7 +164,7 @@ def test_samples_are_measured_so_seldom_that_it_costs_a_tenth(training, measurin
     now, epochs = [0.0], 45
     monkeypatch.setattr("scratchgen.commands.train.time.perf_counter", lambda: now[0])
 
-    def measure(model, rng):
+    def measure(model, rng, epoch):
         now[0] += measuring
         return {"frechet": 1.0}
 

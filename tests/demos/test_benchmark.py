@@ -76,7 +76,7 @@ def test_pytorch_computes_the_same_losses_and_gradients(demo):
         loss.backward()
         ours = model.loss(x, Rng(2))["loss"]
         if model.likelihood == "gaussian":
-            ours -= 0.5 * model.n_features * math.log(2 * math.pi * model.c)
+            ours -= 0.5 * model.n_features * math.log(2 * math.pi * model.variance)
         assert ours == pytest.approx(loss.item(), rel=1e-4)
         for theirs, where in zip(network.parameters(), model.params.slices().values()):
             np.testing.assert_allclose(model.params.grad[where], theirs.grad.numpy().T.ravel(), rtol=1e-3, atol=1e-5)

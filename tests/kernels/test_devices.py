@@ -18,9 +18,9 @@ from scratchgen import kernels
 from scratchgen.backend import Rng, UsageError, to_host
 from scratchgen.check import selfcheck
 from scratchgen.check.selfcheck import named
+from scratchgen.check.variants import variants
 from scratchgen.data import TOYS
 from scratchgen.models import find_model, model_names
-from scratchgen.models.base import call
 from scratchgen.nn import distributions, losses, optim
 from scratchgen.nn.activations import ACTIVATIONS, Activation
 from scratchgen.nn.double_backward import Gradient, gradient_penalty
@@ -96,7 +96,7 @@ TOLERANCE = {
     ("gpu", "float32"): 1e-4,
 }
 
-VARIANTS = [(name, i) for name in model_names() for i in range(len(find_model(name).variants))]
+VARIANTS = [(name, i) for name in model_names() for i in range(len(variants(name)))]
 every_model = pytest.mark.parametrize(("name", "variant"), VARIANTS)
 both_precisions = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
@@ -241,14 +241,14 @@ def steps_program(stepper_class, **options):
 
 def model_program(name, variant):
     def program(rng):
-        model, batch = find_model(name).example(rng, **find_model(name).variants[variant])
+        model, batch = find_model(name).example(rng, **variants(name)[variant])
         found = {}
         for objective in model.objectives:
-            value = call(getattr(model, objective), rng=model.rng(2), **batch)
+            value = getattr(model, objective)(rng=model.rng(2), **batch)
             found[objective] = value, [params.grad.copy() for params in model.parameters().values()]
         for step in range(3):
-            found[f"step {step}"] = call(model.train_step, rng=model.rng((3, step)), **batch)
-        found["test"] = call(model.evaluate, rng=model.rng(4), **batch)
+            found[f"step {step}"] = model.train_step(rng=model.rng((3, step)), **batch)
+        found["test"] = model.evaluate(rng=model.rng(4), **batch)
         with contextlib.suppress(UsageError):  # not every model can
             found["sample"] = model.sample(5, model.rng(5))
         return found | model.state()
@@ -258,7 +258,7 @@ def model_program(name, variant):
 
 def fit_program(name, variant):
     def program(rng):
-        model, batch = find_model(name).example(rng, **find_model(name).variants[variant])
+        model, batch = find_model(name).example(rng, **variants(name)[variant])
         data = {key: np.concatenate([to_host(array)] * 3) for key, array in batch.items()}
         tests = {f"{key}_test": array[:5] for key, array in data.items()}
         history = fit(model, **data, **tests, epochs=2, progress=False)
@@ -322,14 +322,14 @@ def test_log_density_of_a_toy(name, device):  # float64 whatever the points are
 
 
 def example(name, variant, rng):
-    return find_model(name).example(rng, **find_model(name).variants[variant])
+    return find_model(name).example(rng, **variants(name)[variant])
 
 
 def trained(name, variant, rng):
     """A model after two steps."""
     model, batch = example(name, variant, rng)
     for step in range(2):
-        call(model.train_step, rng=model.rng(step), **batch)
+        model.train_step(rng=model.rng(step), **batch)
     return model
 
 
@@ -392,26 +392,26 @@ def test_cast(device):
 def test_a_training_step_neither_waits_nor_copies_and_starts_few_kernels(name, variant, simulated):
     model, batch = example(name, variant, Rng(0, "float32", simulated))
     rng = model.rng(1)
-    call(model.train_step, rng=rng, **batch)
+    model.train_step(rng=rng, **batch)
     with simcupy.counting() as counts:
-        call(model.train_step, rng=rng, **batch)
+        model.train_step(rng=rng, **batch)
     waits = [line for line in counts.log if not line.startswith("launch")]
     assert not waits, f"a training step waits for the device, or sends something to it: {waits}"
     assert counts.launches <= LAUNCHES.get((name, variant), MANY), counts
 
 
 @every_model
-def test_a_capturable_step_is_always_the_same(name, variant, simulated):
-    """A CUDA graph repeats one step: a model whose steps differ must say capturable = False."""
+def test_a_step_that_may_be_recorded_is_always_the_same(name, variant, simulated):
+    """A CUDA graph repeats one step: a model whose steps differ must say same_every_step = False."""
     model, batch = example(name, variant, Rng(0, "float32", simulated))
     rng, seen = model.rng(1), set()
     for _ in range(12):
         before = {key: int(array[0]) for key, array in model.state().items() if key.endswith(".t")}
         with simcupy.counting() as counts:
-            losses = call(model.train_step, rng=rng, **batch)
+            losses = model.train_step(rng=rng, **batch)
         counted = {key: int(model.state()[key][0]) - t for key, t in before.items()}
         seen.add((tuple(counts.log), tuple(losses), tuple(counted.items())))
-    assert len(seen) == 1 or not model.capturable
+    assert len(seen) == 1 or not model.same_every_step
 
 
 def test_an_activation_that_ran_on_a_device_can_be_copied_and_pickled(simulated):
@@ -495,7 +495,7 @@ def test_memory_does_not_grow(name, variant, gpu):
 
     def train(n):
         for _ in range(n):
-            call(model.train_step, rng=rng, **batch)
+            model.train_step(rng=rng, **batch)
         gpu.cuda.Device().synchronize()
         return pool.used_bytes(), pool.total_bytes()
 

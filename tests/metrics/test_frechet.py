@@ -354,7 +354,7 @@ class Sampler:
     def __init__(self, x):
         self.x, self.asked = x, []
 
-    def sample(self, n, rng):
+    def sample(self, n, rng, label=None):
         self.asked.append(n)
         return self.x[rng.integers(len(self.x), n)]
 

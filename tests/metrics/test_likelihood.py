@@ -43,7 +43,9 @@ def by_quadrature(model, x):
         if model.likelihood == "bernoulli":
             log_p = np.log(np.where(row == 1, mean, 1 - mean)).sum(axis=1)
         else:
-            log_p = -0.5 * (((row - mean) ** 2).sum(axis=1) / model.c + len(row) * math.log(2 * math.pi * model.c))
+            log_p = -0.5 * (
+                ((row - mean) ** 2).sum(axis=1) / model.variance + len(row) * math.log(2 * math.pi * model.variance)
+            )
         terms = log_prior + log_p
         found.append(terms.max() + np.log(np.exp(terms - terms.max()).sum()))
     return np.array(found)
@@ -56,8 +58,15 @@ def trained(n_latent, kind):
     x = patterns[rng.integers(4, 1100)]
     flipped = rng.uniform(x.shape) < 0.1
     x = np.where(flipped, 1 - x, x)
-    settings = {"n_features": 12, "hidden": (16,), "n_latent": n_latent, "likelihood": kind, "c": 0.2, "batch": 50}
-    model = VAE(**settings, lr=3e-3, activation="tanh", bound="iwae", k=10).build(Rng(0))
+    settings = {
+        "n_features": 12,
+        "hidden": (16,),
+        "n_latent": n_latent,
+        "likelihood": kind,
+        "variance": 0.2,
+        "batch": 50,
+    }
+    model = VAE(**settings, lr=3e-3, activation="tanh", bound="iwae", n_samples=10).build(Rng(0))
     fit(model, x[:1000], epochs=15, progress=False)
     model.params.cast(F64)
     return model, x[1000:].astype(np.float64)
@@ -138,7 +147,7 @@ def test_what_many_draws_in_parts_give_is_what_they_give_at_once(monkeypatch):
 
 @given(seed=st.integers(0, 1000), k=st.integers(1, 6), kind=st.sampled_from(["bernoulli", "gaussian"]))
 def test_the_iwae_loss_by_formula(seed, k, kind):
-    model, batch = VAE.example(Rng((seed, 1), F64), bound="iwae", k=k, likelihood=kind)
+    model, batch = VAE.example(Rng((seed, 1), F64), bound="iwae", n_samples=k, likelihood=kind)
     found = model.loss(**batch, rng=Rng((seed, 2), F64))
     log_w = model.log_weights(batch["x"], k, Rng((seed, 2), F64))  # (k, 4)
     assert found["loss"] == pytest.approx(-np.log(np.exp(log_w).mean(axis=0)).mean(), rel=1e-10)
@@ -174,7 +183,7 @@ def test_with_one_draw_it_is_the_elbo_on_average():
 
 def test_more_draws_make_the_elbos_gradient_quieter_and_leave_its_mean():
     def gradients(k, n=400):
-        model, batch = VAE.example(Rng((0, 1), F64), k=k)
+        model, batch = VAE.example(Rng((0, 1), F64), n_samples=k)
         found = []
         for seed in range(n):
             model.loss(**batch, rng=Rng((seed, 5), F64))
@@ -189,7 +198,7 @@ def test_more_draws_make_the_elbos_gradient_quieter_and_leave_its_mean():
 def test_pixels_are_binarized_anew_at_every_look():
     model = VAE.example(Rng(0), binarize=True)[0]
     grey = np.tile(np.array([0.0, 0.25, 0.9, 1.0, 0.5, 0.5], np.float32), (20_000, 1))
-    a, b = (model.shown(grey, Rng(seed)) for seed in (1, 2))
+    a, b = (model.binarized(grey, Rng(seed)) for seed in (1, 2))
     assert set(np.unique(a)) == {0.0, 1.0} and not np.array_equal(a, b)
     np.testing.assert_allclose(a.mean(axis=0), grey[0], atol=0.015)
     x = grey[:4]
@@ -197,14 +206,15 @@ def test_pixels_are_binarized_anew_at_every_look():
     found = model.evaluate(x, Rng(0))
     assert all(name.startswith("binarized_") for name in found)
     black = np.ones((4, 6), np.float32)
-    np.testing.assert_array_equal(model.shown(black, Rng(0)), black)
+    np.testing.assert_array_equal(model.binarized(black, Rng(0)), black)
 
 
 OTHER = {
-    "likelihood": "gaussian", "c": 0.5, "beta": 2.0, "bound": "iwae", "k": 3, "binarize": True, "activation": "tanh",
-    "init": "he", "batch": 8, "lr": 1e-2, "rounds": 4,
+    "likelihood": "gaussian", "variance": 0.5, "beta": 2.0, "bound": "iwae", "n_samples": 3, "binarize": True,
+    "activation": "tanh",
+    "init": "he", "batch": 8, "lr": 1e-2, "decay_steps": 4,
 }  # fmt: skip
-BESIDE = {"c": {"likelihood": "gaussian"}}
+BESIDE = {"variance": {"likelihood": "gaussian"}}
 
 
 def after_four_steps(settings):
@@ -230,7 +240,7 @@ def test_every_setting_is_tried_above():
     [
         ({"bound": "iwae", "beta": 2.0}, "beta: 2 .*bound=iwae needs beta=1"),
         ({"binarize": True, "likelihood": "gaussian"}, "binarize: .*likelihood=bernoulli"),
-        ({"k": 0}, "k: expected a number > 0"),
+        ({"n_samples": 0}, "n_samples: expected a number >= 1"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):

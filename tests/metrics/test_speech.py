@@ -212,7 +212,7 @@ def test_the_formants_of_a_voice_are_those_it_was_made_with(k):
 @pytest.mark.slow
 def test_a_diffusion_model_learns_the_formants_of_the_word_it_is_told():
     data = speech.vowels(4_000, 200)
-    model = DDPM(n_features=SIZE, n_classes=5, conditional=True, predict="x0", width=256, eta=1.0, rounds=32 * 62)
+    model = DDPM(n_features=SIZE, n_classes=5, conditional=True, predict="x0", width=256, eta=1.0, decay_steps=32 * 62)
     fit(model.build(Rng(0)), data.x_train, labels=data.labels_train, epochs=32, progress=False)
     x = model.generate(200, Rng(1), data.labels_test)
     real, made = (

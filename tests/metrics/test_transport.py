@@ -39,7 +39,7 @@ def test_distances_are_in_units_of_the_training_points():
 
 def test_models_of_curves_are_measured_by_it():
     class Real:
-        def sample(self, n, rng):
+        def sample(self, n, rng, label=None):
             return TOYS["swiss_roll"].sample(n, rng)
 
     found = sample_metrics(load("swiss_roll"))[0](Real(), Rng(5))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from scratchgen import Layer, Parameters, Rng, Sequential, Weight
+from scratchgen.check.variants import variants
 from scratchgen.models import find_model, model_names
-from scratchgen.models.base import call
 from scratchgen.nn.activations import ACTIVATIONS
 from scratchgen.nn.layers import Linear, mlp
 from scratchgen.nn.losses import squared_error
@@ -19,7 +19,7 @@ from scratchgen.nn.schedules import constant, cosine, falling, iwae, linear, ste
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda found: pickle.loads(pickle.dumps(found))}
 every_copy = pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
-MODELS = [(name, i) for name in model_names() for i in range(len(find_model(name).variants))]
+MODELS = [(name, i) for name in model_names() for i in range(len(variants(name)))]
 
 
 def bits(model):
@@ -29,16 +29,16 @@ def bits(model):
 @every_copy
 @pytest.mark.parametrize(("name", "variant"), MODELS)
 def test_a_copied_model_trains_on_as_the_original(name, variant, copied):
-    model, batch = find_model(name).example(Rng(0), **find_model(name).variants[variant])
-    call(model.train_step, rng=Rng(1), **batch)
+    model, batch = find_model(name).example(Rng(0), **variants(name)[variant])
+    model.train_step(rng=Rng(1), **batch)
     before, twin = bits(model), copied(model)
     assert bits(twin) == before
     assert twin.settings() == model.settings()
     for params in twin.parameters().values():
         assert all(np.shares_memory(view, params.theta) for view in params.named().values())
-    call(twin.train_step, rng=Rng(2), **batch)
+    twin.train_step(rng=Rng(2), **batch)
     assert bits(model) == before
-    call(model.train_step, rng=Rng(2), **batch)
+    model.train_step(rng=Rng(2), **batch)
     assert bits(twin) == bits(model)
 
 
@@ -120,6 +120,6 @@ def test_schedules(schedule, copied):
 def test_a_conditional_model_that_has_seen_some_classes_only(copied):
     model, batch = find_model("conditional_gan").example(Rng(0), n_classes=5)
     model.prepare(batch["x"], Rng(0), np.array([0, 1, 4, 4]))
-    call(model.train_step, rng=Rng(1), **batch | {"labels": np.array([0, 1, 4, 4])})
+    model.train_step(rng=Rng(1), **batch | {"labels": np.array([0, 1, 4, 4])})
     twin = copied(model)
     assert set(twin.classes.draw(99, Rng(0))) == {0, 1, 4}

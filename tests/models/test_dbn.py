@@ -74,7 +74,7 @@ def test_the_bound_and_log_p_rise_as_the_top_learns():
     rows = np.random.default_rng(0).choice(len(v), 40_000, p=p)
     lower = RBM(n_features=4, n_hidden=4, lr=0.5).build(Rng(0, "float64"))
     fit(lower, v[rows][:4000], epochs=10, progress=False)  # stopped early: something is left to learn
-    model = DBN(n_features=4, n_hidden=16, rbm=lower, lr=1.0, rounds=1200).build(Rng(1, "float64"))
+    model = DBN(n_features=4, n_hidden=16, rbm=lower, lr=1.0, decay_steps=1200).build(Rng(1, "float64"))
     start = DBN(n_features=4, n_hidden=4, rbm=lower).build(Rng(1, "float64"))
     start.prepare(v[rows], Rng(2, "float64"))
     fit(model, v[rows], epochs=3, progress=False)
@@ -85,7 +85,7 @@ def test_the_bound_and_log_p_rise_as_the_top_learns():
 
 
 def test_samples_come_as_often_as_p_says():
-    model, n = random_dbn(n_gibbs=50), 40_000
+    model, n = random_dbn(n_steps=50), 40_000
     x, log_p = exact(model)
     drawn = model.sample(n, Rng(3, "float64"))
     found = np.bincount((drawn @ 2.0 ** np.arange(4)[::-1]).astype(int), minlength=len(x)) / n
@@ -96,7 +96,7 @@ def test_samples_come_as_often_as_p_says():
 def test_what_the_top_learns_from_are_draws_of_h():
     model = random_dbn()
     x = np.tile([[1.0, 0, 1, 0]], (40_000, 1))
-    h = model.shown(x, Rng(1, "float64"))
+    h = model.visible(x, Rng(1, "float64"))
     assert h.shape == (40_000, 3) and set(np.unique(h)) == {0.0, 1.0}
     np.testing.assert_allclose(h.mean(axis=0), model.rbm.hidden(x[:1])[0], atol=0.01)
     np.testing.assert_allclose(np.cov(h.T)[0, 1:], 0, atol=0.005)  # independent, given x
@@ -115,7 +115,7 @@ def trained(epochs=1, **settings):
     x = load("digits").x_train
     rbm = RBM(n_features=64, n_hidden=12).build(Rng(0))
     fit(rbm, x, epochs=2, progress=False)
-    model = DBN(n_features=64, n_hidden=20, rbm=rbm, n_gibbs=20, **settings).build(Rng(1))
+    model = DBN(n_features=64, n_hidden=20, rbm=rbm, n_steps=20, **settings).build(Rng(1))
     fit(model, x, epochs=epochs, progress=False)
     return rbm, model
 
@@ -139,7 +139,7 @@ def test_the_rbm_travels_with_the_checkpoint(tmp_path):
 
 def test_the_top_starts_at_the_means_of_h_or_as_the_machine_below():
     rbm, model = trained(lr=1e-12)
-    mean = rbm.hidden(rbm.shown(load("digits").x_train, Rng(3))).mean(axis=0)
+    mean = rbm.hidden(rbm.visible(load("digits").x_train, Rng(3))).mean(axis=0)
     np.testing.assert_allclose(1 / (1 + np.exp(-model.energy.b)), mean, atol=0.03)
     np.testing.assert_array_equal(model.energy.base, model.energy.b)
     assert np.abs(model.energy.W).max() < 0.1
@@ -153,7 +153,8 @@ def test_the_top_starts_at_the_means_of_h_or_as_the_machine_below():
 # ---- no setting is dead ----
 
 OTHER = {
-    "k": 3, "persistent": False, "n_chains": 5, "n_gibbs": 9, "batch": 8, "lr": 0.02, "weight_decay": 0.2, "rounds": 3,
+    "gibbs_steps": 3, "persistent": False, "n_chains": 5, "n_steps": 9, "batch": 8, "lr": 0.02, "weight_decay": 0.2,
+    "decay_steps": 3,
 }  # fmt: skip
 NETWORKS = {"n_features", "n_hidden", "rbm"}
 
@@ -168,8 +169,8 @@ def after_four_steps(settings):
 @pytest.mark.parametrize("setting", OTHER)
 def test_no_setting_is_dead(setting):
     (theta, x), (other, other_x) = (after_four_steps(settings) for settings in ({}, {setting: OTHER[setting]}))
-    assert np.array_equal(theta, other) == (setting in DBN.sampling)
-    assert setting not in DBN.sampling or not np.array_equal(x, other_x)
+    assert np.array_equal(theta, other) == (setting in DBN.sampler_settings)
+    assert setting not in DBN.sampler_settings or not np.array_equal(x, other_x)
 
 
 def test_every_setting_is_tried_above():
@@ -201,7 +202,7 @@ def test_a_machine_that_does_not_fit_is_refused_in_one_line():
 def test_from_the_command_line(tmp_path, capsys):
     rbm, out = str(tmp_path / "rbm"), str(tmp_path / "run")
     assert main(["train", "rbm", "--epochs", "1", "--out", rbm, "--set", "n_hidden=10"]) == 0
-    assert main(["train", "dbn", "--epochs", "1", "--out", out, "--set", "n_hidden=8", "n_gibbs=20", f"rbm={rbm}"]) == 0
+    assert main(["train", "dbn", "--epochs", "1", "--out", out, "--set", "n_hidden=8", "n_steps=20", f"rbm={rbm}"]) == 0
     (_, inside), (_, arrays) = (read_checkpoint(Path(folder) / "checkpoint.npz") for folder in (rbm, out))
     assert (arrays["rbm.params.theta"] == inside["params.theta"]).all()
     assert main(["evaluate", out]) == main(["sample", out, "-n", "4", "-o", str(tmp_path / "x.npy")]) == 0
@@ -216,9 +217,9 @@ def test_from_the_command_line(tmp_path, capsys):
 def test_a_second_layer_raises_the_bound_on_mnist():
     """The lower machine is small, so that its log p is exact: 16 hidden units, and the top has an exact log Z, too."""
     data = binarized(load("mnist"))
-    rbm = RBM(n_hidden=16, lr=0.2, rounds=400).build(Rng(0))
+    rbm = RBM(n_hidden=16, lr=0.2, decay_steps=400).build(Rng(0))
     fit(rbm, data.x_train[:40_000], epochs=1, progress=False)
-    model = DBN(rbm=rbm, n_hidden=40, lr=0.5, rounds=1200).build(Rng(1))
+    model = DBN(rbm=rbm, n_hidden=40, lr=0.5, decay_steps=1200).build(Rng(1))
     fit(model, data.x_train, epochs=2, progress=False)
     alone = rbm.log_p(data.x_test).mean()
     assert model.bound(data.x_test, model.log_z(), Rng(2)).mean() > alone + 0.8  # 1.8

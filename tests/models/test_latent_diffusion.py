@@ -193,9 +193,13 @@ def test_list_says_what_the_setting_takes(capsys):
 @pytest.mark.slow
 def test_latent_diffusion_learns_the_digits():
     data = load("digits")
-    vqvae = VQVAE(n_features=64, hidden=(128,), n_codes=8, n_dim=4, n_embeddings=64, batch=50, rounds=840).build(Rng(0))
+    vqvae = VQVAE(n_features=64, hidden=(128,), n_codes=8, n_dim=4, n_embeddings=64, batch=50, decay_steps=840).build(
+        Rng(0)
+    )
     fit(vqvae, data.x_train, epochs=30, progress=False)
-    model = LatentDiffusion(vqvae=vqvae, n_features=64, width=128, n_blocks=2, n_times=100, rounds=1000).build(Rng(0))
+    model = LatentDiffusion(vqvae=vqvae, n_features=64, width=128, n_blocks=2, n_times=100, decay_steps=1000).build(
+        Rng(0)
+    )
     fit(model, data.x_train, epochs=100, progress=False)
     judge, n = FrechetJudge(data), len(data.x_test)
     found = np.mean([judge.distance(model.sample(n, Rng((1, seed)))) for seed in range(3)])

@@ -310,7 +310,7 @@ def test_what_is_known_stays_and_what_stood_in_the_hole_has_no_say(settings):
     other = np.where(known, x, -7.5 if model.n_values == 2 else 0)
     np.testing.assert_array_equal(completion.complete(model, other, known.astype(float), Rng(1, "float64")), filled)
     with model.average.swapped():
-        alone = [model.drawn(x[:0], known[:0], 0, Rng(1, "float64")), model.sample_in(60, 0, Rng(1, "float64"))]
+        alone = [model.fill(x[:0], known[:0], 0, Rng(1, "float64")), model.sample_in(60, 0, Rng(1, "float64"))]
     np.testing.assert_array_equal(completion.complete(model, x, 0 * x, Rng(1, "float64")), alone[1])
     np.testing.assert_array_equal(completion.complete(model, x[:0], known[:0], Rng(1, "float64")), alone[0])
     np.testing.assert_array_equal(completion.complete(model, x, 0 * x[0] + 1, Rng(1)), x)
@@ -390,7 +390,7 @@ def tables(n_values, n_features, seed=0):
 )
 def test_it_learns_a_known_distribution_to_its_entropy(settings):
     x, p = tables(settings.get("n_values", 2), settings["n_features"])
-    model = MADE(**settings, hidden=(64,), n_embed=4, lr=1e-2, rounds=1200).build(Rng(0))
+    model = MADE(**settings, hidden=(64,), n_embed=4, lr=1e-2, decay_steps=1200).build(Rng(0))
     rows = np.random.default_rng(0).choice(len(x), (1200, 100), p=p)
     x = x.astype(np.float32)
     model.prepare(x[rows.ravel()], Rng(1))
@@ -419,10 +419,10 @@ def test_before_training_it_knows_how_often_each_value_comes(n_values):
 def test_grey_pixels_are_binarized_afresh_and_whole_ones_stay():
     model = MADE.example(Rng(0))[0]
     grey = np.tile(np.array([0.0, 0.25, 0.9, 1.0], np.float32), (20_000, 1))
-    a, b = (model.shown(grey, Rng(seed)) for seed in (1, 2))
+    a, b = (model.discrete(grey, Rng(seed)) for seed in (1, 2))
     assert set(np.unique(a)) == {0.0, 1.0} and not np.array_equal(a, b)
     np.testing.assert_allclose(a.mean(axis=0), [0, 0.25, 0.9, 1], atol=0.015)
-    np.testing.assert_array_equal(model.shown(a, Rng(3)), a)
+    np.testing.assert_array_equal(model.discrete(a, Rng(3)), a)
     x = np.full((4, 6), 0.5, np.float32)
     losses = {float(model.loss(x, Rng(seed))["loss"]) for seed in range(5)}
     assert len(losses) == 5
@@ -442,7 +442,7 @@ def test_all_but_training_goes_by_the_averaged_weights():
 
 
 def test_the_rate_falls_linearly_to_nothing():
-    model, batch = MADE.example(Rng(0), rounds=4, lr=1e-2)
+    model, batch = MADE.example(Rng(0), decay_steps=4, lr=1e-2)
     rates = []
     for step in range(6):
         model.train_step(**batch, rng=model.rng(step))
@@ -451,7 +451,7 @@ def test_the_rate_falls_linearly_to_nothing():
 
 
 OTHER = {
-    "n_embed": 3, "direct": False, "order": "agnostic", "n_orders": 5, "batch": 8, "lr": 2e-3, "rounds": 3,
+    "n_embed": 3, "direct": False, "order": "agnostic", "n_orders": 5, "batch": 8, "lr": 2e-3, "decay_steps": 3,
     "averaging": 0.3,
 }  # fmt: skip
 BESIDE = {"n_embed": {"n_values": 3}, "n_orders": {"order": "agnostic"}}
@@ -517,7 +517,7 @@ def test_what_has_no_probability_is_refused():
         random_model(n_features=3).log_prob(np.full((2, 3), 0.5))
     with pytest.raises(ValueError, match=r"0 \.\.\. 2"):
         random_model(n_features=3, n_values=3).log_prob(np.full((2, 3), 3))
-    with pytest.raises(UsageError, match="n_values: expected 2 or more"):
+    with pytest.raises(UsageError, match="n_values: expected a number >= 2, got 1"):
         MADE(n_values=1)
 
 

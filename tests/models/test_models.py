@@ -5,7 +5,7 @@ is PCA.
 
 import dataclasses
 import math
-from typing import Literal, get_origin
+from typing import Annotated, Literal, get_origin
 
 import numpy as np
 import pytest
@@ -13,19 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchgen.backend import Rng, UsageError
+from scratchgen.check.variants import variants
 from scratchgen.commands.settings import parse_settings
 from scratchgen.data import load
 from scratchgen.models import find_model, model_names
 from scratchgen.models.autoencoder import AutoEncoder
-from scratchgen.models.base import call
-from scratchgen.models.settings import check_setting
+from scratchgen.models.settings import Count, Range, Share, check_setting, type_and_range
 from scratchgen.models.vae import VAE
 from scratchgen.nn.activations import ReLU, Tanh
 from scratchgen.nn.losses import kl_standard_normal, squared_error
 from scratchgen.train.checkpoint import load_model, save_checkpoint
 from scratchgen.train.fit import fit
 
-VARIANTS = [(name, settings) for name in model_names() for settings in find_model(name).variants]
+VARIANTS = [(name, settings) for name in model_names() for settings in variants(name)]
 every_model = pytest.mark.parametrize(("name", "settings"), VARIANTS)
 every_objective = pytest.mark.parametrize(
     ("name", "settings", "objective"),
@@ -56,7 +56,7 @@ def sampled(model, n):
 def test_every_network_moves_in_a_step(name, settings):
     model, batch = example(name, settings)
     before = {key: params.theta.copy() for key, params in model.parameters().items()}
-    call(model.train_step, rng=model.rng(2), **batch)
+    model.train_step(rng=model.rng(2), **batch)
     moved = {}
     for key, params in model.parameters().items():
         if key not in model.objectives.values():  # of a model inside, which stands still
@@ -75,7 +75,7 @@ def test_objective_falls_along_its_gradient(name, settings, objective):
     params = getattr(model, model.objectives[objective])
 
     def value():
-        return float(call(getattr(model, objective), rng=model.rng(2), **batch)[objective])
+        return float(getattr(model, objective)(rng=model.rng(2), **batch)[objective])
 
     before = value()
     g = params.grad.copy()
@@ -96,7 +96,7 @@ def test_objective_is_pure(name, settings, objective):
     params = getattr(model, model.objectives[objective])
     results = []
     for seed in (2, 2, 3):
-        losses = call(getattr(model, objective), rng=model.rng(seed), **batch)
+        losses = getattr(model, objective)(rng=model.rng(seed), **batch)
         assert objective in losses
         results.append((bits(losses), params.grad.tobytes()))
     assert results[0] == results[1]
@@ -109,9 +109,9 @@ def test_objective_is_pure(name, settings, objective):
 @every_model
 def test_float32_stays_float32(name, settings):
     model, batch = example(name, settings)
-    losses = call(model.train_step, rng=model.rng(2), **batch)
+    losses = model.train_step(rng=model.rng(2), **batch)
     found = losses | model.state() | {f"grad {key}": params.grad for key, params in model.parameters().items()}
-    found |= {f"evaluated {key}": value for key, value in call(model.evaluate, **batch, rng=model.rng(3)).items()}
+    found |= {f"evaluated {key}": value for key, value in model.evaluate(**batch, rng=model.rng(3)).items()}
     found |= sampled(model, 3)
     wrong = {key: value.dtype for key, value in found.items() if value.dtype not in (np.float32, np.int64)}
     assert not wrong
@@ -122,7 +122,7 @@ def test_float32_stays_float32(name, settings):
 def test_samples_repeat_with_the_seed_and_look_like_data(name, settings):
     model, batch = example(name, settings)
     for seed in range(3):
-        call(model.train_step, rng=model.rng(seed), **batch)
+        model.train_step(rng=model.rng(seed), **batch)
     a, b, c = (model.sample(5, model.rng(seed)) for seed in (1, 1, 2))
     assert a.shape == (5, *batch["x"].shape[1:])
     assert np.isfinite(a).all()
@@ -135,7 +135,7 @@ def test_samples_repeat_with_the_seed_and_look_like_data(name, settings):
 def test_a_saved_model_comes_back_bit_for_bit_and_trains_on_alike(name, settings, tmp_path):
     model, batch = example(name, settings)
     for seed in range(3):
-        call(model.train_step, rng=model.rng(seed), **batch)
+        model.train_step(rng=model.rng(seed), **batch)
     save_checkpoint(tmp_path / "checkpoint.npz", model, epoch=3)
     again, notes = load_model(tmp_path / "checkpoint.npz")
     assert (notes["model"], notes["epoch"]) == (name, 3)
@@ -144,7 +144,7 @@ def test_a_saved_model_comes_back_bit_for_bit_and_trains_on_alike(name, settings
     assert bits(again.state()) == bits(model.state())
     assert bits(sampled(model, 3)) == bits(sampled(again, 3))
     for trained in (model, again):
-        call(trained.train_step, rng=trained.rng(6), **batch)
+        trained.train_step(rng=trained.rng(6), **batch)
     assert bits(again.state()) == bits(model.state())
 
 
@@ -165,14 +165,19 @@ def test_settings_are_checked(name):
     bad = {int: [-1, 2.0, "3", None, True], float: [-0.1, math.nan, math.inf, "1", None], bool: [1, "true"]}
     model = find_model(name)
     for field in dataclasses.fields(model):
-        if get_origin(field.type) is Literal:
+        kind, allowed = type_and_range(field.type)
+        if get_origin(kind) is Literal:
             values = ["nonsense", None]
-        elif get_origin(field.type) is tuple:
+        elif get_origin(kind) is tuple:
             values = [5, "400", (3, 0), (3, -1), (2.5,), (True,), None]
         else:
-            values = bad.get(field.type, [])
-        if field.type in (int, float) and (field.name.startswith("n_") or field.name in ("batch", "lr")):
-            values = [*values, field.type(0)]
+            values = bad.get(kind, [])
+        if kind in (int, float):
+            assert allowed.low >= 0, f"{field.name} has no range"
+            ends = (allowed.low, allowed.open_low, -1), (allowed.high, allowed.open_high, 1)
+            values = [*values, *(kind(end if out else end + step) for end, out, step in ends if math.isfinite(end))]
+        if field.name.startswith("n_") or field.name in ("batch", "lr"):
+            values = [*values, kind(0)]
         for value in values:
             with pytest.raises(UsageError, match=f"^{model.__name__} setting {field.name}: ") as caught:
                 model(**{field.name: value})
@@ -183,13 +188,34 @@ def test_settings_are_checked(name):
 def test_settings_survive_being_written_out(name):
     """What `list` prints can be given to --set."""
     model = find_model(name)
-    for settings in model.variants:
+    for settings in variants(name):
         expected = model(**settings).settings()
         for key, value in expected.items():
             if isinstance(value, dict):  # a model inside: --set takes its folder
                 continue
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             assert parse_settings(model, [f"{key}={text}"]) == {key: value}
+
+
+def test_the_range_of_a_number_belongs_to_its_type():
+    """A model of one's own writes it at the field; a plain number may be any finite one."""
+    own = dataclasses.make_dataclass(
+        "Own", [("n", Count), ("share", Share), ("even", Annotated[int, Range(2, even=True)]), ("any", float)]
+    )
+    n, share, even, any_number = dataclasses.fields(own)
+    assert [check_setting(own, share, value) for value in (0, 1, 0.25)] == [0.0, 1.0, 0.25]
+    assert check_setting(own, even, 4) == 4 and check_setting(own, any_number, -2.5) == -2.5
+    for field, value, said in (
+        (n, 0, "n: expected a number >= 1, got 0"),
+        (share, 1.5, "share: expected a number >= 0 and <= 1, got 1.5"),
+        (even, 5, "even: expected a number >= 2 and even, got 5"),
+        (any_number, math.inf, "any: expected a number that is finite, got inf"),
+    ):
+        with pytest.raises(UsageError, match=f"^Own setting {said}$"):
+            check_setting(own, field, value)
+    assert parse_settings(own, ["share=0.5", "n=3"]) == {"share": 0.5, "n": 3}
+    with pytest.raises(UsageError, match="--set n=many: expected a whole number"):
+        parse_settings(own, ["n=many"])
 
 
 def test_forgiving_settings():
@@ -235,9 +261,9 @@ class Node(Rng):
 def one_dimensional(likelihood, seed, beta=1.0):
     """A VAE with one code, smooth in z so that Gauss–Hermite quadrature converges, and an x it could have produced."""
     rng = Rng((seed, 5), "float64")
-    model = VAE(n_features=4, hidden=(5,), n_latent=1, likelihood=likelihood, c=0.3, beta=beta, init="glorot").build(
-        rng
-    )
+    model = VAE(
+        n_features=4, hidden=(5,), n_latent=1, likelihood=likelihood, variance=0.3, beta=beta, init="glorot"
+    ).build(rng)
     for network in (model.encoder, model.decoder):
         network.layers = tuple(Tanh() if isinstance(layer, ReLU) else layer for layer in network.layers)
     model.params.theta += 0.1 * rng.normal(model.params.theta.shape)
@@ -256,7 +282,7 @@ def log_likelihood(model, x):
     mean = model.decode(GRID)
     if model.likelihood == "bernoulli":
         return np.log(np.where(x == 1, mean, 1 - mean)).sum(axis=1)
-    return gaussian(x, mean, model.c).sum(axis=1)
+    return gaussian(x, mean, model.variance).sum(axis=1)
 
 
 def integral(values):
@@ -336,10 +362,10 @@ def test_beta_weighs_the_kl_and_nothing_else(likelihood):
 def test_the_variance_c_acts_as_beta():
     """2c (‖x - x̂‖² / 2c + KL) = ‖x - x̂‖² + 2c KL: as if c were ½ and beta 2c. gan-vae-notes eq 2.1 is c = ½, beta = 1."""
     for c in (0.05, 0.5, 2.0):
-        _, by_c, _, _ = loss_and_gradient(likelihood="gaussian", c=c)
-        _, by_beta, _, _ = loss_and_gradient(likelihood="gaussian", c=0.5, beta=2 * c)
+        _, by_c, _, _ = loss_and_gradient(likelihood="gaussian", variance=c)
+        _, by_beta, _, _ = loss_and_gradient(likelihood="gaussian", variance=0.5, beta=2 * c)
         np.testing.assert_allclose(2 * c * by_c, by_beta, rtol=1e-12, atol=1e-13)
-    losses, _, model, x = loss_and_gradient(likelihood="gaussian", c=0.5)
+    losses, _, model, x = loss_and_gradient(likelihood="gaussian", variance=0.5)
     x_hat = model.reconstruct(x, Rng(1, "float64"))  # with the noise of the loss
     eq_2_1 = squared_error(x_hat, x)[0] + kl_standard_normal(*model.encode(x))[0]
     assert losses["loss"] == pytest.approx(eq_2_1 + 6 / 2 * math.log(math.pi), rel=1e-13)
@@ -363,7 +389,7 @@ def test_bernoulli_refuses_points(model):
     bernoulli = model(n_features=2, likelihood="bernoulli")
     other = {VAE: "gaussian", AutoEncoder: "squares"}[model]
     for x in (points, np.minimum(points, 1), np.maximum(points, 0)):
-        with pytest.raises(UsageError, match=rf"pixels in \[0, 1\]; use --set likelihood={other}"):
+        with pytest.raises(UsageError, match=rf"pixels in \[0, 1\], .*: use --set likelihood={other}"):
             bernoulli.check_data(x)
     bernoulli.check_data(pixels)
     model(n_features=2, likelihood=other).check_data(points)

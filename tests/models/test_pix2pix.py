@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scratchgen import Rng, UsageError, gradcheck
 from scratchgen.__main__ import main
 from scratchgen.backend import to_host
+from scratchgen.check.variants import variants
 from scratchgen.data import load
 from scratchgen.metrics.image import psnr, sharpness
 from scratchgen.models.pix2pix import Pix2Pix, block_means, enlarged, outlines
@@ -21,7 +22,7 @@ from scratchgen.nn import losses
 from scratchgen.train.fit import fit
 
 DEMOS = pathlib.Path(__file__).parents[2] / "demos"
-every_variant = pytest.mark.parametrize("settings", Pix2Pix.variants)
+every_variant = pytest.mark.parametrize("settings", variants("pix2pix"))
 
 
 def tiny(**settings):
@@ -121,13 +122,13 @@ def test_neither_loss_touches_the_other_network(settings):
 
 @every_variant
 def test_a_round_is_k_steps_of_D_on_batches_of_their_own_and_one_of_G(settings):
-    model, _ = tiny(**settings | {"k": 3})
-    x, judged, made = model.rng(5).uniform((model.rows, 16)), [], []
+    model, _ = tiny(**settings | {"d_steps": 3})
+    x, judged, made = model.rng(5).uniform((model.examples_per_step, 16)), [], []
     discriminator_loss, generator_loss = model.discriminator_loss, model.generator_loss
-    model.discriminator_loss = lambda x, rng: judged.append(x) or discriminator_loss(x, rng)
-    model.generator_loss = lambda x, rng: made.append(x) or generator_loss(x, rng)
+    model.discriminator_loss = lambda x, rng, labels: judged.append(x) or discriminator_loss(x, rng)
+    model.generator_loss = lambda x, rng, labels: made.append(x) or generator_loss(x, rng)
     found = model.train_step(x, model.rng(1))
-    assert len(x) == model.rows == 3 * model.batch
+    assert len(x) == model.examples_per_step == 3 * model.batch
     np.testing.assert_array_equal(np.concatenate(judged), x)
     np.testing.assert_array_equal(made, [x[-model.batch :]])
     assert (int(model.optimizer_D.t[0]), int(model.optimizer_G.t[0])) == (3, 1)
@@ -136,7 +137,7 @@ def test_a_round_is_k_steps_of_D_on_batches_of_their_own_and_one_of_G(settings):
 
 @pytest.mark.parametrize("kind", losses.ADVERSARIAL)
 def test_the_losses_by_formula(kind):
-    model, batch = tiny(loss=kind, adversarial=0.7, r1=0.0, lam=0.0, error="squares")
+    model, batch = tiny(adversarial_loss=kind, adversarial_weight=0.7, r1=0.0, lam=0.0, error="squares")
     x, c = batch["x"], model.conditions(batch["x"])
     x_hat = model.generator(c)
     real, fake = (model.discriminator(np.hstack([picture, c])) for picture in (x, x_hat))
@@ -170,7 +171,7 @@ def test_r1_is_half_gamma_times_the_squared_slope_in_the_pixels_of_real_pairs():
 
 
 def test_a_critics_slope_is_to_be_1_between_real_and_made():
-    model, batch = tiny(loss="wasserstein", lam=3.0)
+    model, batch = tiny(adversarial_loss="wasserstein", lam=3.0)
     x, c = batch["x"], model.conditions(batch["x"])
     found = model.discriminator_loss(x, Rng(5, "float64"))
     alpha = Rng(5, "float64").uniform((len(x), 1))
@@ -181,9 +182,9 @@ def test_a_critics_slope_is_to_be_1_between_real_and_made():
 
 
 def test_without_an_adversary_it_is_a_regression_and_nothing_else():
-    model, batch = tiny(adversarial=0.0, k=3)
-    assert model.rows == model.batch  # no steps of D to take batches for
-    assert model.objectives == {"generator_loss": "params_G"} and not hasattr(model, "discriminator")
+    model, batch = tiny(adversarial_weight=0.0, d_steps=3)
+    assert model.examples_per_step == model.batch  # no steps of D to take batches for
+    assert model.objectives == {"generator_loss": "params_G"} and model.discriminator is None
     assert not any("_D" in name for name in model.state())
 
     def value():
@@ -193,10 +194,10 @@ def test_without_an_adversary_it_is_a_regression_and_nothing_else():
     assert report and report.error <= 1e-12, str(report)
     x, before = batch["x"][:4], model.params_G.theta.copy()
     found = model.train_step(x, model.rng(1))
-    expected = np.abs(tiny(adversarial=0.0)[0].generator(model.conditions(x)) - x).sum(axis=1).mean()
+    expected = np.abs(tiny(adversarial_weight=0.0)[0].generator(model.conditions(x)) - x).sum(axis=1).mean()
     assert found.keys() == {"generator_loss"} and found["generator_loss"] == pytest.approx(expected)
     assert (model.params_G.theta != before).any()
-    assert model.complaint(found) == ""
+    assert model.warning(found) == ""
     assert model.evaluate(x, None).keys() == {"absolute_error", "squared_error", "mse"}
     history = fit(model, np.tile(batch["x"], (4, 1)), epochs=2, progress=False)
     assert history[1]["generator_loss"] < history[0]["generator_loss"]
@@ -265,11 +266,12 @@ def test_what_is_measured_on_test_pictures():
 # ---- no setting is dead ----
 
 OTHER = {
-    "factor": 4, "output": "linear", "error": "squares", "adversarial": 0.3, "loss": "hinge", "k": 2, "dropout": 0.4,
-    "r1": 0.3, "lam": 3.0, "batch": 8, "lr_G": 1e-3, "lr_D": 1e-3, "beta1": 0.5, "beta2": 0.8, "rounds": 3,
+    "factor": 4, "output": "linear", "error": "squares", "adversarial_weight": 0.3, "adversarial_loss": "hinge",
+    "d_steps": 2, "dropout": 0.4,
+    "r1": 0.3, "lam": 3.0, "batch": 8, "lr_G": 1e-3, "lr_D": 1e-3, "beta1": 0.5, "beta2": 0.8, "decay_steps": 3,
     "averaging": 0.3, "condition": "low_resolution",
 }  # fmt: skip
-BESIDE = {"factor": {"condition": "low_resolution"}, "lam": {"loss": "wasserstein"}}
+BESIDE = {"factor": {"condition": "low_resolution"}, "lam": {"adversarial_loss": "wasserstein"}}
 NETWORKS = {"n_features", "hidden_G", "hidden_D"}
 
 
@@ -293,7 +295,7 @@ def test_every_setting_is_tried_above():
 
 
 def test_the_rates_stay_for_half_of_the_rounds_and_then_fall_to_nothing():
-    model, batch = tiny(k=2, rounds=10, lr_G=1e-3, lr_D=2e-3)
+    model, batch = tiny(d_steps=2, decay_steps=10, lr_G=1e-3, lr_D=2e-3)
     rates = []
     for step in range(12):
         model.train_step(**batch, rng=model.rng(step))
@@ -340,7 +342,7 @@ def upscaled(steps, **settings):
 
 
 def test_a_regression_beats_repeated_pixels_at_once():
-    data, model, x_hat = upscaled(300, adversarial=0.0, lr_G=1e-3, beta1=0.9)
+    data, model, x_hat = upscaled(300, adversarial_weight=0.0, lr_G=1e-3, beta1=0.9)
     repeated = enlarged(model.conditions(data.x_test).reshape(-1, 4, 4), 2).reshape(-1, 64)
     assert psnr(x_hat, data.x_test) > psnr(repeated, data.x_test) + 3  # measured: 17.3 and 12.9
 
@@ -348,8 +350,8 @@ def test_a_regression_beats_repeated_pixels_at_once():
 @pytest.mark.slow
 def test_D_buys_sharpness_with_error():
     (data, _, soft), (_, _, sharp) = (
-        upscaled(1500, adversarial=0.0, lr_G=1e-3, beta1=0.9),
-        upscaled(1200, adversarial=10.0, r1=0.1),
+        upscaled(1500, adversarial_weight=0.0, lr_G=1e-3, beta1=0.9),
+        upscaled(1200, adversarial_weight=10.0, r1=0.1),
     )
     assert psnr(soft, data.x_test) > psnr(sharp, data.x_test) + 0.5
     assert sharpness(soft, (8, 8)) + 0.01 < sharpness(sharp, (8, 8))

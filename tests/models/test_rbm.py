@@ -111,7 +111,7 @@ def exact_gradient(model, x):
 
 
 def gradient(model, x, v):
-    model.loss(x, v)
+    model.loss(x, None, v=v)
     return model.params.grad.copy()
 
 
@@ -190,7 +190,7 @@ def test_hidden_means_are_conditional_expectations():
 
 
 def test_long_chains_sample_the_model():
-    model, n = random_rbm(n_gibbs=60), 40_000
+    model, n = random_rbm(n_steps=60), 40_000
     _, p = exact(model)
     drawn = model.sample(n, Rng(2, "float64"))
     found = np.bincount((drawn @ 2.0 ** np.arange(5)[::-1]).astype(int), minlength=32) / n
@@ -205,7 +205,7 @@ def test_long_chains_sample_the_model():
 def learn(model, v, p, steps, seed=0):
     """Train on fresh draws from a known distribution; the cross-entropy with it, exact."""
     rows = np.random.default_rng(seed).choice(len(v), (steps, model.batch), p=p)
-    model.rounds = steps
+    model.decay_steps = steps
     model.build(Rng(seed, "float64"))
     model.prepare(v[rows.ravel()], Rng((seed, 1), "float64"))
     for step in range(steps):
@@ -213,7 +213,7 @@ def learn(model, v, p, steps, seed=0):
     return -(p * model.log_p(v)).sum()
 
 
-@pytest.mark.parametrize("settings", [{}, {"persistent": False, "k": 5}])
+@pytest.mark.parametrize("settings", [{}, {"persistent": False, "gibbs_steps": 5}])
 def test_it_learns_a_known_distribution_nearly_to_its_entropy(settings):
     v, p = known_distribution(4)
     marginals = p @ v
@@ -240,7 +240,7 @@ def test_persistent_chains_go_on_where_they_were_and_others_start_at_the_data(mo
     monkeypatch.setattr(RBM, "gibbs", lambda self, v, rng, k: starts.append((v.copy(), k)) or gibbs(self, v, rng, k))
     for persistent in (True, False):
         starts.clear()
-        model, batch = RBM.example(Rng(0), persistent=persistent, k=3)
+        model, batch = RBM.example(Rng(0), persistent=persistent, gibbs_steps=3)
         ends = [model.energy.chains.copy()]
         for step in range(3):
             model.train_step(**batch, rng=Rng(step))
@@ -250,22 +250,22 @@ def test_persistent_chains_go_on_where_they_were_and_others_start_at_the_data(mo
             assert all(np.array_equal(start, end) for (start, _), end in zip(starts, ends))
             assert not np.array_equal(ends[0], ends[1])
         else:
-            assert all(np.array_equal(start, model.shown(batch["x"], Rng(i))) for i, (start, _) in enumerate(starts))
+            assert all(np.array_equal(start, model.visible(batch["x"], Rng(i))) for i, (start, _) in enumerate(starts))
             assert all(np.array_equal(end, ends[0]) for end in ends)
 
 
 def test_the_loss_takes_the_persistent_chains_if_nothing_else_is_given():
     model, batch = RBM.example(Rng(0, "float64"))
-    assert model.loss(batch["x"])["loss"] == model.loss(batch["x"], model.energy.chains.copy())["loss"]
+    assert model.loss(batch["x"], None)["loss"] == model.loss(batch["x"], None, v=model.energy.chains.copy())["loss"]
 
 
 def test_grey_pixels_are_binarized_afresh_and_whole_ones_stay():
     model = RBM.example(Rng(0))[0]
     grey = np.tile(np.array([0.0, 0.25, 0.9, 1.0], np.float32), (20_000, 1))
-    a, b = (model.shown(grey, Rng(seed)) for seed in (1, 2))
+    a, b = (model.visible(grey, Rng(seed)) for seed in (1, 2))
     assert set(np.unique(a)) == {0.0, 1.0} and not np.array_equal(a, b)
     np.testing.assert_allclose(a.mean(axis=0), [0, 0.25, 0.9, 1], atol=0.015)
-    np.testing.assert_array_equal(model.shown(a, Rng(3)), a)
+    np.testing.assert_array_equal(model.visible(a, Rng(3)), a)
 
 
 def test_pseudo_likelihood_is_the_mean_over_pixels_of_p_of_each_given_the_others():
@@ -365,7 +365,8 @@ def test_the_nll_and_its_error():
 # ---- no setting is dead ----
 
 OTHER = {
-    "k": 3, "persistent": False, "n_chains": 5, "n_gibbs": 9, "batch": 8, "lr": 0.02, "weight_decay": 0.2, "rounds": 3,
+    "gibbs_steps": 3, "persistent": False, "n_chains": 5, "n_steps": 9, "batch": 8, "lr": 0.02,
+    "weight_decay": 0.2, "decay_steps": 3,
 }  # fmt: skip
 NETWORKS = {"n_features", "n_hidden"}
 
@@ -380,8 +381,8 @@ def after_four_steps(settings):
 @pytest.mark.parametrize("setting", OTHER)
 def test_no_setting_is_dead(setting):
     (theta, x), (other, other_x) = (after_four_steps(settings) for settings in ({}, {setting: OTHER[setting]}))
-    assert np.array_equal(theta, other) == (setting in RBM.sampling)
-    assert setting not in RBM.sampling or not np.array_equal(x, other_x)
+    assert np.array_equal(theta, other) == (setting in RBM.sampler_settings)
+    assert setting not in RBM.sampler_settings or not np.array_equal(x, other_x)
 
 
 def test_every_setting_is_tried_above():
@@ -389,7 +390,7 @@ def test_every_setting_is_tried_above():
 
 
 def test_the_rate_stays_for_half_of_the_rounds_and_then_falls_to_nothing():
-    model, batch = RBM.example(Rng(0), rounds=10, lr=0.1)
+    model, batch = RBM.example(Rng(0), decay_steps=10, lr=0.1)
     rates = []
     for step in range(12):
         model.train_step(**batch, rng=model.rng(step))
@@ -419,7 +420,7 @@ def test_what_it_cannot_take_is_refused_in_one_line():
 def test_from_the_command_line(tmp_path, capsys):
     out = str(tmp_path / "run")
     train = ["train", "rbm", "--data", "digits", "--epochs", "2", "--out", out]
-    assert main([*train, "--set", "n_hidden=16", "n_gibbs=20"]) == 0
+    assert main([*train, "--set", "n_hidden=16", "n_steps=20"]) == 0
     assert "test_pseudo_nll" in capsys.readouterr().out
     assert main(["evaluate", out]) == main(["sample", out, "-n", "4", "-o", str(tmp_path / "x.npy")]) == 0
     assert set(np.unique(np.load(tmp_path / "x.npy"))) == {0.0, 1.0}
@@ -432,7 +433,7 @@ def test_from_the_command_line(tmp_path, capsys):
 def test_two_thirds_of_a_pass_over_mnist_with_16_hidden_units():
     """So few that log Z is exact; annealing is held against it on 784 pixels."""
     data = binarized(load("mnist"))
-    model = RBM(n_hidden=16, lr=0.2, rounds=400).build(Rng(0))
+    model = RBM(n_hidden=16, lr=0.2, decay_steps=400).build(Rng(0))
     fit(model, data.x_train[:40_000], epochs=1, progress=False)
     x, log_z = data.x_test, model.log_z()
     p = (data.x_train.sum(axis=0) + 0.5) / (len(data.x_train) + 1)

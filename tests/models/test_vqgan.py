@@ -49,12 +49,14 @@ def norms(model, x):
 # ---- λ ----
 
 
-@pytest.mark.parametrize("settings", [{}, {"kind": "non_saturating", "adversarial": 0.3, "codebook": "gradient"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"adversarial_loss": "non_saturating", "adversarial_weight": 0.3, "codebook": "gradient"}]
+)
 def test_lambda_is_the_ratio_of_the_two_gradients_in_the_last_layer(settings):
     model, x = tiny(**settings)
     lam = model.loss(x, Rng(2, F64))["lambda"]
     of_squares, of_adversarial = norms(model, x)
-    assert lam == pytest.approx(model.adversarial * of_squares / (of_adversarial + 1e-6), rel=1e-10)
+    assert lam == pytest.approx(model.adversarial_weight * of_squares / (of_adversarial + 1e-6), rel=1e-10)
     assert of_squares > 0.01 and of_adversarial > 1e-3
 
 
@@ -62,7 +64,7 @@ def test_the_last_layer_is_pulled_by_both_as_w_says():
     """The gradient in L is that of the squares and another, w times as long, whatever D's scale."""
     pulls = {}
     for w, scale in ((0.0, 1), (0.5, 1), (0.5, 100)):
-        model, x = tiny(adversarial=w)
+        model, x = tiny(adversarial_weight=w)
         model.params_D.theta *= scale ** (1 / 2)  # of its two layers
         model.loss(x, Rng(2, F64))
         pulls[w, scale] = model.params.grad[last_layer(model)].copy()
@@ -114,7 +116,7 @@ def test_the_terms_by_formula():
 
 @pytest.mark.parametrize("kind", ["hinge", "non_saturating"])
 def test_D_is_to_tell_pictures_from_what_is_restored_of_them(kind):
-    model, x = tiny(kind=kind, r1=0.0)
+    model, x = tiny(adversarial_loss=kind, r1=0.0)
     real, fake = model.judge(x), model.judge(model.reconstruct(x))
     wanted = {
         "hinge": np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean(),
@@ -175,7 +177,7 @@ def steps(model, x, n):
 
 @pytest.mark.parametrize("settings", [{}, {"codebook": "gradient", "restart_every": 2, "n_embeddings": 20}])
 def test_the_warmup_is_a_vq_vaes_training_bit_for_bit(settings):
-    model, x = tiny(warmup=4, **settings)
+    model, x = tiny(warmup_steps=4, **settings)
     plain, _ = tiny(VQVAE, **settings)
     at_first = model.params_D.theta.tobytes()
     found, expected = steps(model, x, 6), steps(plain, x, 6)
@@ -183,23 +185,23 @@ def test_the_warmup_is_a_vq_vaes_training_bit_for_bit(settings):
         warm = i < 4
         assert (bits == plain_bits) == (losses == plain_losses) == (at_first == D) == warm
         assert ("discriminator_loss" in losses) == ("lambda" in losses) == (not warm)
-    assert int(model.adam_D.t[0]) == 2 and not model.capturable
+    assert int(model.optimizer_D.t[0]) == 2 and not model.same_every_step
 
 
 def test_without_weight_the_autoencoder_is_a_vq_vae():
-    (model, x), (plain, _) = tiny(adversarial=0.0), tiny(VQVAE)
+    (model, x), (plain, _) = tiny(adversarial_weight=0.0), tiny(VQVAE)
     for (_, bits, _), (_, plain_bits, _) in zip(steps(model, x, 3), steps(plain, x, 3)):
         assert bits == plain_bits
 
 
 def test_the_rate_of_D_falls_over_its_own_steps():
-    model, _ = tiny(warmup=20, rounds=30, lr_D=1e-3)
-    assert [model.adam_D.rate(t) for t in (1, 6, 11)] == pytest.approx([1e-3, 1e-3, 0], abs=1e-15)
-    assert tiny(warmup=20, rounds=10)[0].adam_D.rate(100) == tiny()[0].lr_D
+    model, _ = tiny(warmup_steps=20, decay_steps=30, lr_D=1e-3)
+    assert [model.optimizer_D.rate(t) for t in (1, 6, 11)] == pytest.approx([1e-3, 1e-3, 0], abs=1e-15)
+    assert tiny(warmup_steps=20, decay_steps=10)[0].optimizer_D.rate(100) == tiny()[0].lr_D
 
 
 def test_a_warmup_goes_through_fit():
-    model = VQGAN.example(Rng(0), warmup=5)[0]
+    model = VQGAN.example(Rng(0), warmup_steps=5)[0]
     first, second = fit(model, Rng(1).uniform((16, 6)), epochs=2, x_test=Rng(2).uniform((8, 6)), progress=False)
     assert "lambda" not in first and "lambda" in second
     assert {"test_mse", "test_logit_real", "test_logit_fake"} <= first.keys()
@@ -207,7 +209,7 @@ def test_a_warmup_goes_through_fit():
 
 # ---- no setting is dead ----
 
-OTHER = {"kind": "non_saturating", "adversarial": 0.3, "warmup": 2, "r1": 0.1, "lr_D": 3e-3}
+OTHER = {"adversarial_loss": "non_saturating", "adversarial_weight": 0.3, "warmup_steps": 2, "r1": 0.1, "lr_D": 3e-3}
 NETWORKS = {"hidden_D"}
 
 
@@ -253,7 +255,7 @@ def test_in_8_bits_it_is_sharper_and_nearer_to_real_digits_but_farther_from_the_
     judge, found = FrechetJudge(data), {}
     settings = {"n_features": 64, "hidden": (128, 64), "n_codes": 2, "n_dim": 4, "n_embeddings": 16, "batch": 50}
     for model in (VQVAE(**settings), VQGAN(**settings, hidden_D=(256, 128), r1=0.1)):
-        model.rounds = 120 * 28
+        model.decay_steps = 120 * 28
         fit(model.build(Rng(0)), data.x_train, epochs=120, progress=False)
         x_hat = model.reconstruct(data.x_test)
         found[type(model)] = sharpness(x_hat, data.shape), judge.distance(x_hat), ((x_hat - data.x_test) ** 2).mean()

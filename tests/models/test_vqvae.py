@@ -129,7 +129,7 @@ def test_a_restart_moves_dead_codes_and_only_those_onto_what_is_there(averaged):
 @both_codebooks
 def test_a_revived_code_is_used(kind):
     """All codes but one start out of reach, where nobody chooses them."""
-    model, x = tiny(codebook=kind, restart_every=5, n_embeddings=8, rounds=0)
+    model, x = tiny(codebook=kind, restart_every=5, n_embeddings=8, decay_steps=0)
     model.book.put(np.vstack([np.zeros((1, 2)), np.full((7, 2), 1e3)]))
     found = [model.train_step(x, model.rng(step)) for step in range(7)]
     assert found[3]["perplexity"] == pytest.approx(1) and found[3]["used"] == 1 / 8
@@ -141,7 +141,7 @@ def test_a_revived_code_is_used(kind):
     ("settings", "expected"),
     [
         ({"restart_every": 3}, [3, 6, 9, 12, 15, 18]),
-        ({"restart_every": 3, "rounds": 20}, [3, 6, 9, 12]),  # the last 30 % of the rounds are left in peace
+        ({"restart_every": 3, "decay_steps": 20}, [3, 6, 9, 12]),  # the last 30 % of the rounds are left in peace
         ({"restart_every": 0}, []),
     ],
 )
@@ -152,7 +152,7 @@ def test_when_codes_are_restarted(settings, expected):
     for step in range(20):
         model.train_step(x, model.rng(step))
     assert found == expected
-    assert model.capturable == (not settings["restart_every"])
+    assert model.same_every_step == (not settings["restart_every"])
 
 
 @both_codebooks
@@ -232,11 +232,11 @@ class Slip(VQVAE):
     )
     slip = ""
 
-    def loss(self, x, rng):
+    def loss(self, x, rng, labels=None):
         slip = self.slip
         self.params.zero_grad()
         z, back_encoder = self.encoder.forward(x, rng)
-        e, back_book = self.book.forward(self.tokens(z), rng)
+        e, back_book = self.book.forward(self.as_tokens(z), rng)
         e = e.reshape(z.shape)
         through = z + stop(e - z)
         x_hat, back_decoder = self.decoder.forward(through, rng)
@@ -247,7 +247,7 @@ class Slip(VQVAE):
 
         straight_through = back_decoder(d_x_hat) * (slip != "no straight-through")
         on_the_codes, on_z = (self.beta, 1) if slip == "beta on the codebook's term" else (1, self.beta)
-        back_book(self.tokens(de) * on_the_codes * (slip != "codebook untrained"))
+        back_book(self.as_tokens(de) * on_the_codes * (slip != "codebook untrained"))
         back_encoder(straight_through + on_z * dz, inputs=False)
         return {"loss": squares + codebook + self.beta * commitment, "commitment": commitment}
 
@@ -360,10 +360,10 @@ def test_it_cannot_sample_and_says_what_can():
 
 def test_pixels_are_wanted_for_a_sigmoid():
     x = np.array([[-0.5, 2.0]])
-    with pytest.raises(UsageError, match=r"output=sigmoid needs pixels in .*--set output=linear"):
+    with pytest.raises(UsageError, match=r"VQVAE needs pixels in \[0, 1\], .*-0\.5 to 2: use --set output=linear"):
         VQVAE(n_features=2, batch=1).check_data(x)
     VQVAE(n_features=2, batch=1, output="linear").check_data(x)
-    with pytest.raises(UsageError, match="decay: expected a fraction below 1"):
+    with pytest.raises(UsageError, match=r"decay: expected a number >= 0 and < 1, got 1\.0"):
         VQVAE(decay=1.0)
 
 
@@ -377,7 +377,7 @@ OTHER = {  # another value for each setting that says how a step is made
     "activation": "tanh",
     "init": "glorot",
     "lr": 3e-3,
-    "rounds": 3,
+    "decay_steps": 3,
 }
 BESIDE = {"restart_every": {"n_embeddings": 40}}  # so many that some must die
 NETWORKS = {"n_features", "hidden", "n_codes", "n_dim", "n_embeddings", "output"}
@@ -416,7 +416,7 @@ def test_the_output_is_what_is_asked_for():
 def test_mnist_in_128_bits():
     """One pass, which gave 0.0170 and a perplexity of 249 of 256; eight give 0.0070 and 243."""
     data = load("mnist")
-    model = VQVAE(init="he", rounds=len(data.x_train) // 128).build(Rng(0))
+    model = VQVAE(init="he", decay_steps=len(data.x_train) // 128).build(Rng(0))
     fit(model, data.x_train, epochs=1, progress=False)
     found = model.evaluate(data.x_test, None)
     assert found["mse"] <= 0.019 and found["perplexity"] >= 235, found

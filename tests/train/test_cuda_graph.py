@@ -7,20 +7,20 @@ import pytest
 
 from scratchgen.__main__ import main
 from scratchgen.backend import Rng, UsageError, to_host
+from scratchgen.check.variants import variants
 from scratchgen.models import find_model, model_names
-from scratchgen.models.base import call
 from scratchgen.models.vae import VAE
 from scratchgen.nn import optim
 from scratchgen.nn.schedules import cosine
 from scratchgen.train.cuda_graph import CapturedStep
 from scratchgen.train.fit import fit
 
-VARIANTS = [(name, i) for name in model_names() for i in range(len(find_model(name).variants))]
+VARIANTS = [(name, i) for name in model_names() for i in range(len(variants(name)))]
 every_model = pytest.mark.parametrize(("name", "variant"), VARIANTS)
 
 
 def example(name, variant, device):
-    return find_model(name).example(Rng((0, 1), "float32", device), **find_model(name).variants[variant])
+    return find_model(name).example(Rng((0, 1), "float32", device), **variants(name)[variant])
 
 
 def numbers(model):
@@ -29,7 +29,7 @@ def numbers(model):
 
 def check_recorded_steps(plain, recorded, capture):
     (plain, batch), (recorded, _) = plain, recorded
-    if not recorded.capturable:
+    if not recorded.same_every_step:
         with pytest.raises(UsageError, match="not all alike"):
             capture(recorded, recorded.rng(2))
         return
@@ -37,7 +37,7 @@ def check_recorded_steps(plain, recorded, capture):
     kept = []
     for i in range(6):
         batch = {key: array[::-1].copy() for key, array in batch.items()}  # another batch each time
-        expected = call(plain.train_step, rng=rng, **batch)
+        expected = plain.train_step(rng=rng, **batch)
         kept.append((step(**batch), expected))
         assert (step.graph is None) == (i == 0)
     for found, expected in kept:  # the losses of early steps are still theirs
@@ -62,7 +62,7 @@ def check_averaged(device, capture):
             self.ema = optim.EMA(self.params, 0.5)
             return self
 
-        def train_step(self, x, rng):
+        def train_step(self, x, rng, labels=None):
             for _ in range(2):
                 losses = self.loss(x, rng)
                 self.adam.step()
@@ -132,7 +132,7 @@ class Stream:
         counters = [(entry.stepper.t, entry.stepper.t.copy()) for entry in self.step.entries]
         cells = iter([entry.cells for entry in self.step.entries])
         with optim.observed(lambda stepper, numbers: [float(cell) for cell in next(cells)]):
-            losses = call(self.model.train_step, rng=self.rng, **self.step.batch)
+            losses = self.model.train_step(rng=self.rng, **self.step.batch)
         self.step.losses[...] = list(losses.values())
         for t, before in counters:  # a graph knows nothing of what the host counts
             t[...] = before
@@ -185,7 +185,7 @@ def test_a_recording_that_fails_leaves_no_trace(error, pretend):
     class Failing(VAE):
         calls = 0
 
-        def train_step(self, x, rng):
+        def train_step(self, x, rng, labels=None):
             losses = super().train_step(x, rng)
             self.calls += 1
             if self.calls == 2:
@@ -221,7 +221,7 @@ def test_other_batches_other_steps_and_cast_weights_are_refused(pretend):
         step(**batch)
 
     class Fickle(VAE):
-        capturable = False
+        same_every_step = False
 
     model, batch = Fickle.example(Rng(0))
     with pytest.raises(UsageError, match="not all alike"):
@@ -246,7 +246,7 @@ def test_a_replay_reads_new_learning_rates_and_counts(gpu):
 @every_model
 def test_fit_with_a_graph_is_fit_without(name, variant, gpu, tmp_path):
     histories = []
-    for graph in (False, example(name, variant, "gpu")[0].capturable):
+    for graph in (False, example(name, variant, "gpu")[0].same_every_step):
         model, batch = example(name, variant, "gpu")
         data = {key: np.concatenate([to_host(array)] * 10) for key, array in batch.items()}
         histories.append(fit(model, **data, x_test=data["x"], epochs=3, progress=False, graph=graph))
@@ -258,7 +258,7 @@ def test_fit_with_a_graph_is_fit_without(name, variant, gpu, tmp_path):
 @pytest.mark.gpu
 def test_a_step_that_waits_cannot_be_recorded_and_does_no_harm(gpu):
     class Waiting(VAE):
-        def train_step(self, x, rng):
+        def train_step(self, x, rng, labels=None):
             losses = super().train_step(x, rng)
             float(losses["loss"])
             return losses

@@ -20,6 +20,7 @@ import pytest
 
 from scratchgen.__main__ import main
 from scratchgen.backend import Rng, UsageError
+from scratchgen.check.variants import variants
 from scratchgen.models import find_model, model_names
 from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.classifier import Classifier
@@ -30,14 +31,14 @@ from scratchgen.train import threads
 from scratchgen.train.checkpoint import read_checkpoint
 from scratchgen.train.fit import READ_EVERY, Stopped, fit
 
-VARIANTS = [(name, i) for name in model_names() for i in range(len(find_model(name).variants))]
+VARIANTS = [(name, i) for name in model_names() for i in range(len(variants(name)))]
 STEPS = 6  # an epoch of train()
 
 
 def train(name, variant, epochs, out=None, **options):
     """Train the example of a model on six of its example batches, and on what is left over; (model, history)."""
     model_class = find_model(name)
-    settings = model_class.variants[variant]
+    settings = variants(name)[variant]
     batches = [model_class.example(Rng((1, k)), **settings)[1] for k in range(STEPS)]
     data = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     model = model_class.example(Rng(0), **settings)[0]
@@ -320,7 +321,7 @@ def order_of(seed, monkeypatch, n=10):
     """Which pictures a run of three epochs saw, (3, steps, batch)."""
     seen = []
 
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         seen.append(np.round(n * x[:, 0]).astype(int))
         return {"loss": np.float32(0)}
 
@@ -344,11 +345,12 @@ def test_an_incomplete_batch_is_dropped(monkeypatch):
 
 
 def test_labels_go_along_with_their_pictures(monkeypatch):
-    def train_step(self, x, labels, rng):
+    def train_step(self, x, rng, labels=None):
         np.testing.assert_array_equal(np.round(12 * x[:, 0]), labels)
         return {"loss": labels.sum()}
 
     monkeypatch.setattr(VAE, "train_step", train_step)
+    monkeypatch.setattr(VAE, "needs_labels", True)
     (row,) = fit(tiny(), pixels(12), labels=np.arange(12), epochs=1)
     assert row["loss"] == 66 / 3
 
@@ -356,7 +358,7 @@ def test_labels_go_along_with_their_pictures(monkeypatch):
 def test_history_is_the_mean_of_the_losses_and_the_table_holds_it(tmp_path, monkeypatch):
     losses, original = [], VAE.train_step
 
-    def train_step(self, x, rng):
+    def train_step(self, x, rng, labels=None):
         losses.append(original(self, x, rng))
         return losses[-1]
 
@@ -428,7 +430,8 @@ def test_losses_that_come_only_now_and_then_are_averaged_over_their_steps(monkey
 
 def test_a_model_that_learns_from_labels_refuses_data_without(monkeypatch):
     model = tiny()
-    monkeypatch.setattr(model, "train_step", lambda x, labels, rng: {"loss": np.float32(labels.sum())})
+    model.needs_labels = True
+    monkeypatch.setattr(model, "train_step", lambda x, rng, labels: {"loss": np.float32(labels.sum())})
     with pytest.raises(UsageError, match="labels"):
         fit(model, pixels(8), epochs=1)
     assert fit(model, pixels(8), labels=np.ones(8, int), epochs=1)[0]["loss"] == model.batch
@@ -589,7 +592,7 @@ X, LABELS = pixels(8), np.arange(8) % 3
         ({"labels": LABELS.tolist()}, "labels is a builtins.list"),
         ({"x_test": X[:0]}, "x_test has shape .0, 3. and is empty"),
         ({"x_test": X[:, :2]}, "x_test has 2 numbers an example and x 3"),
-        ({"x_test": X * 2}, r"test data: likelihood=bernoulli needs pixels in \[0, 1\]"),
+        ({"x_test": X * 2}, r"test data: VAE needs pixels in \[0, 1\]"),
         ({"x_test": np.where(X[3, 1] == X, np.nan, X)}, "x_test is nan in row 3, column 1"),
         ({"x_test": X, "labels_test": LABELS[:7]}, r"labels_test has shape \(7,\) and there are 8"),
         ({"x_test": X, "labels_test": LABELS + 0.5}, "labels_test holds float64"),
@@ -679,7 +682,7 @@ def pretended(monkeypatch):
         monkeypatch.setattr("scratchgen.train.fit.blas_threads", blas_threads)
         clock, original = [0.0], VAE.train_step
 
-        def train_step(self, x, rng):
+        def train_step(self, x, rng, labels=None):
             clock[0] += seconds(used[-1], len(used))
             return original(self, x, rng)
 

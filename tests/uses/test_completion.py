@@ -11,7 +11,6 @@ from simcupy.runner import Runner
 from scratchgen import Rng, UsageError, check_loss, kernels, to_host
 from scratchgen.data import load
 from scratchgen.metrics.image import psnr
-from scratchgen.models.base import call
 from scratchgen.models.ddpm import DDPM
 from scratchgen.models.gan import GAN
 from scratchgen.models.latent_diffusion import LatentDiffusion
@@ -24,11 +23,11 @@ from scratchgen.uses.completion import CompletionLoss, by_codes
 F64 = "float64"
 KNOWN = np.array([1, 1, 0, 1, 0, 0])
 SHORT = {GAN: {"n_steps": 5, "n_starts": 2}, VAE: {"n_steps": 3}, DDPM: {"n_steps": 4, "repeats": 2}}
-CASES = [(GAN, {}), (GAN, {"output": "linear", "loss": "hinge"})]
+CASES = [(GAN, {}), (GAN, {"output": "linear", "adversarial_loss": "hinge"})]
 CASES += [(VAE, {}), (VAE, {"likelihood": "gaussian"}), (VAE, {"binarize": True})]
 CASES += [
     (DDPM, {}),
-    (DDPM, {"predict": "v", "scaling": "standard", "clip": False}),
+    (DDPM, {"predict": "v", "scaling": "standard", "clip_x0": False}),
     (DDPM, {"conditional": True, "guidance": 1.0}),
 ]
 every_model = pytest.mark.parametrize(("kind", "settings"), CASES)
@@ -38,7 +37,7 @@ def tiny(kind, dtype=F64, **settings):
     """A small model after two steps, and pictures (4, 6)."""
     model, batch = kind.example(Rng((0, 1), dtype), **settings)
     for step in range(2):
-        call(model.train_step, rng=model.rng(step), **batch)
+        model.train_step(rng=model.rng(step), **batch)
     return model, batch["x"]
 
 
@@ -169,7 +168,7 @@ def test_the_search_finds_the_best_code_of_a_linear_generator():
     W, b = model.generator.layers[0].W, model.generator.layers[0].b
     k, c = KNOWN == 1, 0.3
     z = (x - b)[:, k] @ W[:, k].T @ np.linalg.inv(W[:, k] @ W[:, k].T + c * np.eye(2))
-    filled = completion.complete(model, x, KNOWN, model.rng(1), n_steps=600, n_starts=1, c=c, lam=0.0)
+    filled = completion.complete(model, x, KNOWN, model.rng(1), n_steps=600, n_starts=1, variance=c, lam=0.0)
     np.testing.assert_allclose(filled[:, ~k], (z @ W + b)[:, ~k], atol=1e-4)
 
 
@@ -214,7 +213,7 @@ def test_a_packed_D_is_refused():
 
 def exact_vae(w, b, c):
     """p(x|z) = N(z w + b, c I) with one z: then p(z|x) = N(s (x - b)·w / c, s), s = 1 / (1 + ‖w‖² / c), and q is this."""
-    model = VAE(n_features=len(w), n_latent=1, hidden=(), likelihood="gaussian", c=c).build(Rng(0, F64))
+    model = VAE(n_features=len(w), n_latent=1, hidden=(), likelihood="gaussian", variance=c).build(Rng(0, F64))
     s = 1 / (1 + w @ w / c)
     model.decoder.layers[0].W[...], model.decoder.layers[0].b[...] = w, b
     model.encoder.layers[0].W[...] = np.stack([s * w / c, 0 * w], axis=1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...backend import UsageError, to_host
+from ...backend import UsageError, on_host, to_host
 
 
 class Classes:
@@ -46,9 +46,8 @@ class Classes:
         return listed[(place[labels] + 1 + rng.integers(len(listed) - 1, len(labels))) % len(listed)]
 
     def check(self, labels):
-        """Raise UsageError unless labels, one or an array, are seen classes. On a GPU, which would have to wait, it is not
-        looked at."""
-        if hasattr(labels, "get"):
+        """Raise UsageError unless labels, one or an array, are seen classes; not checked on a GPU, see on_host."""
+        if not on_host(labels):
             return
         found = np.atleast_1d(np.asarray(labels))
         for label in np.unique(found):

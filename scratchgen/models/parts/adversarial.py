@@ -1,0 +1,155 @@
+"""What all models with a discriminator have in common: rounds of training, optimizers, D's loss, and averaged weights of G.
+
+G makes examples, and D judges whether an example is real. A round is d_steps of D, each on a batch of its own, then g_steps
+of G. What a paper says that D and G are given and minimise stands in the file of its model.
+"""
+
+import math
+from typing import Any
+
+from ...backend import UsageError
+from ...nn.double_backward import gradient_penalty
+from ...nn.losses import loss_D
+from ...nn.optim import EMA, SGD, Adam, RMSProp
+from ...nn.parameters import Parameters
+from ...nn.schedules import falling
+from ..base import Model
+
+# D's loss where it cannot tell real from generated at all: D = ½, or a logit of 0 for the hinge.
+UNSURE = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
+# What helps, by the setting: against a D that runs ahead, and against one that starts the wrong way round.
+HELP = {"r1": "a larger r1", "noise": "noise=0.1", "d_steps": "fewer d_steps", "lr_D": "a smaller lr_D"}
+TURN = {"lam": "a smaller lam (0.1 for points in the plane)", "one_sided": "one_sided=true"}
+
+
+class Adversarial(Model):
+    """Base of models with a generator G and a discriminator D. A model's settings, below, are fields in its own file."""
+
+    judged_by_samples = True
+    objectives = {"discriminator_loss": "params_D", "generator_loss": "params_G"}
+
+    generator: Any  # both made by build
+    discriminator: Any  # None: there is no D, and G learns by itself
+    adversarial_loss: Any = "wasserstein"  # a WGAN has no other
+    optimizer: Any = "adam"
+    d_steps: Any = 1
+    g_steps: Any = 1
+    r1: Any = 0.0
+    lr_G: Any
+    lr_D: Any
+    beta1: Any
+    beta2: Any
+    momentum: Any
+    decay_steps: Any
+    averaging: Any
+
+    def with_optimizers(self, rng):
+        """The model with weights from rng, an optimizer for each of its networks, and averaged weights of G."""
+        self.params_G = Parameters(rng, generator=self.generator)
+        self.optimizer_G = self.make_optimizer(self.params_G, self.lr_G, self.g_steps)
+        self.average = EMA(self.params_G, self.averaging)
+        if self.discriminator is not None:
+            self.params_D = Parameters(rng, discriminator=self.discriminator)
+            self.optimizer_D = self.make_optimizer(self.params_D, self.lr_D, self.d_steps)
+        return self
+
+    def make_optimizer(self, params, lr, steps):
+        """The optimizer of the settings, whose rate falls as training goes on; steps: how many it makes a round."""
+        rate = falling(lr, steps * self.decay_steps)
+        if self.optimizer == "sgd":
+            return SGD(params, rate, self.momentum)
+        if self.optimizer == "rmsprop":
+            return RMSProp(params, rate)
+        return Adam(params, rate, self.beta1, self.beta2)
+
+    # A round.
+
+    @property
+    def examples_per_step(self):
+        return self.d_steps * self.batch
+
+    def train_step(self, x, rng, labels=None):
+        """{name: loss} of the last step of D and of G in a round, from x (d_steps batch, n_features) and as many labels."""
+        for part, labels_part in self.parts(x, labels):
+            losses = self.discriminator_loss(part, rng, labels_part)
+            self.optimizer_D.step()
+            self.constrain()
+        return losses | self.train_G(part, rng, labels_part)
+
+    def parts(self, x, labels):
+        """[(x, labels)] of each step of D."""
+        x = x.reshape(self.d_steps, -1, *x.shape[1:])
+        if labels is None:
+            return [(part, None) for part in x]
+        return list(zip(x, labels.reshape(self.d_steps, -1, *labels.shape[1:])))
+
+    def constrain(self):
+        """What is done to D's weights after each of its steps."""
+
+    def train_G(self, x, rng, labels=None):
+        """{name: loss} of the last of G's steps in a round, all from the same batch."""
+        losses = {}
+        for _ in range(self.g_steps):
+            losses = self.generator_loss(x, rng, labels)
+            self.optimizer_G.step()
+            self.average.step()
+        return losses
+
+    # D's loss.
+
+    def tell_apart(self, positives, negatives, rng, columns=None):
+        """D's losses, R1 included, on what it should call real (B, n) and on what it should not (B', n). Trains D alone.
+
+        columns: the slice of the n numbers in which R1 takes the slope, where a condition stands beside the example.
+        """
+        return self.penalised(self.loss_of_both(positives, negatives, rng), 0.5 * self.r1, positives, 0.0, columns)
+
+    def loss_of_both(self, positives, negatives, rng):
+        """D's loss without a penalty, whose gradient is then that of D."""
+        self.params_D.zero_grad()
+        logits_positive, back_positive = self.discriminator.forward(positives, rng)
+        logits_negative, back_negative = self.discriminator.forward(negatives, rng)
+        loss, d_positive, d_negative = loss_D(logits_positive, logits_negative, self.adversarial_loss)
+
+        back_positive(d_positive, inputs=False)
+        back_negative(d_negative, inputs=False)
+        return loss
+
+    def penalised(self, loss, weight, at, centre, columns=None):
+        """{name: number}: D's loss plus weight times the gradient penalty at the points `at`, both in D's gradient."""
+        if not weight:
+            return {"discriminator_loss": loss}
+        penalty, back_penalty = gradient_penalty(self.discriminator, at, centre, columns=columns)
+        back_penalty(weight)
+        return {"discriminator_loss": loss + weight * penalty, "penalty": penalty}
+
+    # What it is good for.
+
+    def sample(self, n, rng, label=None):
+        """G(z) for n codes z ~ N(0, I), by the averaged weights: (n, n_features), pixels in [0, 1] if output is sigmoid."""
+        with self.average.swapped():
+            return self.generator(rng.normal((n, self.n_latent)))
+
+    def check_size(self, n):
+        if self.examples_per_step > max(n, self.batch):
+            most = n * self.batch // self.examples_per_step
+            remedy = f"--set batch={most}" if most else f"--set d_steps=1 batch={n}"
+            raise UsageError(
+                f"a round takes {self.examples_per_step} examples, d_steps batches, and there are {n}: use {remedy}"
+            )
+
+    def warning(self, losses):
+        """A line if D's loss without its penalty is below a tenth of that of a D that cannot tell, or W₁ seems negative."""
+        settings = self.settings()
+        if losses.get("wasserstein", 0) < -0.05:
+            return (
+                f"wasserstein fell to {losses['wasserstein']:.2g}: D scores generated examples above real ones, and its "
+                f"penalty keeps it from turning round; try {', '.join(TURN[name] for name in TURN if name in settings)}"
+            )
+        value = losses.get("discriminator_loss", 0) - 0.5 * self.r1 * losses.get("penalty", 0)
+        if "discriminator_loss" not in losses or value > 0.1 * UNSURE.get(self.adversarial_loss, -math.inf):
+            return ""
+        return (
+            f"discriminator_loss fell to {value:.2g}: D tells real from generated nearly without fail, and its slope, G's "
+            f"only guide, fades; try {', '.join(HELP[name] for name in HELP if name in settings)}"
+        )
