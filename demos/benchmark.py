@@ -219,4 +219,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, options=options)
+    run(main, __doc__, options=options, ignores=("data", "epochs", "seed"))

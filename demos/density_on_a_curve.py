@@ -90,4 +90,4 @@ def touched(points, n):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("data", "epochs", "device"))

@@ -162,4 +162,4 @@ def draw_spike(axis, G, peak, near):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("data", "epochs", "device"))

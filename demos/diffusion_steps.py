@@ -117,4 +117,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, data="ring")
+    run(main, __doc__, data="ring", ignores=("data",))

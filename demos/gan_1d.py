@@ -68,7 +68,6 @@ def draw(above, below, moment, title):
 
 
 def main(args):
-    args.device = "cpu"  # the curves are plain NumPy
     ahead, rounds = (40, 400) if args.quick else (500, 8_000)
     model = GAN(
         n_features=1, n_latent=1, hidden_G=(32, 32), hidden_D=(32, 32), output="linear", r1=0.05, batch=256,
@@ -116,4 +115,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("data", "epochs", "device"))

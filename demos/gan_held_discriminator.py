@@ -104,4 +104,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("data", "epochs", "seed", "device"))

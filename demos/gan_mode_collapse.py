@@ -137,4 +137,4 @@ def options(parser):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, data="ring", options=options)
+    run(main, __doc__, data="ring", options=options, ignores=("data",))

@@ -166,7 +166,6 @@ def practice(axes, args):
 
 
 def main(args):
-    args.device = "cpu"  # the lines are plain NumPy
     figure, axes = new_figure(13, 7, 2, 3)
     theory(axes[0], args)
     practice(axes[1], args)
@@ -174,4 +173,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("data", "epochs", "device"))

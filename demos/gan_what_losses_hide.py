@@ -75,7 +75,6 @@ def picture(axis, model, data, made, name):
 
 
 def main(args):
-    args.device = "cpu"  # what is measured is plain NumPy
     data = load("ring", args.seed)
     data.x_train, data.x_test, data.labels_train = SCALE * data.x_train, SCALE * data.x_test, None
     figure, axes = new_figure(13.5, 7, 2, 4)
@@ -118,4 +117,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, data="ring")
+    run(main, __doc__, data="ring", ignores=("data", "device"))

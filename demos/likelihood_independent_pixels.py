@@ -59,7 +59,6 @@ def between_neighbours(x, shape):
 
 
 def main(args):
-    args.device = "cpu"  # the table of correlations is plain NumPy
     data = pictures(args, least=20, grey=True)
     small, shape = is_small(data), data.shape
     data = black_and_white(data)
@@ -122,4 +121,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("device",))

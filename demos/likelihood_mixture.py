@@ -145,4 +145,4 @@ def identity(args, truth, axis):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("data", "device"))

@@ -238,4 +238,5 @@ if __name__ == "__main__":
         main,
         __doc__,
         options=lambda parser: parser.add_argument("--prompt", help="an opening to end, in lower case"),
+        ignores=("data",),
     )

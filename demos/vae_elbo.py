@@ -74,7 +74,6 @@ def train_q(trained, x, steps, seed):
 
 
 def main(args):
-    args.device = "cpu"  # the quadrature below is plain NumPy
     data = load("circle", args.seed)
     figure, axes = new_figure(11, 6, 2, 3)
     for row, (name, hidden) in enumerate({"linear decoder": (), "curved decoder": (64, 64)}.items()):
@@ -110,4 +109,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, data="circle")
+    run(main, __doc__, data="circle", ignores=("data", "device"))

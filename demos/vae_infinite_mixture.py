@@ -23,7 +23,6 @@ C, SHOWN, NODES = 0.05, 25, 4000
 
 
 def main(args):
-    args.device = "cpu"  # the quadrature below is plain NumPy
     data = load(args.data, args.seed)
     if data.toy is None or data.x_train.shape[1] != 1:
         raise UsageError(f"--data {args.data}: this demo needs data on a line, two_modes or three_modes")
@@ -67,4 +66,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, data="three_modes")
+    run(main, __doc__, data="three_modes", ignores=("device",))

@@ -118,7 +118,6 @@ def show_plane(left, right, model, x, rng, k=1_000):
 
 
 def main(args):
-    args.device = "cpu"  # the tables of weights are plain NumPy
     data = pictures(args, least=3)
     small = is_small(data)
     data = black_and_white(data)
@@ -177,4 +176,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("device",))
