@@ -1,7 +1,10 @@
-"""An autoencoder packs a digit into a few numbers, and fewer suffice than PCA needs.
+"""An autoencoder restores digits from fewer numbers than PCA needs.
 
-Both squeeze each picture through a code of k numbers and restore it; PCA is the best that a linear map can do. The figure
-draws PSNR on test pictures against k, and restored digits. Read scratchgen/models/autoencoder.py. (Row A1)
+Both squeeze a picture into a code of k numbers and restore it from the code. PCA is the best linear method. Left: how
+well test pictures are restored, as PSNR (higher is better), for each k. Right: digits restored from 2 and from 8
+numbers.
+
+Try `--data mnist`. Read scratchgen/models/autoencoder.py.
 """
 
 import numpy as np

@@ -1,11 +1,10 @@
-"""How fast is a training step? scratchgen, PyTorch where it is installed, and the floor: the matrix products alone.
+"""This benchmark times a training step of scratchgen, of PyTorch, and of its matrix products alone.
 
-Every contestant does the same work on random data that already lies on the device: a batch by shuffled indices, its loss,
-gradients, Adam. Nobody reads the loss. PyTorch is written as its users write it (peers/pytorch.py), and its losses equal
-ours (a test holds that). The floor is matmul into ready arrays; on a GPU that includes launching the products one by one,
-which a captured graph spares. Each contestant has a process of its own, and they take turns (peers/turns.py): medians over
-the rounds. "x eager" and "x floor" are medians of the rounds' ratios, as the machine's own speed may wander. The data is
-random, so --data, --epochs and --seed change nothing.
+All do the same work on data that already lie on the device: draw a batch, compute loss and gradients, update with Adam.
+PyTorch is written as its users write it. Contestants run in processes of their own and take turns. `x eager` and `x
+floor` are median ratios to PyTorch and to the products.
+
+Try `--case GAN`, `--device gpu`, `--json`. Read demos/peers/pytorch.py, demos/peers/turns.py.
 """
 
 import contextlib
@@ -42,7 +41,7 @@ REDUCED, THEIR_GRAPH = "PyTorch, reduce-overhead", "PyTorch, whole-step graph"
 
 
 def picked(x, order, batch):
-    """Batches of x without end, rows in the given order."""
+    """Endless batches of x, its rows in the given order."""
     while True:
         for start in range(0, len(order) - batch + 1, batch):
             yield x[order[start : start + batch]]
@@ -103,7 +102,7 @@ CONTESTANTS = {
 
 
 def contestants(case, gpu, peers=True, compiled=True):
-    """{name: prepare} of those who run this case, in their order. peers, compiled: whether PyTorch and its compiler do."""
+    """{name: prepare} of the contestants of this case. peers, compiled: whether PyTorch and its compiler take part."""
     left_out = set() if gpu else {GRAPH, REDUCED, THEIR_GRAPH}
     if not compiled or not (gpu or case.compiled):
         left_out |= {COMPILED, REDUCED}
@@ -142,7 +141,7 @@ def describe(xp):
     try:
         import torch
     except ImportError:
-        print("PyTorch is not here to compare with: pip install torch", file=sys.stderr)
+        print("PyTorch is not installed, so it is not compared: pip install torch", file=sys.stderr)
     else:
         found |= {"PyTorch": torch.__version__, "PyTorch threads": torch.get_num_threads()}
     return found | {"date": datetime.date.today().isoformat()}
@@ -150,7 +149,7 @@ def describe(xp):
 
 @contextlib.contextmanager
 def unpinned():
-    """Processes started inside choose OpenBLAS's products for the CPU that they are on, whatever the environment says."""
+    """Inside, new processes let OpenBLAS choose its products for their CPU, whatever the environment says."""
     pins = {name: os.environ.pop(name) for name in PINS if name in os.environ}
     try:
         yield
@@ -182,20 +181,20 @@ def draw(rows, device, path):
 def options(parser):
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else on standard output")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long each case is measured; default: 8")
-    parser.add_argument("--case", default="", metavar="PATTERN", help="only what has this in its name")
+    parser.add_argument("--case", default="", metavar="PATTERN", help="run only the cases whose names contain this")
 
 
 def main(args):
     xp = find_device(args.device)
     cases = [case for case in CASES if args.case in case.name]
     if not cases:
-        raise UsageError(f"--case {args.case}: expected a part of one of: {'; '.join(case.name for case in CASES)}")
+        raise UsageError(f"--case {args.case}: no case has this in its name: {'; '.join(case.name for case in CASES)}")
     if args.seconds is not None and not 0 <= args.seconds < 1e6:
         raise UsageError(f"--seconds {args.seconds:g}: expected a number >= 0")
     seconds = (0 if args.quick else 8) if args.seconds is None else args.seconds
     for name in (name for name in PINS if name in os.environ):
         print(
-            f"{name}={os.environ[name]} is left out: it would hold back NumPy's products, nobody else's",
+            f"{name}={os.environ[name]} is ignored: it would slow down NumPy's products and nothing else",
             file=sys.stderr,
         )
     environment, rows = describe(xp), []
@@ -220,4 +219,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, options=options)
+    run(main, __doc__, options=options, ignores=("data", "epochs", "seed"))

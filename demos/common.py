@@ -22,12 +22,14 @@ from scratchgen.train.threads import blas_threads
 BINARIZED = "binarized by chance, once, seed 28"  # data.binarized, in the words of a Likelihood
 
 
-def run(main, doc, data="digits", options=None):
+def run(main, doc, data="digits", options=None, ignores=()):
     """Parse the common options and call main(args); doc is the help. Exits with 2 on a mistake of the user.
 
     options(parser) adds a demo's own options. With --json among them, main alone writes to standard output.
+    ignores: the common options that the demo does not use. A line on standard error says so if one of them is given.
     """
-    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    epilog = f"This demo ignores {', '.join(f'--{name}' for name in ignores)}." if ignores else None
+    parser = Parser(description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=data, help=f"default: {data}; what `scratchgen list` names, or a file")
     parser.add_argument(
         "--epochs", type=int, help="passes over the data for every model; default: a fixed number of steps"
@@ -40,9 +42,14 @@ def run(main, doc, data="digits", options=None):
     parser.add_argument("--quick", action="store_true", help="a twentieth of the training: to see that it runs")
     if options:
         options(parser)
+    usual = {name: parser.get_default(name) for name in ignores}
+    parser.set_defaults(**dict.fromkeys(ignores))  # None: not given
 
     def work():
         started, args = time.perf_counter(), parser.parse_args()
+        if given := [f"--{name}" for name in ignores if getattr(args, name) is not None]:
+            print(f"{parser.prog} ignores {', '.join(given)}", file=sys.stderr)
+        vars(args).update(usual)
         if args.seed < 0 or (args.epochs is not None and args.epochs < 1):
             raise UsageError("--seed must be >= 0 and --epochs >= 1")
         find_device(args.device)

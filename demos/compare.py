@@ -1,14 +1,10 @@
-"""Every family of generative models on the same digits: what each draws, what it costs, and how good it is.
+"""Every family of generative models is trained on the same digits and compared by samples, cost and quality.
 
-A panel for each, and a table, also written as Markdown: stored numbers; seconds of training; the Fréchet distance of
-samples to training pictures in a classifier's features (mean of five times as many as there are test digits, at most
-2,000); the share of the digit that is made most rarely; and -log p of the test digits in nats, where a model has a p.
-For that the test digits are binarized by chance, once, by a fixed seed, and the models learned black and white digits:
-their nats compare, though a VAE's are too high on average, and those with an annealed log Z too low. (RBM, DBN and MADE
-draw such digits, speckled by chance, which are far from grey ones by themselves. A mixture's density of grey pixels has
-other units; its samples are cut to [0, 1].) An autoencoder is there to show that restoring is not generating. On the small
-digits a distance below the test digits' means little, there are only 397 of them. Each model is trained as in its own demo,
-some of them shorter; the times are of this machine, one after another. `--data mnist` takes long. (Row U8)
+A panel shows samples of each. The table, also written as Markdown, lists stored numbers, seconds of training, Fréchet
+distance, the share of the digit that is made most rarely, and -log p of test digits if the model has a p. For that the
+test digits are made black and white once, by chance.
+
+Try `--data mnist` (long). Read scratchgen/models/.
 """
 
 import functools

@@ -1,10 +1,10 @@
-"""A GAN learns to write digits, and only a measure beside its losses says how well.
+"""A GAN learns to write digits, and its losses do not tell how well.
 
-Above: what G makes of the same 36 codes after some of its epochs. Below: both losses, which settle early and then say
-nothing; the Fréchet distance to training pictures in the features of a classifier, which falls to that of as many real test
-pictures and then wanders about it (397 of the small digits are few); and how often each digit is made. --data mnist is the
-real thing, and takes minutes. G never saw a picture: its loss takes none. Read scratchgen/models/gan.py,
-scratchgen/metrics/frechet.py. (Rows G3, G14)
+Above: what G makes of the same 36 codes after several epochs. Below: both losses, which settle early; the Fréchet
+distance to training pictures, which falls to that of real test pictures; how often each digit is made. G never sees a
+picture: its loss takes none.
+
+Try `--data mnist` (minutes). Read scratchgen/models/gan.py, scratchgen/metrics/frechet.py.
 """
 
 import numpy as np

@@ -1,11 +1,9 @@
-"""A GAN in one dimension, seen whole: data, p_g, D, and below them where G carries each z, at four moments and animated.
+"""In one dimension a GAN can be seen whole: the data, p_g, D, and where G carries each z.
 
-At first p_g lies beside the data and D means little; D alone is trained and comes near p / (p + p_g), which rises to where
-the data are; G, led by that slope, carries its points there; at the end p_g lies on the data and D = ½ over them, having
-nothing left to tell. This is figure 1 of Goodfellow et al. 2014 (1.2 of gan-vae-notes), with true curves for drawn ones:
-p_g comes from 50,000 equally likely z, and its jumps are the kinks of a G of straight pieces. The arrows join z with
-x = G(z); where they crowd, p_g is high. Beyond the data D keeps some old opinion, for nothing is shown to it there any
-more. G is started to the right of the data. Read scratchgen/models/gan.py. (Row G2)
+At first p_g lies beside the data, and D, trained alone, comes near p / (p + p_g). G follows D's slope. At the end p_g
+lies on the data, and D = ½ there. Arrows join z and x = G(z); where they crowd, p_g is high.
+
+Compare figure 1 of Goodfellow et al. 2014. Read scratchgen/models/gan.py.
 """
 
 from statistics import NormalDist
@@ -70,7 +68,6 @@ def draw(above, below, moment, title):
 
 
 def main(args):
-    args.device = "cpu"  # the curves are plain NumPy
     ahead, rounds = (40, 400) if args.quick else (500, 8_000)
     model = GAN(
         n_features=1, n_latent=1, hidden_G=(32, 32), hidden_D=(32, 32), output="linear", r1=0.05, batch=256,
@@ -118,4 +115,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, ignores=("data", "epochs", "device"))

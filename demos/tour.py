@@ -1,10 +1,10 @@
-"""The tour: every family of generative models trained in two minutes, on one page.
+"""The tour trains every family of generative models in two minutes and shows them on one page.
 
-It trains each family on the bundled digits (--data mnist: the real thing, an hour or two) and three of them on toys in the
-plane, and says of each in a line what it is, how long it trained, how good what it makes is, and which file to read. The
-page is tour.png; each panel is also a picture of its own, in the folder tour. The Fréchet distance is that of samples to
-training pictures, in a classifier's features, beside that of as many real test pictures. Most models train for half as long
-as in compare.py, where the table is to compare them by. What fails is named at the end, and the rest goes on.
+It uses the bundled digits, and points in the plane for three models. A line for each says how long it trained, how good
+its samples are, and which file to read. The Fréchet distance of real test pictures stands beside. The page is tour.png;
+the folder tour has each panel.
+
+Try `--data mnist` (an hour or two). Read scratchgen/models/vae.py first.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 from common import black_and_white, enlarger_for, in_turn, is_small, judge_of, picture_path, pictures, run, train
 from compare import Trainer, families
 from diffusion_2d import SETTINGS
-from mode_collapse import SCALE, WIDE
+from gan_mode_collapse import SCALE, WIDE
 from tqdm import tqdm
 
 from scratchgen.backend import to_host

@@ -1,9 +1,10 @@
 """A variational autoencoder learns to write digits.
 
-It is trained on 1,400 small pictures of digits (or --data mnist, fashion, a folder of any pictures, ...). The figure shows
-what it makes from noise, test pictures with what it restores from their eight numbers of code, and -ELBO while it trains: a
-bound on -log p of the picture's random black-and-white versions, since grey pixels are taken for probabilities. Read
-scratchgen/models/vae.py. (Rows V1, U6)
+Left: digits made from noise. Middle: test pictures, and under them what the VAE restores from codes of eight numbers.
+Right: -ELBO while it trains, a bound on -log p of black and white pictures whose pixels are drawn with the grey values
+as probabilities.
+
+Try `--data mnist`, `--data fashion`, or a folder of pictures. Read scratchgen/models/vae.py.
 """
 
 from common import in_turn, picture_path, pictures, run, train

@@ -1,16 +1,10 @@
-"""Why are a VAE's pictures blurred and a GAN's sharp? The same pictures, decoder and generator alike, and then two modes.
+"""A VAE's pictures are blurred because it answers with a mean; a GAN's D accepts no mean.
 
-Above: digits from noise by a VAE and by a GAN, real ones beside them, with their sharpness (mean length of the gradient) and
-their Fréchet distance. The VAE's decoder and G have the same layers.
+Above: digits of a VAE and a GAN whose decoder and G have the same layers. Below, the reason, for data with two modes.
+Left: where z may come from either mode, the VAE answers their mean. Right: the cost of an answer x. Squared error is
+least between the modes, -log D on them.
 
-Below, the reason, on a line where the data have two modes. Left, what becomes of each code z. A VAE's clouds of codes
-overlap, and for a z that may come from either mode the squared error is least at the mean E[x|z] of the data that send
-their clouds there (dashed, by its own encoder): a place without data. Blur is that, with pictures for points. Right, what
-an answer x costs where both modes are possible: the squared error has its least value between them; -log D*, with
-D* = p/(p + q) for a G whose answers q are spread evenly, only on a mode, and it gives no credit for being near to both. G
-is continuous too, so it must cross the gap; it does so steeply, and few points fall in. With a small variance c of its
-decoder a VAE's clouds part and it crosses more steeply too; on pictures that costs it its samples, as
-few codes of N(0, I) are then in use (demos/decoder_variance.py). Read scratchgen/models/vae.py, models/gan.py. (Row U5)
+Try `--data mnist`. Read scratchgen/models/vae.py, scratchgen/models/gan.py.
 """
 
 import numpy as np
@@ -81,7 +75,7 @@ def on_two_modes(axes, args):
         label = f"{name}: {between(made):.1%} between"
         middle.hist(made, bins, density=True, histtype="step", color=colour, label=label)
     left.set(title="what each code z becomes", xlabel="z", ylabel="x")
-    middle.set(title="what comes out for z ~ N(0, 1)", xlabel="x", ylim=(0, 5))
+    middle.set(title="samples: z ~ N(0, 1)", xlabel="x", ylim=(0, 5))
 
     x = np.linspace(-1.5, 1.5, 401)
     p, q = np.exp(MODES.log_density(x[:, None])), 1 / 3

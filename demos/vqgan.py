@@ -1,10 +1,10 @@
-"""From few bits a VQ-VAE restores the blurred mean of what shares a code, a VQ-GAN a sharp picture, farther from the truth.
+"""From few bits a VQ-VAE restores a blurred digit, a VQ-GAN a sharp one that is less accurate.
 
-Both have the same encoder, codes and decoder (8 bits a digit; 20 with --data mnist). Above: test digits, what the VQ-VAE
-restores of them, and what the VQ-GAN does. Below, of all restored test digits: sharpness (the mean gradient of the pixels)
-and the Fréchet distance to training digits, by which the VQ-GAN's are nearer to real ones; the squared error and how many a
-classifier takes for another digit, by which they are not. That is the trade: so few bits cannot tell the digits apart, and
-where the VQ-VAE hedges, the VQ-GAN makes up its mind. Read scratchgen/models/vqgan.py. (Row Q3)
+Both have the same encoder, codes and decoder. Above: test digits, restored by each. Below: by sharpness and Fréchet
+distance the VQ-GAN's are nearer to real digits; by squared error, and by how often a classifier reads another digit,
+the VQ-VAE's are. Where bits are few, the VQ-VAE averages and the VQ-GAN decides.
+
+Try `--data mnist` (minutes). Read scratchgen/models/vqgan.py.
 """
 
 import numpy as np

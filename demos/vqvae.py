@@ -1,13 +1,10 @@
-"""A VQ-VAE restores a digit from a few whole numbers, and uses its whole codebook only if somebody sees to it.
+"""A VQ-VAE restores a digit from a few whole numbers, but needs help to use its whole codebook.
 
-Above: test digits and what their codes restore (4 codes of 8 bits; 16 with --data mnist), and what a single code means: a
-digit, in each row with another of its codes changed to those that are commonest there. A code speaks for the whole picture,
-as these networks know of no neighbourhoods. Below: perplexity, how many codes are in effect used, for three codebooks. One
-is started from codes of real pictures and follows them by averages: nearly all of its codes live, and would without
-restarts. Two, trained half as long, are started near 0, as in many programs, and move by gradient: most codes are never the
-nearest, so they never learn, unless dead codes are put where pictures are. The steps at the right are how often each code
-stands in the test digits. Nothing here is generated: codes without a prior restore, and cannot invent. Read
-scratchgen/models/vqvae.py, scratchgen/models/parts/codebook.py. (Row Q1)
+Above: test digits, restored from 4 codes of 8 bits; then one code changed at a time. Below: how many codes are in
+effect used (perplexity), and how often each. A codebook that starts from pictures uses nearly all. One that starts near
+0 uses few, unless unused codes are moved to where pictures are.
+
+Try `--data mnist` (minutes). Read scratchgen/models/vqvae.py, scratchgen/models/parts/codebook.py.
 """
 
 import numpy as np
@@ -21,7 +18,7 @@ COLOURS = (BLUE, RED, INK)
 
 
 class NearZero(VQVAE):
-    """Its codebook starts in disregard of the data."""
+    """A VQ-VAE whose codebook starts near 0, wherever the data are."""
 
     def prepare(self, x, rng):
         self.book.put((2 * rng.uniform(self.book.W.shape) - 1) * (1 / self.n_embeddings))
@@ -76,7 +73,7 @@ def main(args):
     curves.set_title(f"perplexity of the test codes (all {model.n_embeddings} evenly used: dashed)", fontsize=10)
     curves.legend(fontsize=8, frameon=False, loc="center right")
     bars.axhline(1, color=GREY, linestyle="--")
-    bars.set(yscale="log", xlabel="codes, the commonest first", ylabel="times its fair share")
+    bars.set(yscale="log", xlabel="codes, the commonest first", ylabel="frequency / even share")
     bars.set_title("how often each code is used", fontsize=10)
     save_figure(figure, picture_path(args, "vqvae"))
 

@@ -82,7 +82,7 @@ def test_without_a_home_everything_works_and_that_is_said_once(run, nobody):
     for command in (["evaluate", "g"], ["sample", "g", "-o", "x.png"]):
         done = run("-m", "scratchgen", *command, **nobody)
         assert done.returncode == 0, done.stderr
-    done = run(ROOT / "demos" / "coin.py", "--quick", "--out", "o", **nobody)
+    done = run(ROOT / "demos" / "likelihood_coin.py", "--quick", "--out", "o", **nobody)
     assert done.returncode == 0, done.stderr
 
 
@@ -108,9 +108,9 @@ def test_a_home_that_cannot_be_written_loses_nothing(run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "not kept for the next time" in done.stderr
     assert (tmp_path / "g" / "checkpoint.npz").exists()
-    done = run(ROOT / "demos" / "coin.py", "--quick", "--out", "o", HOME=str(tmp_path / "file"))
+    done = run(ROOT / "demos" / "likelihood_coin.py", "--quick", "--out", "o", HOME=str(tmp_path / "file"))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "o" / "coin.png").exists()
+    assert (tmp_path / "o" / "likelihood_coin.png").exists()
 
 
 # ---- output ----
@@ -120,8 +120,8 @@ COMMANDS = {
     "settings": ["-m", "scratchgen", "list", "gan"],
     "help": ["-m", "scratchgen", "train", "--help"],
     "train": ["-m", "scratchgen", "train", "vae", "--epochs", "1", "--out", "v", "--set", "hidden=8"],
-    "demo": [ROOT / "demos" / "coin.py", "--quick", "--out", "o"],
-    "help of a demo": [ROOT / "demos" / "coin.py", "--help"],
+    "demo": [ROOT / "demos" / "likelihood_coin.py", "--quick", "--out", "o"],
+    "help of a demo": [ROOT / "demos" / "likelihood_coin.py", "--help"],
 }
 
 
@@ -140,7 +140,7 @@ def test_closed_output(closed, run, tmp_path):
     for name in ("train", "demo"):
         assert run(*COMMANDS[name], shell=closed).returncode == 0
     assert (tmp_path / "v" / "checkpoint.npz").exists()
-    assert (tmp_path / "o" / "coin.png").exists()
+    assert (tmp_path / "o" / "likelihood_coin.png").exists()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

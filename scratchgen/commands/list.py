@@ -24,8 +24,8 @@ def run(args):
     demos = sorted((pathlib.Path(scratchgen.__file__).parent.parent / "demos").glob("*.py"))
     print("\ndemos (python demos/NAME.py)" + ("" if demos else ": in the repository's demos folder"))
     for path in demos:
-        if path.stem != "common":
-            print(f"  {path.stem:<24}{ast.get_docstring(ast.parse(path.read_bytes())).splitlines()[0]}")
+        if path.stem not in ("common", "recipes"):
+            print(f"  {path.stem:<32}{ast.get_docstring(ast.parse(path.read_bytes())).splitlines()[0]}")
 
 
 def list_settings(name):

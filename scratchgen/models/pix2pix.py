@@ -158,7 +158,7 @@ class Pix2Pix(Adversarial):
 
     def sample(self, n, rng, label=None):
         raise UsageError(
-            "a Pix2Pix has no way to sample: it paints what it is given; see generate, demos/translation.py"
+            "a Pix2Pix has no way to sample: it paints what it is given; see generate, demos/use_translation.py"
         )
 
     def evaluate(self, x, rng, labels=None):

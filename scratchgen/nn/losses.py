@@ -182,7 +182,7 @@ def wasserstein(logits: Array, target: Array | float) -> tuple[Array, Array]:
     """Σ (1 - 2 y) l: the score is raised on real examples and lowered on others.      ∂/∂l = 1 - 2 y.      Any real l.
 
     With y = 1 and 0 the sum of both means is E[D(G(z))] - E[D(x)], -W₁ for the best D of slope <= 1. Arjovsky et al. 2017,
-    eq 2 and 3; the slope is kept small by wgan.py.
+    eq 2 and 3; the slope is kept small by models/wgan.py.
     """
     target = _checked("wasserstein", logits, target)
     weight = (1 - 2 * target) * (1 / len(logits)) + array_module(logits).zeros_like(logits)

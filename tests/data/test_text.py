@@ -16,7 +16,7 @@ BOOK = load_text()
 
 @pytest.fixture
 def text_demo(demo):
-    return demo("text")
+    return demo("use_text")
 
 
 def test_the_book_is_whole_and_holds_nothing_else():
@@ -115,7 +115,7 @@ def test_copies_and_words(text_demo):
 
 
 def test_an_opening_with_characters_of_no_book_ends_in_one_line():
-    command = [sys.executable, str(DEMOS / "text.py"), "--quick", "--prompt", "Alice & 7 cats"]
+    command = [sys.executable, str(DEMOS / "use_text.py"), "--quick", "--prompt", "Alice & 7 cats"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

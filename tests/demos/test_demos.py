@@ -166,13 +166,13 @@ def tried(demo, odd_data, tmp_path, monkeypatch, capsys):
     ("name", "data", "words"),
     [
         ("vae", "points", "this demo needs pictures"),
-        ("boltzmann", "colour", "this demo needs grey pictures"),
-        ("translation", "alike", "this demo needs square grey pictures"),
-        ("interpolation", "two", "this demo needs 2 test pictures, and there is 1: use more"),
+        ("chain_boltzmann", "colour", "this demo needs grey pictures"),
+        ("use_translation", "alike", "this demo needs square grey pictures"),
+        ("autoencoder_interpolation", "two", "this demo needs 2 test pictures, and there is 1: use more"),
         ("tour", "few", "this demo needs 50 training pictures, and there are 14: use more"),
         ("vqgan", "rows", "these are 37x1: use larger ones"),
-        ("guidance", "single", "of each class, and of class 1 there is 1: use more"),
-        ("gsn", "colour", "no labels"),
+        ("diffusion_guidance", "single", "of each class, and of class 1 there is 1: use more"),
+        ("chain_gsn", "colour", "no labels"),
         ("compare", "few", "14 pictures to train on"),
     ],
 )

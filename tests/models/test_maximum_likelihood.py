@@ -17,7 +17,7 @@ from scratchgen.nn.distributions import gaussian_log_prob, sample_gaussian
 
 @pytest.mark.parametrize(("heads", "tails"), [(9, 1), (3, 7), (1, 1)])
 def test_a_coin_has_the_frequency_of_its_tosses(demo, heads, tails):
-    coin = demo("coin")
+    coin = demo("likelihood_coin")
     _, path = coin.ascend(coin.tosses(heads, tails), 300)
     assert sigmoid(path[-1, 0]) == pytest.approx(heads / (heads + tails), abs=1e-9)
     climbed = coin.log_likelihood(sigmoid(path[:, 0]), heads, tails)
@@ -26,7 +26,7 @@ def test_a_coin_has_the_frequency_of_its_tosses(demo, heads, tails):
 
 
 def test_without_tails_the_logit_grows_as_the_logarithm_of_the_steps(demo):
-    coin = demo("coin")
+    coin = demo("likelihood_coin")
     _, path = coin.ascend(coin.tosses(10, 0), 3_000)
     for n in (1_000, 3_000):
         assert path[n, 0] == pytest.approx(math.log(2 * n), abs=0.01)
@@ -36,11 +36,11 @@ def test_without_tails_the_logit_grows_as_the_logarithm_of_the_steps(demo):
 
 @pytest.mark.parametrize("n", [100, 1_000])
 def test_the_width_of_the_likelihood_is_the_standard_error(demo, n):
-    assert demo("coin").half_width(9 * n // 10, n // 10) == pytest.approx(math.sqrt(0.09 / n), rel=0.02)
+    assert demo("likelihood_coin").half_width(9 * n // 10, n // 10) == pytest.approx(math.sqrt(0.09 / n), rel=0.02)
 
 
 def test_independent_pixels_learn_the_mean_picture_and_lose_all_correlation(demo):
-    pixels = demo("independent_pixels")
+    pixels = demo("likelihood_independent_pixels")
     rng = Rng(0, "float64")
     side = (rng.uniform((400, 1)) < 0.3).astype(float)
     x = np.concatenate([side, 1 - side, (rng.uniform((400, 1)) < 0.6) * 1.0, np.ones((400, 1))], axis=1)
@@ -61,7 +61,7 @@ def test_independent_pixels_learn_the_mean_picture_and_lose_all_correlation(demo
 
 
 def test_the_gradients_of_log_n_are_right(demo):
-    fit = demo("gaussian_fit")
+    fit = demo("likelihood_gaussian_fit")
     x = Rng(0, "float64").normal((20, 2)) @ fit.A.T
     log_p = check_loss(lambda mu, log_var: fit.nll(mu, log_var, x[:, :1]), np.array([0.3]), np.array([0.2]))
     white, params = fit.whitener(2)
@@ -75,7 +75,7 @@ def test_the_gradients_of_log_n_are_right(demo):
 
 
 def test_a_gaussian_fitted_by_gradient_is_the_closed_form(demo):
-    fit = demo("gaussian_fit")
+    fit = demo("likelihood_gaussian_fit")
     x = Rng(1, "float64").normal((50, 2)) @ fit.A.T + fit.CENTRE
     path = fit.fit_line(x[:, :1], -2.0, 2.0, 1_500)
     np.testing.assert_allclose(path[-1], [x[:, 0].mean(), x[:, 0].std()], atol=1e-6)
@@ -93,7 +93,7 @@ def test_a_gaussian_fitted_by_gradient_is_the_closed_form(demo):
 
 
 def test_the_backward_of_a_network_gives_its_jacobian(demo):
-    ring, density = demo("gaussian_to_ring"), demo("network_density")
+    ring, density = demo("density_gaussian_to_ring"), demo("density_on_a_line")
     network, h = density.network([2, 6, 6, 2], 3), 1e-6
     z = Rng(0, "float64").normal((5, 2))
     numeric = [(network(z + h * step) - network(z - h * step)) / (2 * h) for step in np.eye(2)]
@@ -104,7 +104,7 @@ def test_the_backward_of_a_network_gives_its_jacobian(demo):
 
 
 def test_a_network_that_makes_a_ring_fails_where_z_is_small(demo):
-    ring = demo("gaussian_to_ring")
+    ring = demo("density_gaussian_to_ring")
     network = ring.learn(16, 600, 0)
     z = Rng(1).normal((20_000, 2))
     error, radius = ((network(z) - ring.to_ring(z)) ** 2).sum(axis=1), np.linalg.norm(z, axis=1)
@@ -116,7 +116,7 @@ def test_a_network_that_makes_a_ring_fails_where_z_is_small(demo):
 
 @pytest.mark.parametrize("seed", [0, 21, 28])
 def test_the_density_of_a_network_is_that_of_its_samples(demo, seed):
-    density = demo("network_density")
+    density = demo("density_on_a_line")
     G = density.network([1, 8, 8, 1], seed, 1.2)
     bends = density.turns(G)
     assert len(bends) >= 3
@@ -132,7 +132,7 @@ def test_the_density_of_a_network_is_that_of_its_samples(demo, seed):
 
 
 def test_a_line_fills_no_plane_and_its_likelihood_is_that_of_the_noise(demo):
-    density = demo("network_density")
+    density = demo("density_on_a_curve")
     plane, z = density.network([1, 8, 8, 2], 21, 1.2), Rng(0, "float64").normal((100_000, 1))
     shares = [density.touched(plane(z), k) for k in (32, 64, 128)]
     assert shares[1] / shares[0] == pytest.approx(0.5, abs=0.1) and shares[2] / shares[1] == pytest.approx(0.5, abs=0.1)
@@ -152,7 +152,7 @@ def test_a_line_fills_no_plane_and_its_likelihood_is_that_of_the_noise(demo):
 
 
 def test_both_importance_estimates_are_unbiased_and_the_encoders_varies_less(demo):
-    why, rng = demo("why_encoder"), Rng(0, "float64")
+    why, rng = demo("vae_why_encoder"), Rng(0, "float64")
     x = np.repeat(np.kron(np.eye(4), np.ones(6)), 8, axis=0)  # a bar at one of four places
     x = np.abs(x - (rng.uniform(x.shape) < 0.1))
     model = VAE(n_features=24, hidden=(16,), n_latent=1, batch=32, lr=1e-2).build(rng)

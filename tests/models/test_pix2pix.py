@@ -357,13 +357,13 @@ def test_D_buys_sharpness_with_error():
     assert sharpness(soft, (8, 8)) + 0.01 < sharpness(sharp, (8, 8))
 
 
-# ---- a drawing of one's own, for demos/translation.py ----
+# ---- a drawing of one's own, for demos/use_translation.py ----
 
 
 @pytest.fixture
 def translation(demo):
     pytest.importorskip("PIL", reason="Pillow is not installed")
-    return demo("translation")
+    return demo("use_translation")
 
 
 def zero(size, paper, ink, line, width=0.4, place=(0.3, 0.1)):
@@ -431,7 +431,7 @@ def test_what_is_no_drawing_is_refused_by_name(translation, tmp_path):
 @pytest.mark.slow
 def test_a_drawing_is_painted(tmp_path):
     zero((300, 400), "white", "black", 12).save(tmp_path / "zero.png")
-    command = [sys.executable, "-W", "error", str(DEMOS / "translation.py"), "--quick", "--out", str(tmp_path)]
+    command = [sys.executable, "-W", "error", str(DEMOS / "use_translation.py"), "--quick", "--out", str(tmp_path)]
     done = subprocess.run([*command, "--input", str(tmp_path / "zero.png")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "translation_input.png") in done.stdout

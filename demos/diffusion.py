@@ -1,0 +1,78 @@
+"""Diffusion turns noise into digits: it removes a little of the noise at each step.
+
+Left: digits after 50 steps of DDIM. Right: three of them on their way; above x_t, below the network's guess x̂_0 of the
+finished picture, at first the mean of all digits. Below: the Fréchet distance to training pictures by the number of
+steps, beside that of real test pictures.
+
+Try `--data mnist` (minutes), where strokes break up; diffusion_guidance.py mends that.
+Read scratchgen/models/ddpm.py, scratchgen/models/parts/diffusion.py.
+"""
+
+import numpy as np
+from common import is_small, nearest, picture_path, pictures, run, train
+
+from scratchgen.backend import to_host
+from scratchgen.metrics.frechet import FrechetJudge
+from scratchgen.models.ddpm import DDPM
+from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
+
+STEPS, MOMENTS, WAYS = (5, 10, 20, 50), 9, 3
+
+
+def ways(model, rng):
+    """x_t (WAYS, MOMENTS, D) of some pictures on their way from noise, and what the network takes them to be, as pixels."""
+    path = list(model.path(rng.normal((WAYS, model.n_diffused)), rng))[:-1]
+    chosen = [path[round(i)] for i in np.linspace(0, len(path) - 1, MOMENTS)]
+    pairs = [(x_t, model.denoise(x_t, t)) for t, x_t in chosen]
+    seen, taken = (np.stack([to_host(model.scaler.undo(pair[i])) for pair in pairs], axis=1) for i in (0, 1))
+    return [t for t, _ in chosen], seen, taken
+
+
+def main(args):
+    data = pictures(args)
+    judge, small = FrechetJudge(data), is_small(data)
+    sizes = {"width": 256, "batch": 128} if small else {"width": 512, "batch": 64}
+    model = DDPM(n_features=data.x_train.shape[1], lr=2e-3, **sizes)
+    model, history = train(model, data, args, 4_900 if small else 15_000)
+    n, n_draws = min(2_000, len(data.x_test)), 5 if small and not args.quick else 1
+
+    def distance(seed, **options):
+        x = to_host(model.generate(n * n_draws, model.rng((args.seed, 0, seed)), **options))
+        return judge.mean_distance(x, len(x) // n_draws), x
+
+    floor, (ancestral, _) = judge.floor(n), distance(2, sampler="ancestral")
+    by_steps = {n_steps: distance(3, n_steps=n_steps) for n_steps in STEPS}
+    best, x = by_steps[50]
+    print(f"trained in {sum(row['seconds'] for row in history):.0f} s")
+    words = ", ".join(f"DDIM-{n_steps} {found:.2f}" for n_steps, (found, _) in by_steps.items())
+    print(f"Fréchet distance of {n} samples: {words}, ancestral {ancestral:.2f}; of {n} real pictures {floor:.2f}")
+    shares = judge.classes(x)[np.unique(data.labels_train)]
+    print(f"DDIM-50 / real pictures: {best / floor:.2f}; the rarest digit has {shares.min():.1%} of the samples")
+    found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
+    print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
+    sure = (judge.classifier.probabilities(**judge.classifier.on_device(x=part)) for part in (x, data.x_test))
+    found, test = (float((p.max(axis=1) >= 0.9).mean()) for p in sure)
+    print(f"the classifier is 90 % sure of {found:.1%} of the samples, of {test:.1%} of the test pictures")
+
+    figure, axes = new_figure(11, 5.6, 1, 2, width_ratios=[1, 1.05])
+    show_images(axes[0, 0], x[:81], data.shape, 9, "made from noise", pixels=48)
+    axes[0, 1].axis("off")
+    place = axes[0, 1].get_subplotspec().subgridspec(2, 1, height_ratios=[1.75, 1])
+    above, below = (figure.add_subplot(part) for part in place)
+    times, seen, taken = ways(model, model.rng((args.seed, 0, 4)))
+    strip = np.stack([seen, taken], axis=1).reshape(2 * WAYS * MOMENTS, -1)
+    title = "three samples on their way: t = " + ", ".join(map(str, times))
+    show_images(above, strip, data.shape, MOMENTS, title, ["x_t", "x̂_0"] * WAYS, pixels=48)
+    below.plot(STEPS, [found for found, _ in by_steps.values()], color=BLUE, marker="o", label="DDIM")
+    below.plot([model.n_times], [ancestral], color=RED, marker="o", linestyle="", label="ancestral")
+    below.axhline(floor, color=GREY, linestyle="--", label="real test pictures")
+    ticks = [*STEPS, model.n_times]
+    below.set(xscale="log", ylim=(0, None), xlabel="steps", xticks=ticks, xticklabels=ticks)
+    below.minorticks_off()
+    below.set_title(f"Fréchet distance (squared) of {n:,} samples", fontsize=10)
+    below.legend(fontsize=8, frameon=False)
+    save_figure(figure, picture_path(args, "diffusion"))
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

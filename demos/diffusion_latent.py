@@ -1,0 +1,75 @@
+"""Diffusion needs no pixels: it works in the features of a VQ-VAE, whose decoder makes the picture.
+
+The VQ-VAE is trained first and then frozen. Above: samples on their way, one a row, decoded at several times t; at the
+left the decoder makes a picture of pure noise. Below: samples, and their Fréchet distance by the number of steps,
+beside that of restored and of real test digits.
+
+Try `--data mnist` (minutes). Read scratchgen/models/latent_diffusion.py.
+"""
+
+import numpy as np
+from common import codes_for, is_small, nearest, picture_path, pictures, run, train
+
+from scratchgen.backend import to_host
+from scratchgen.data import fixed_order
+from scratchgen.metrics.frechet import FrechetJudge
+from scratchgen.models.latent_diffusion import LatentDiffusion
+from scratchgen.models.vqvae import VQVAE
+from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
+from scratchgen.train.progress import told
+
+STEPS = (2, 5, 10, 20, 50, 100)
+
+
+def way(model, n, columns, rng):
+    """Pictures of n samples at some times, from x_T to x_0: (n * columns, n_features), and the times."""
+    path = list(model.path(rng.normal((n, model.n_diffused)), rng, n_steps=model.n_times))
+    shown = [path[round(i * (len(path) - 1) / (columns - 1))] for i in range(columns)]
+    made = np.stack([to_host(model.decode(model.scaler.undo(x_t))) for _, x_t in shown], axis=1)
+    return made.reshape(n * columns, -1), [t for t, _ in shown]
+
+
+def main(args):
+    data = pictures(args)
+    judge, small = FrechetJudge(data), is_small(data)
+    n = min(5_000, len(data.x_test))
+    vqvae, vqvae_history = train(VQVAE(**codes_for(data)), data, args, 4_000 if small else 3_700)
+    width = {"width": 128} if small else {}
+    model = LatentDiffusion(n_features=data.x_train.shape[1], vqvae=vqvae, **width)
+    model, history = train(model, data, args, 3_000 if small else 9_000, x_test=None)
+    seconds = [sum(row["seconds"] for row in rows) for rows in (vqvae_history, history)]
+    print(f"VQ-VAE {seconds[0]:.0f} s, test mse {vqvae_history[-1]['test_mse']:.4f}; diffusion {seconds[1]:.0f} s")
+
+    x_test = data.x_test[fixed_order(len(data.x_test))[:n]]
+    restored = judge.distance(vqvae.reconstruct(vqvae.rng(0).array(x_test)))
+    floor, distances, draws = judge.floor(n), {}, 5 if small else 1  # few pictures make a distance that wanders
+    for n_steps in told(STEPS, "number of steps"):
+        samples = [model.generate(n, model.rng((args.seed, 0, 3, i)), n_steps=n_steps) for i in range(draws)]
+        distances[n_steps] = np.mean([judge.distance(x) for x in samples])
+    print(
+        f"Fréchet distance of {n} samples by steps of DDIM: " + ", ".join(f"{k}: {d:.2f}" for k, d in distances.items())
+    )
+    times_floor = distances[50] / floor
+    print(
+        f"restored test digits {restored:.2f}, test digits {floor:.2f}: 50 steps reach {times_floor:.1f} times the latter"
+    )
+    made, tests = (nearest(to_host(part[:300]), data.x_train).mean() for part in (samples[0], x_test))
+    print(f"distance to the nearest training picture {made:.2f}, of test pictures {tests:.2f}")
+
+    figure, axes = new_figure(11, 7.2, 2, 1, height_ratios=[1, 1.25])
+    strip, times = way(model, 5, 16, model.rng((args.seed, 0, 4)))
+    show_images(axes[0, 0], strip, data.shape, 16, "t = " + ",  ".join(map(str, times)), pixels=40)
+    axes[1, 0].axis("off")
+    left, right = (figure.add_subplot(p) for p in axes[1, 0].get_subplotspec().subgridspec(1, 2, width_ratios=[1.5, 1]))
+    show_images(left, samples[0][:96], data.shape, 12, f"samples, {STEPS[-1]} steps of DDIM", pixels=40)
+    right.plot(*zip(*distances.items()), "o-", color=BLUE, label="latent diffusion")
+    right.axhline(restored, color=RED, linestyle="--", label="test digits, restored by the VQ-VAE")
+    right.axhline(floor, color=GREY, linestyle="--", label="test digits")
+    right.set(xscale="log", yscale="log", xlabel="steps of DDIM")
+    right.set_title(f"Fréchet distance (squared) of {n:,} samples", fontsize=10)
+    right.legend(fontsize=8, frameon=False)
+    save_figure(figure, picture_path(args, "diffusion_latent"))
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

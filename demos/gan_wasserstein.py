@@ -1,0 +1,62 @@
+"""The critic's loss of a WGAN falls as its samples improve; a plain GAN's losses do not.
+
+Above: losses on test pictures (blue) beside the Fréchet distance of samples (red), for a plain GAN and for WGANs by
+clipping and by gradient penalty. Below: what each makes at the end. With clipping the critic's estimate has no known
+unit, because the slope that clipping allows is not known.
+
+Try `--data mnist`. Read scratchgen/models/wgan.py, scratchgen/nn/double_backward.py.
+"""
+
+import numpy as np
+from common import is_small, pictures, run, sizes_for, train
+
+from scratchgen.metrics.frechet import FrechetJudge
+from scratchgen.models.gan import GAN
+from scratchgen.models.wgan import WGAN
+from scratchgen.plots import BLUE, RED, new_figure, save_figure, show_images
+
+EVERY = 5  # epochs between two measurements
+
+
+def main(args):
+    data = pictures(args)
+    judge = FrechetJudge(data)
+    small, sizes = is_small(data), sizes_for(data)
+    models = {
+        "plain GAN": (GAN(**sizes, r1=0.0), "discriminator_loss"),
+        "WGAN, clipping": (
+            WGAN(**sizes, constraint="clip", optimizer="rmsprop", clip=0.02, lr_G=3e-4, lr_D=3e-4, d_steps=3),
+            "test_wasserstein",
+        ),
+        "WGAN, gradient penalty": (WGAN(**sizes, lr_G=5e-4, lr_D=5e-4, d_steps=3, lam=1.0, beta2=0.99), "test_wasserstein"),
+    }  # fmt: skip
+
+    def measure(model, rng, epoch):
+        return {"frechet": judge.distance(model.sample(2_000, rng))} if not small or epoch % EVERY == 1 else {}
+
+    figure, axes = new_figure(11, 5.6, 2, len(models), height_ratios=[1, 1])
+    for (above, below), (name, (model, loss)) in zip(axes.T, models.items()):
+        model, history = train(model, data, args, 4_000 if small else 8_000, measure=measure)
+        history = [row for row in history if "frechet" in row]
+        epochs, quality, followed = ([row[key] for row in history] for key in ("epoch", "frechet", loss))
+        late = len(history) // 5  # without the first steps, when everything changes
+        words = f"{name}: Fréchet distance {quality[-1]:.2f}"
+        if len(history) > 4:
+            r = np.corrcoef(np.log(quality[late:]), followed[late:])[0, 1]
+            words += f"; its correlation (log) with {loss} {r:.2f}"
+        print(words)
+        above.plot(epochs, followed, color=BLUE)
+        above.set_yscale("log" if min(followed) > 0 and max(followed) > 5 * min(followed) else "linear")
+        above.set_xlabel("epoch")
+        above.set_ylabel(loss.removeprefix("test_"), color=BLUE)
+        other = above.twinx()
+        other.plot(epochs, quality, color=RED)
+        other.set_yscale("log")
+        other.set_ylabel("Fréchet distance", color=RED)
+        above.set_title(name, fontsize=10)
+        show_images(below, model.sample(48, model.rng((args.seed, 0, 2))), data.shape, 8)
+    save_figure(figure, args.out / "gan_wasserstein.png")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

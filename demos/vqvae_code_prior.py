@@ -1,0 +1,98 @@
+"""A VQ-VAE makes new digits only if something has learned which of its codes go together.
+
+Codes that are drawn evenly, or each by its own frequency, decode to no digits. Codes drawn by a MADE do, and so does
+diffusion in the encoder's features. A VAE, a GAN and test digits stand beside them. Each title ends in the Fréchet
+distance to training pictures.
+
+Try `--data mnist` (17 minutes). Read scratchgen/models/made.py, scratchgen/models/latent_diffusion.py.
+"""
+
+import math
+
+import numpy as np
+from common import codes_for, is_small, judge_of, picture_path, pictures, run, sizes_for, train
+
+from scratchgen.backend import to_host
+from scratchgen.data import Data, fixed_order
+from scratchgen.models.gan import GAN
+from scratchgen.models.latent_diffusion import LatentDiffusion
+from scratchgen.models.made import MADE
+from scratchgen.models.vae import VAE
+from scratchgen.models.vqvae import VQVAE
+from scratchgen.plots import new_figure, save_figure, show_images
+
+
+def main(args):
+    data = pictures(args)
+    judge, small, seconds = judge_of(data, "Fréchet distance"), is_small(data), {}
+
+    def trained(name, model, steps, data=data):
+        model, history = train(model, data, args, steps, falling=not isinstance(model, VAE), x_test=None)
+        seconds[name] = sum(row["seconds"] for row in history)
+        return model
+
+    n_features = data.x_train.shape[1]
+    vqvae = trained("VQ-VAE", VQVAE(**codes_for(data)), 4_000 if small else 3_700)
+    codes = [to_host(vqvae.codes(vqvae.rng(0).array(x))) for x in (data.x_train, data.x_test)]
+    sizes = {"n_features": vqvae.n_codes, "n_values": vqvae.n_embeddings}
+    sizes |= (
+        {"hidden": (128,), "n_embed": 4, "lr": 3e-3, "averaging": 0.98} if small else {"hidden": (512,), "n_embed": 8}
+    )
+    made = trained("MADE", MADE(**sizes), 700 if small else 5_000, Data("codes", *codes))
+    width = {"width": 128} if small else {}
+    latent = LatentDiffusion(n_features=n_features, vqvae=vqvae, **width)
+    latent = trained("latent diffusion", latent, 3_000 if small else 9_000)
+    vae = VAE(n_features=n_features, hidden=(512, 256), n_latent=8, batch=50) if small else VAE(n_features=n_features)
+    vae = trained("VAE", vae, 10_000 if small else 5_000)
+    gan = trained("GAN", GAN(**sizes_for(data), r1=0.3 if small else 1.0), 7_500 if small else 15_000)
+
+    n, rng = min(5_000, len(data.x_test)), np.random.default_rng(args.seed)
+    x_test = data.x_test[fixed_order(len(data.x_test))[:n]]
+    each_alone = np.stack([rng.choice(codes[0][:, i], n) for i in range(vqvae.n_codes)], axis=1)
+    evenly = rng.integers(vqvae.n_embeddings, size=(n, vqvae.n_codes))
+    bits = f"{vqvae.bits:.0f} bits"
+
+    def decoded(codes):
+        return vqvae.decode_codes(vqvae.rng(0).array(codes))
+
+    def drawn(model):
+        return model.sample(n, model.rng((args.seed, 0, 2)))
+
+    found = {
+        f"test digits, restored from {bits}": vqvae.reconstruct(vqvae.rng(0).array(x_test)),
+        "codes drawn evenly": decoded(evenly),
+        "each code alone, by frequency": decoded(each_alone),
+        "codes drawn by a MADE": vqvae.decode_codes(drawn(made)),
+        "latent diffusion": drawn(latent),
+        "VAE": drawn(vae),
+        "GAN": drawn(gan),
+        "test digits": x_test,
+    }
+    print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+    if judge:
+        print(f"Fréchet distance of {n} pictures to training pictures")
+    figure, axes = new_figure(11, 4.9, 2, 4)
+    for axis, (name, x) in zip(axes.ravel(), found.items()):
+        title = name
+        if judge:
+            distance = judge.distance(x)
+            print(f"  {name:<40}{distance:.2f}")
+            title = f"{name}: {distance:.2f}"
+        show_images(axis, x[:48], data.shape, 8, title, pixels=40)
+    save_figure(figure, picture_path(args, "vqvae_code_prior"))
+    nll = -to_host(made.log_prob(made.rng(0).array(codes[1]))).mean()
+    alone = sum(surprise(*(part[:, i] for part in codes), vqvae.n_embeddings) for i in range(vqvae.n_codes))
+    print(
+        f"test codes cost {nll / math.log(2):.1f} bits a picture by the MADE, {alone / math.log(2):.1f} by their "
+        f"frequencies, {bits} if stored as they are"
+    )
+
+
+def surprise(train, test, n_values):
+    """Mean -log of the frequency in train (N,), every count ½ more than it is, of the codes in test (M,), in nats."""
+    counts = np.bincount(train, minlength=n_values) + 0.5
+    return -np.log(counts / counts.sum())[test].mean()
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
