@@ -89,7 +89,9 @@ def test_a_model_is_a_file_with_its_name():
 
 PATH = re.compile(r"(?<![\w/.*<-])(?:[a-z_]\w*/)*[a-z_]\w*\.py\b")
 DEMOS = sorted((ROOT / "demos").glob("*.py"))
-PAPERS = sorted([ROOT / "README.md", *(ROOT / "demos").glob("*.md"), *PACKAGE.rglob("*.md")])
+PAPERS = sorted(
+    [ROOT / "README.md", *(path for room in ("demos", "tests", "scratchgen") for path in (ROOT / room).rglob("*.md"))]
+)
 TESTS = {path.name for path in (ROOT / "tests").rglob("*.py")}
 
 
@@ -106,6 +108,6 @@ def prose(path):
 
 @pytest.mark.parametrize("path", [*PAPERS, *FILES, *DEMOS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_that_is_named_exists(path):
-    near = [path.parent, PACKAGE, ROOT, ROOT / "demos", ROOT / "tests"]
+    near = [path.parent, PACKAGE, PACKAGE / "models", ROOT, ROOT / "demos", ROOT / "tests"]
     for name in PATH.findall(prose(path)):
         assert any((folder / name).exists() for folder in near), f"{name}: no such file"

@@ -156,6 +156,12 @@ def _check_objective(model_class, objective, settings, seed):
         for p in everything:
             p.grad.fill(1)  # left over from before: to be cleared in the objective's own Parameters, and there alone
         losses = getattr(model, objective)(**batch, rng=Rng((seed, 2), "float64"))
+        if not isinstance(losses, dict) or objective not in losses:
+            said = f"the keys {', '.join(losses)}" if isinstance(losses, dict) else repr(losses)
+            raise ValueError(
+                f"{objective} must return a dict with the entry {objective!r}, the number whose gradient it leaves; it "
+                f"returned {said}"
+            )
         if not all((p.grad == 1).all() for p in everything if p is not params):
             raise ValueError(
                 f"{objective} adds to gradients that are not its own: a network it does not train must not learn"

@@ -142,6 +142,14 @@ def _one_step(model, given, rows, seed):
     return lambda: model.train_step(**first, rng=model.rng((seed, 0, 5)))
 
 
+def check_losses(model, losses):
+    """Raise ValueError unless a train_step has returned {name: loss}."""
+    if not isinstance(losses, dict) or not losses:
+        raise ValueError(
+            f"{type(model).__name__}.train_step must return a dict {{name: loss}}, and returned {losses!r}"
+        )
+
+
 def _train_epoch(model, given, seed, epoch, bar, run, captured):
     """One pass over the data; returns {name: mean loss}. given: {argument name: array (N, ...) on the device}."""
     rng = model.rng((seed, epoch))
@@ -153,6 +161,7 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured):
     for step, chosen in enumerate(batches(n, rows, rng), 1):
         batch = {name: array[chosen] for name, array in given.items()}
         recent.append(captured(**batch) if captured else model.train_step(**batch, rng=rng))
+        check_losses(model, recent[-1])
         if step % READ_EVERY == 0 or step == n_steps:
             _read(recent, seen, model, epoch, step - len(recent), run)
             latest = {name: float(np.mean(values[-len(recent) :])) for name, values in seen.items()}

@@ -10,7 +10,7 @@ import pytest
 from scratchgen.__main__ import main
 from scratchgen.backend import Rng, UsageError
 from scratchgen.commands.settings import parse_settings
-from scratchgen.models import find_model, model_names
+from scratchgen.models import find_model
 from scratchgen.nn.optim import Adam
 from scratchgen.train.checkpoint import RENAMED, VERSION, load_model, read_checkpoint, save_checkpoint
 
@@ -31,7 +31,7 @@ NOW = {  # some settings of these checkpoints, by the names that they have now
     "vqvae": {"decay_steps": 0},
     "wgan": {"clip": 0.01, "d_steps": 5, "decay_steps": 0},
 }
-every_model = pytest.mark.parametrize("name", model_names())
+every_model = pytest.mark.parametrize("name", sorted(path.stem for path in OLD.glob("*.npz")))
 
 
 def as_written(name):
