@@ -22,11 +22,12 @@ from scratchgen.train.threads import blas_threads
 BINARIZED = "binarized by chance, once, seed 28"  # data.binarized, in the words of a Likelihood
 
 
-def run(main, doc, data="digits", options=None, ignores=()):
+def run(main, doc, data="digits", options=None, ignores=(), last=None):
     """Parse the common options and call main(args); doc is the help. Exits with 2 on a mistake of the user.
 
     options(parser) adds a demo's own options. With --json among them, main alone writes to standard output.
     ignores: the common options that the demo does not use. A line on standard error says so if one of them is given.
+    last: a line to print at the end.
     """
     epilog = f"This demo ignores {', '.join(f'--{name}' for name in ignores)}." if ignores else None
     parser = Parser(description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,6 +58,8 @@ def run(main, doc, data="digits", options=None, ignores=()):
         code = main(args)
         if not getattr(args, "json", False):
             print(f"{time.perf_counter() - started:.0f} s")
+        if last and not code:
+            print(last)
         return code
 
     if code := run_to_the_end(parser.prog, work):
@@ -164,28 +167,6 @@ def line(n, x, rng):
     """n points of the line from (x, -1) to (x, 1) in the plane."""
     y = 2 * rng.uniform((n, 1)) - 1
     return np.concatenate([x + 0 * y, y], axis=1)
-
-
-def sizes_for(data):
-    """n_features, and for small pictures networks of half the default width."""
-    small = {"hidden_G": (128, 256), "hidden_D": (256, 128)} if is_small(data) else {}
-    return {"n_features": data.x_train.shape[1]} | small
-
-
-def enlarger_for(data):
-    """Settings of a Pix2Pix that enlarges coarse copies of half the side, or for larger pictures of a quarter."""
-    if is_small(data):
-        sizes = {"factor": 2, "hidden_G": (256, 256), "adversarial_weight": 6.0}
-    else:
-        sizes = {"factor": 4, "adversarial_weight": 30.0}
-    settings = {"n_features": data.x_train.shape[1], "condition": "low_resolution", "error": "squares", "lr_G": 1e-3}
-    return settings | sizes | {"r1": 0.1}
-
-
-def codes_for(data):
-    """Settings of a VQ-VAE whose codes or features a prior learns: 16 codes of 8 bits a picture, for small ones of 3."""
-    small = {"hidden": (128, 64), "n_dim": 2, "n_embeddings": 8, "batch": 50} if is_small(data) else {}
-    return {"n_features": data.x_train.shape[1]} | small
 
 
 def is_small(data):

@@ -21,7 +21,7 @@ from scratchgen.models.gan import GAN
 from scratchgen.train import progress
 
 DEMOS = pathlib.Path(__file__).parents[2] / "demos"
-NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem != "common")
+NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem not in ("common", "recipes"))
 INDEX = (DEMOS / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\| `python demos/(.*?)`", INDEX, flags=re.MULTILINE)
 ON_PICTURES = [name for name in NAMES if "pictures(args" in (DEMOS / f"{name}.py").read_text(encoding="utf-8")]
@@ -79,7 +79,7 @@ def test_the_tour_goes_on_after_a_failure_and_names_it(tmp_path):
     lines = [
         f"import sys; sys.path.insert(0, {str(DEMOS)!r}); sys.argv = ['tour.py', '--quick', '--out', {str(tmp_path)!r}]",
         "import tour; tour.GMM = None",
-        "tour.SAYS = {'MADE': tour.SAYS['MADE']}",
+        "tour.FAMILIES = {'MADE': tour.FAMILIES['MADE']}",
         "tour.run(tour.main, tour.__doc__)",
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=300)
