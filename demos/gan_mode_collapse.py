@@ -1,8 +1,8 @@
-"""A plain GAN can lose modes of a ring, and no loss shows it; a WGAN with gradient penalty finds them all.
+"""On a ring of eight Gaussians a WGAN-GP finds every mode; a badly set GAN hops between them.
 
-Seven trainings on eight Gaussians: the WGAN, and GANs with good, weak and bad settings, each also with packing, where D
-judges two points at once. Above: samples during training. Below: modes hit, points within 3σ of one, reverse KL of the
-modes' shares to uniform.
+Seven trainings: the WGAN, and GANs with good, weak and bad settings, each also with packing, where D judges two points
+at once. Above: samples during training. Below: modes hit, points within 3σ of one, reverse KL of the modes' shares to
+uniform.
 
 Try `--seeds 10`. Read scratchgen/models/wgan.py, scratchgen/models/gan.py, scratchgen/metrics/coverage.py.
 """

@@ -3,6 +3,7 @@
 And demos take a user's own data, or say at once what they need; what takes long says how far it is.
 """
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -66,6 +67,15 @@ def test_every_demo_is_in_the_index_with_its_figure():
         assert (DEMOS / "figures" / f"{name}.png").exists()
     for figure in re.findall(r"\]\((figures/.*?)\)", INDEX):
         assert (DEMOS / figure).exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_docstring_is_a_claim_what_one_sees_and_what_to_read(name):
+    docstring = ast.get_docstring(ast.parse((DEMOS / f"{name}.py").read_text(encoding="utf-8")))
+    claim, seen, rest = docstring.split("\n\n")
+    assert claim.endswith(".") and len(claim.split()) <= 20 and "\n" not in claim
+    assert len(seen.splitlines()) <= 4 and len(docstring.split()) <= 80
+    assert re.search(r"\bRead (scratchgen|demos)/", rest)
 
 
 def test_every_claim_of_the_notes_has_a_demo():
