@@ -4,7 +4,7 @@ Damage adds noise to every pixel and deletes a quarter of the pixels. Two equal 
 picture: one is given the damaged picture, the other the clean one. The rows show test digits, damaged, and then
 repaired by each network, with PSNR (higher is better).
 
-Try `--data mnist`. Read AutoEncoder.damage in scratchgen/models/autoencoder.py (Vincent et al. 2008).
+Try `--data mnist`. Read scratchgen/models/autoencoder.py: damage (Vincent et al. 2008).
 """
 
 import numpy as np

@@ -22,11 +22,12 @@ from scratchgen.train.threads import blas_threads
 BINARIZED = "binarized by chance, once, seed 28"  # data.binarized, in the words of a Likelihood
 
 
-def run(main, doc, data="digits", options=None, ignores=()):
+def run(main, doc, data="digits", options=None, ignores=(), last=None):
     """Parse the common options and call main(args); doc is the help. Exits with 2 on a mistake of the user.
 
     options(parser) adds a demo's own options. With --json among them, main alone writes to standard output.
     ignores: the common options that the demo does not use. A line on standard error says so if one of them is given.
+    last: a line to print at the end.
     """
     epilog = f"This demo ignores {', '.join(f'--{name}' for name in ignores)}." if ignores else None
     parser = Parser(description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,6 +58,8 @@ def run(main, doc, data="digits", options=None, ignores=()):
         code = main(args)
         if not getattr(args, "json", False):
             print(f"{time.perf_counter() - started:.0f} s")
+        if last and not code:
+            print(last)
         return code
 
     if code := run_to_the_end(parser.prog, work):
@@ -64,10 +67,10 @@ def run(main, doc, data="digits", options=None, ignores=()):
 
 
 def pictures(args, least=1, to_train=1, of_each=1, side=1, grey=False, square=False):
-    """The Data of --data, which must be pictures, grey or square if so asked. What it lacks is said before any training.
+    """The Data of --data. If they are not what the demo needs, a line says so before any training.
 
-    least, to_train: how many pictures to test and to train on it must have. of_each: how many to train on of each class, if
-    there are classes. side: the least height and width.
+    least, to_train: the least numbers of test and of training pictures. of_each: the least number of training pictures of
+    each class, if there are classes. side: the least height and width. grey, square: whether pictures must be so.
     """
     data = load(args.data, args.seed)
     needs = f"--data {args.data}: this demo needs"
@@ -98,7 +101,7 @@ def is_or_are(n):
 
 
 def judge_of(data, left_out, device="cpu"):
-    """A FrechetJudge of the Data; or None where it would mean nothing, and a line says what is left out, and why."""
+    """A FrechetJudge of the Data, or None if its distances would mean nothing; then a line says what is left out and why."""
     try:
         return FrechetJudge(data, device)
     except UsageError as error:
@@ -106,7 +109,7 @@ def judge_of(data, left_out, device="cpu"):
 
 
 def picture_path(args, name):
-    """Where the picture goes: NAME.png, or NAME_mnist.png and the like for other data than the bundled digits."""
+    """The path of a picture: NAME.png for the bundled digits, NAME_mnist.png and so on for other data."""
     return args.out / (f"{name}.png" if args.data == "digits" else f"{name}_{pathlib.Path(args.data).stem}.png")
 
 
@@ -128,9 +131,9 @@ def train(model, data, args, steps, falling=True, **options):
 
 
 def train_D(model, draw, steps, seed):
-    """Train the D of a built GAN or WGAN alone, on batches draw(n, rng) of real examples, against a G that stands still.
+    """Train the D of a built GAN or WGAN alone, on batches draw(n, rng) of real examples, against a frozen G.
 
-    model.generator may be any function (z, rng) -> examples. Returns D's losses, and the rng to go on with.
+    model.generator may be any function (z, rng) -> examples. Returns D's losses, and the rng as the training leaves it.
     """
     rng, losses = model.rng((seed, 1)), []
     with blas_threads(1):
@@ -141,7 +144,7 @@ def train_D(model, draw, steps, seed):
 
 
 def accuracy(model, real, made):
-    """The fraction of real and of generated examples, as many of each, that D tells by the sign of its logit."""
+    """The mean of two fractions: real examples with a positive logit of D, and generated ones with a negative logit."""
     return float((model.judge(real) > 0).mean() + (model.judge(made) < 0).mean()) / 2
 
 
@@ -161,42 +164,20 @@ def results(futures, what):
 
 
 def line(n, x, rng):
-    """n points of the line from (x, -1) to (x, 1) in the plane."""
+    """n random points on the line from (x, -1) to (x, 1) in the plane, (n, 2)."""
     y = 2 * rng.uniform((n, 1)) - 1
     return np.concatenate([x + 0 * y, y], axis=1)
 
 
-def sizes_for(data):
-    """n_features, and for small pictures networks of half the default width."""
-    small = {"hidden_G": (128, 256), "hidden_D": (256, 128)} if is_small(data) else {}
-    return {"n_features": data.x_train.shape[1]} | small
-
-
-def enlarger_for(data):
-    """Settings of a Pix2Pix that enlarges coarse copies of half the side, or for larger pictures of a quarter."""
-    if is_small(data):
-        sizes = {"factor": 2, "hidden_G": (256, 256), "adversarial_weight": 6.0}
-    else:
-        sizes = {"factor": 4, "adversarial_weight": 30.0}
-    settings = {"n_features": data.x_train.shape[1], "condition": "low_resolution", "error": "squares", "lr_G": 1e-3}
-    return settings | sizes | {"r1": 0.1}
-
-
-def codes_for(data):
-    """Settings of a VQ-VAE whose codes or features a prior learns: 16 codes of 8 bits a picture, for small ones of 3."""
-    small = {"hidden": (128, 64), "n_dim": 2, "n_embeddings": 8, "batch": 50} if is_small(data) else {}
-    return {"n_features": data.x_train.shape[1]} | small
-
-
 def is_small(data):
-    """Whether pictures are so small, like the bundled digits, that an epoch takes a moment."""
+    """Whether pictures have at most 100 pixels, as the bundled digits do: an epoch then takes a moment."""
     return data.x_train.shape[1] <= 100
 
 
 def black_and_white(data):
-    """The Data with pixels 0 and 1: binarized by chance, once; small pictures, black where more than half grey.
+    """The Data with pixels 0 and 1. Pixels of large pictures are drawn once, with their grey values as probabilities.
 
-    Of the bundled digits little is left by chance.
+    Pixels of small pictures are black if they are more than half grey, because drawn ones cannot be recognised.
     """
     if not is_small(data):
         return binarized(data)
@@ -205,13 +186,13 @@ def black_and_white(data):
 
 
 def independent_nll(data):
-    """-log p of black and white test pictures in nats, each pixel for itself, as often black as in training; counts + ½."""
-    p = (data.x_train.sum(axis=0) + 0.5) / (len(data.x_train) + 1)
+    """-log p of black and white test pictures in nats, by independent pixels with the training pictures' frequencies."""
+    p = (data.x_train.sum(axis=0) + 0.5) / (len(data.x_train) + 1)  # no pixel is impossible
     return -(data.x_test * np.log(p) + (1 - data.x_test) * np.log(1 - p)).sum(axis=1).mean()
 
 
 def in_turn(x, made, rows, columns):
-    """Rows of pictures x (N, D), each above those made of them, so many rows or as many as are full; and the columns."""
+    """Rows of pictures x (N, D), under each row those made of it; and the number of columns. At most `rows` full rows."""
     columns = min(columns, len(x))
     rows = min(rows, len(x) // columns)
     parts = [to_host(part)[: rows * columns].reshape(rows, columns, -1) for part in (x, made)]
@@ -219,7 +200,7 @@ def in_turn(x, made, rows, columns):
 
 
 def nearest(x, others):
-    """The distance of each picture of x (N, D) to the nearest of others (M, D), (N,): how far from real it is."""
+    """The distance of each picture of x (N, D) to the nearest one of others (M, D), (N,)."""
     squares = (x**2).sum(1)[:, None] - 2 * x @ others.T + (others**2).sum(1)
     return np.sqrt(np.maximum(squares.min(axis=1), 0))
 

@@ -1,6 +1,6 @@
-"""The density of x = G(z) is a sum over the roots of G(z) = x, if x has as many dimensions as z.
+"""From a line to a line, a network's density is a sum over the roots of G(z) = x.
 
-The sum is p_G(x) = Σ p(z) / |G′(z)|. Left: a random network G and its roots for one x. Middle: the sum agrees with a
+It is p_G(x) = Σ p(z) / |G′(z)|. Left: a random network G and its roots for one x. Middle: the sum agrees with a
 histogram of samples. Right: where G turns, the density is infinite, yet its integral is 1.
 
 Run density_on_a_curve.py next, where x has more dimensions than z. Read scratchgen/nn/layers.py: mlp.

@@ -8,6 +8,7 @@ Try `--data grid,circle`. Read scratchgen/models/ddpm.py, scratchgen/models/part
 """
 
 from common import run, train
+from recipes import PLANE_DDPM
 
 from scratchgen.backend import UsageError, to_host
 from scratchgen.data import load
@@ -16,8 +17,6 @@ from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, INK, new_figure, save_animation, save_figure
 from scratchgen.train.progress import told
 
-SETTINGS = {"n_features": 2, "n_times": 100, "predict": "v", "scaling": "standard", "sampler": "ancestral"}
-SETTINGS |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
 SHOWN = (0, 5, 15, 35, 60, 100)
 FRAMES = (0, 1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25, 30, 35, 40, 50, 60, 80, 100)
 
@@ -52,7 +51,7 @@ def main(args):
     n, n_samples = (1_000, 1) if args.quick else (5_000, 4)
     found = {}
     for name, data in zip(names, sets):
-        model, history = train(DDPM(**SETTINGS), data, args, 5_000, labels=None, x_test=None)
+        model, history = train(DDPM(**PLANE_DDPM), data, args, 5_000, labels=None, x_test=None)
         judge, ratios = ToyJudge(data, n, args.seed), {}
         for label, options in {"ancestral": {}, "DDIM-20": {"sampler": "ddim", "n_steps": 20}}.items():
             samples = [

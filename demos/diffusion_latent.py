@@ -8,7 +8,8 @@ Try `--data mnist` (minutes). Read scratchgen/models/latent_diffusion.py.
 """
 
 import numpy as np
-from common import codes_for, is_small, nearest, picture_path, pictures, run, train
+from common import is_small, nearest, picture_path, pictures, run, train
+from recipes import code_sizes
 
 from scratchgen.backend import to_host
 from scratchgen.data import fixed_order
@@ -33,7 +34,7 @@ def main(args):
     data = pictures(args)
     judge, small = FrechetJudge(data), is_small(data)
     n = min(5_000, len(data.x_test))
-    vqvae, vqvae_history = train(VQVAE(**codes_for(data)), data, args, 4_000 if small else 3_700)
+    vqvae, vqvae_history = train(VQVAE(**code_sizes(data)), data, args, 4_000 if small else 3_700)
     width = {"width": 128} if small else {}
     model = LatentDiffusion(n_features=data.x_train.shape[1], vqvae=vqvae, **width)
     model, history = train(model, data, args, 3_000 if small else 9_000, x_test=None)

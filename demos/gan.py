@@ -8,7 +8,8 @@ Try `--data mnist` (minutes). Read scratchgen/models/gan.py, scratchgen/metrics/
 """
 
 import numpy as np
-from common import is_small, judge_of, nearest, picture_path, pictures, run, sizes_for, train
+from common import is_small, judge_of, nearest, picture_path, pictures, run, train
+from recipes import gan_sizes
 
 from scratchgen.backend import to_host
 from scratchgen.models.gan import GAN
@@ -19,7 +20,7 @@ def main(args):
     data = pictures(args)
     judge = judge_of(data, "Fréchet distance and classes")
     small = is_small(data)
-    model = GAN(**sizes_for(data), r1=0.3 if small else 1.0)
+    model = GAN(**gan_sizes(data), r1=0.3 if small else 1.0)
     snapshots, n_measured = {}, min(2_000, len(data.x_test))  # as many generated as real ones: fewer are farther off
 
     def measure(model, rng, epoch):

@@ -1,7 +1,7 @@
-"""Gradient steps on min max x y circle around the equilibrium and do not reach it; R1 makes a GAN arrive.
+"""Alternating updates circle around the solution; their average reaches it, and so does R1.
 
-Left: simultaneous steps spiral outwards, steps in turn stay on an ellipse, and the average of the places arrives.
-Middle: their distances from (0, 0). Right: a GAN of two numbers circles with the minimax loss, creeps inwards with -log
+Left: on min max x y, simultaneous steps spiral outwards, and alternating ones stay on an ellipse. Middle: their
+distances from the solution (0, 0). Right: a GAN of two numbers circles with the minimax loss, creeps inwards with -log
 D, and arrives with R1.
 
 Compare Mescheder et al. 2018. Read scratchgen/models/gan.py: r1; scratchgen/nn/double_backward.py.

@@ -8,7 +8,8 @@ Try `--data mnist` (minutes). Read scratchgen/models/conditional_gan.py.
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, sizes_for, spread, train
+from common import is_small, picture_path, pictures, run, spread, train
+from recipes import gan_sizes
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
@@ -21,7 +22,7 @@ def main(args):
     data = pictures(args, of_each=2)
     judge, classes = FrechetJudge(data), np.unique(data.labels_train)
     small = is_small(data)
-    sizes = {"n_latent": 64, "hidden_D": (256, 256), "r1": 0.3 if small else 1.0} | sizes_for(data)
+    sizes = {"n_latent": 64, "hidden_D": (256, 256), "r1": 0.3 if small else 1.0} | gan_sizes(data)
     histories, n = {}, min(2_000, len(data.x_test))
 
     def measure(model, rng, epoch):

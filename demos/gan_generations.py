@@ -7,7 +7,8 @@ for real, and a new D sees through the old G's.
 Try `--data mnist`. Read scratchgen/models/gan.py.
 """
 
-from common import is_small, pictures, run, sizes_for, train
+from common import is_small, pictures, run, train
+from recipes import gan_sizes
 
 from scratchgen.backend import to_host
 from scratchgen.models.gan import GAN
@@ -17,7 +18,7 @@ from scratchgen.plots import new_figure, save_figure, show_images
 
 def main(args):
     data = pictures(args)
-    model, kept = GAN(**sizes_for(data), averaging=0.0, r1=0.03), []
+    model, kept = GAN(**gan_sizes(data), averaging=0.0, r1=0.03), []
 
     def keep(model, row):
         kept.append((model.params_G.theta.copy(), model.params_D.theta.copy()))

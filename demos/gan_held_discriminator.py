@@ -1,4 +1,4 @@
-"""G must take few steps for each D: while D is held, the true JSD falls at first and then rises.
+"""If D is held while G learns, the divergence falls at first and then rises.
 
 G is one Linear layer, so the JSD is exact. The held D is best against the first G and knows no later one. It calls real
 what lies beyond the data, so G passes through the data, its loss still falling. With the best D for each step the JSD

@@ -1,4 +1,4 @@
-"""While p_g and the data do not overlap, D's loss cannot tell a bad G from a good one; W₁ can.
+"""D's loss cannot tell a bad G from a good one while data and samples do not overlap.
 
 Above: two lines at distance d. Their JSD is log 2 until they meet, and their Wasserstein distance W₁ is d; trained
 networks find this. Below: digits of G after 1, 10 and 25 epochs. They get better, and a fresh D still tells nearly all

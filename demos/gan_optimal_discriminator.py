@@ -1,8 +1,8 @@
-"""A trained D comes near p / (p + q), and its value comes near -2 log 2 + 2 JSD(p‖q).
+"""A trained D becomes p/(p + q), and its value gives the Jensen-Shannon divergence.
 
 q is p moved to the right. For each shift a fresh network learns to tell samples of p and q apart; it never sees a
-density. Above: what it learned for three shifts. Below: the value V(G, D) it reached, beside the greatest possible,
-which is least where q = p.
+density. Above: what it learned for three shifts. Below: the value V(G, D) it reached, beside the greatest possible, -2
+log 2 + 2 JSD(p‖q).
 
 Try `--seed 1`. Read scratchgen/metrics/divergences.py.
 """

@@ -8,7 +8,8 @@ Try `--data mnist`. Read scratchgen/models/wgan.py, scratchgen/nn/double_backwar
 """
 
 import numpy as np
-from common import is_small, pictures, run, sizes_for, train
+from common import is_small, pictures, run, train
+from recipes import gan_sizes
 
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.gan import GAN
@@ -21,7 +22,7 @@ EVERY = 5  # epochs between two measurements
 def main(args):
     data = pictures(args)
     judge = FrechetJudge(data)
-    small, sizes = is_small(data), sizes_for(data)
+    small, sizes = is_small(data), gan_sizes(data)
     models = {
         "plain GAN": (GAN(**sizes, r1=0.0), "discriminator_loss"),
         "WGAN, clipping": (

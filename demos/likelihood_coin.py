@@ -1,8 +1,8 @@
-"""A coin that falls nine times heads and once tails has its greatest likelihood, p⁹ (1 - p), at p = 0.9.
+"""Nine heads and one tail: the likelihood is greatest at p = 0.9, and the gradient finds it.
 
-The gradient climbs it in the logit of p; its slope is 0 where p is the share of heads. Without tails the logit grows
-for ever; one imagined head and tail stop it (Laplace's rule). Below right: ten times as many tosses make p known √10
-times as well.
+The gradient climbs p⁹ (1 - p) in the logit of p; its slope is 0 where p is the share of heads. Without tails the logit
+grows for ever; one imagined head and tail stop it (Laplace's rule). Below right: ten times as many tosses make p known
+√10 times as well.
 
 Try `--seed 1`. Read scratchgen/nn/losses.py: bernoulli_nll; scratchgen/nn/optim.py: SGD.
 """

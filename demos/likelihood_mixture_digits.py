@@ -10,7 +10,8 @@ Try `--data mnist` (15 minutes): with 784 pixels the mixtures are far worse than
 import dataclasses
 
 import numpy as np
-from common import is_small, judge_of, nearest, picture_path, pictures, run, sizes_for, train
+from common import is_small, judge_of, nearest, picture_path, pictures, run, train
+from recipes import gan_sizes
 
 from scratchgen.backend import to_host
 from scratchgen.data import fixed_order
@@ -53,7 +54,7 @@ def main(args):
         )
     vae = VAE(n_features=n_features, hidden=(512, 256), n_latent=8, batch=50) if small else VAE(n_features=n_features)
     trained("VAE", vae, 10_000 if small else 5_000, x_test=None)
-    trained("GAN", GAN(**sizes_for(data), r1=0.3 if small else 1.0), 7_500 if small else 15_000, x_test=None)
+    trained("GAN", GAN(**gan_sizes(data), r1=0.3 if small else 1.0), 7_500 if small else 15_000, x_test=None)
     made["test digits"] = data.x_test[fixed_order(len(data.x_test))[:n]]
     print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
 

@@ -11,13 +11,13 @@ import math
 import re
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from common import black_and_white, enlarger_for, in_turn, is_small, judge_of, picture_path, pictures, run, train
-from compare import Trainer, families
-from diffusion_2d import SETTINGS
-from gan_mode_collapse import SCALE, WIDE
+from common import black_and_white, in_turn, judge_of, picture_path, pictures, run, train
+from recipes import FAMILIES, PLANE_DDPM, RING_GAN, RING_SCALE, Trainer, enlarger, enlarger_sizes
 from tqdm import tqdm
 
 from scratchgen.backend import to_host
@@ -28,38 +28,93 @@ from scratchgen.metrics.transport import ToyJudge
 from scratchgen.models.ddpm import DDPM
 from scratchgen.models.gan import GAN
 from scratchgen.models.gmm import GMM
-from scratchgen.models.pix2pix import Pix2Pix, enlarged
+from scratchgen.models.pix2pix import enlarged
 from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
 
-SHARE = 0.55  # of compare.py's steps
-COLUMNS = 5
-SAYS = {
-    "Gaussian mixture": "a sum of bells, fitted by EM",
-    "RBM": "an energy, and chains that seek low ones",
-    "DBN": "an RBM on the hidden units of another",
-    "GSN": "damage, restore, and again: a chain",
-    "MADE": "each pixel given those before it",
-    "autoencoder": "rows in turn: test digits, restored",
-    "VAE": "codes with noise, a bound on log p",
-    "IWAE, 5 z": "the VAE, by a tighter bound",
-    "GAN": "two networks against each other",
-    "WGAN-GP": "a critic of bounded slope for a judge",
-    "conditional GAN": "digits on demand: 0 to 9, in turn",
-    "VQ-VAE and MADE": "whole numbers for codes, their grammar",
-    "VQ-GAN and MADE": "and a discriminator against their blur",
-    "DDPM": "from noise, a little less at each step",
-    "latent diffusion": "the same, on a VQ-VAE's features",
-}
-BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are the pictures they are shown here
+SHARE = 0.55  # of the steps in recipes.py
+COLUMNS = 5  # of the page
+BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are the pictures they learn from
+LAST = "now open scratchgen/models/vae.py: the VAE, third picture in the second row of the page"
+
+
+class Stop(NamedTuple):
+    says: str  # what the model is, in a few words
+    file: str  # scratchgen/models/FILE.py
+    train: Callable  # () -> seconds of training, a measure of what it makes, how to draw that on an axis
+
+
+def main(args):
+    data = pictures(args, least=30, to_train=50)
+    stops = on_pictures(data, args) | on_points(args)
+    panels, failed = visit(stops)
+    panels = {"test pictures": ("real ones, to compare with", "", tile(data.x_test, data))} | panels
+    save_page(panels, picture_path(args, "tour"))
+    if failed:
+        print(f"tour.py: {len(failed)} of {len(stops)} models failed: {', '.join(failed)}", file=sys.stderr)
+        return 1
+
+
+def visit(stops):
+    """Train at each stop and print a line. Returns {name: (what it is, its measure, how to draw it)}, and what failed."""
+    panels, failed, started = {}, [], time.perf_counter()
+    bar = tqdm(stops.items(), unit="model", dynamic_ncols=True, disable=None)  # None: only on a terminal
+    for i, (name, stop) in enumerate(bar, 1):
+        bar.set_description(name)
+        if bar.disable:
+            print(f"training {name}", file=sys.stderr)
+        try:
+            seconds, measure, draw = stop.train()
+        except Exception as error:  # whatever is wrong with one model, the others are still worth seeing
+            failed.append(name)
+            seconds, measure, draw = 0.0, f"FAILED: {type(error).__name__}: {error}", None
+        line = (
+            f"{i:>2} of {len(stops)}  {name:<17} {stop.says:<40} {seconds:5.1f} s  {measure:<43} models/{stop.file}.py"
+        )
+        bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+        panels[name] = stop.says, measure, draw
+    print(f"{len(stops) - len(failed)} of {len(stops)} models in {time.perf_counter() - started:.0f} s")
+    return panels, failed
+
+
+# ---- models of pictures ----
+
+
+def on_pictures(data, args):
+    """{name: Stop} of the models in recipes.py, and of one that enlarges pictures."""
+    judge, two_tone = judge_of(data, "Fréchet distance", args.device), black_and_white(data)
+    grey = Pictures(data, judge, args)
+    judge = judge and judge_of(two_tone, "Fréchet distance of black and white pictures", args.device)
+    black = Pictures(two_tone, judge, args)
+    has_classes = data.labels_train is not None and len(np.unique(data.labels_train)) > 1
+    if not has_classes:
+        print("left out: conditional GAN: the pictures have no labels, or are all of one class")
+
+    stops, shown = {}, {"autoencoder": restored, "conditional GAN": asked_for}
+    for name, family in FAMILIES.items():
+        if name != "conditional GAN" or has_classes:
+            source, show = black if name in BLACK_AND_WHITE else grey, shown.get(name, made_from_noise)
+            stops[name] = Stop(family.says, family.file, partial(source.train, family.recipe, show))
+    h, w, *colours = data.shape
+    if h == w and not colours and h % enlarger_sizes(data)["factor"] == 0:
+        says = "rows in turn: coarse, enlarged, real"
+        stops["pix2pix"] = Stop(says, "pix2pix", partial(grey.train, enlarger, coarse_and_enlarged))
+    return stops
 
 
 class Pictures:
     """Pictures to learn from, the judge of what is made, and who trains."""
 
-    def __init__(self, data, args, judge):
-        self.data, self.judge, self.trainer = data, judge, Trainer(data, args, SHARE)
+    def __init__(self, data, judge, args):
+        self.data, self.judge, self.trainer, self.seed = data, judge, Trainer(data, args, SHARE), args.seed
         self.n = min(100 if args.quick else 2_000, len(data.x_test))
         self.floor = judge and judge.floor(self.n)
+
+    def train(self, recipe, show):
+        """What Stop.train returns. show(model, pictures, rng) gives the measure and the 30 pictures to draw."""
+        model = self.trainer.once(recipe)
+        measure, x = show(model, self, model.rng((self.seed, 0, 2)))
+        return self.trainer.seconds[model], measure, tile(x, self.data)
 
     def distance(self, x):
         """In words, the Fréchet distance of pictures x, a whole number of times n, and of real ones; "" without a judge."""
@@ -68,141 +123,106 @@ class Pictures:
         return f"Fréchet distance {self.judge.mean_distance(x, self.n):.2f}, of real ones {self.floor:.2f}"
 
 
-class Tour:
-    """The stops of the tour: what is trained at each, and how what it makes is measured and drawn."""
-
-    def __init__(self, args):
-        self.args, self.data = args, pictures(args, least=30, to_train=50)
-        self.enlarger = enlarger_for(self.data)
-        judge, two_tone = judge_of(self.data, "Fréchet distance", args.device), black_and_white(self.data)
-        self.grey = Pictures(self.data, args, judge)
-        judge = judge and judge_of(two_tone, "Fréchet distance of black and white pictures", args.device)
-        self.black_and_white = Pictures(two_tone, args, judge)
-        self.labelled = self.data.labels_train is not None and len(np.unique(self.data.labels_train)) > 1
-        if not self.labelled:
-            print("left out: conditional GAN: the pictures have no labels, or are all of one class")
-
-    def tile(self, x):
-        """How to draw 30 pictures x on an axis."""
-        return lambda axis: show_images(axis, x[:30], self.data.shape, 5, pixels=40)
-
-    def stops(self):
-        """{name: (what it is, its file, a function that trains it: (seconds, its measure, how to draw it on an axis))}"""
-        found = {}
-        for name, says in SAYS.items():
-            if name == "conditional GAN" and not self.labelled:
-                continue
-            source = self.black_and_white if name in BLACK_AND_WHITE else self.grey
-            file, make = families(source.trainer)[name]
-            found[name] = says, file, partial(self.pictures, name, source, make)
-        h, w, *colours = self.data.shape
-        if h == w and not colours and h % self.enlarger["factor"] == 0:
-            found["pix2pix"] = "rows in turn: coarse, enlarged, real", "pix2pix", self.enlarged
-        found["mixture, moons"] = "sixteen bells (blue) along two moons", "gmm", self.mixture
-        found["GAN, ring"] = "noise onto a ring of eight modes", "gan", self.ring
-        found["DDPM, swiss roll"] = "noise rolls itself up", "ddpm", self.swiss_roll
-        return found
-
-    def pictures(self, name, source, make):
-        model = make()
-        seconds, rng = source.trainer.seconds[model], model.rng((self.args.seed, 0, 2))
-        if name == "autoencoder":
-            x = self.data.x_test
-            restored = to_host(model.reconstruct(rng.array(x)))
-            rows, _ = in_turn(x, restored, 3, 5)
-            return seconds, f"PSNR {psnr(restored, x):.1f} dB", self.tile(rows)
-        x = np.clip(to_host(model.sample(2 * source.n, rng)), 0, 1)
-        measure = source.distance(x)
-        if name == "conditional GAN":
-            x = to_host(model.generate(rng.array(np.resize(np.unique(self.data.labels_train), 30)), rng))
-        return seconds, measure, self.tile(x)
-
-    def enlarged(self):
-        model = Pix2Pix(**self.enlarger)
-        model = self.grey.trainer(model, 2_000 if is_small(self.data) else 4_000)
-        x = self.data.x_test
-        c = model.conditions(model.rng(0).array(x))
-        coarse = enlarged(c.reshape(len(x), model.side // model.scale, -1), model.scale).reshape(x.shape)
-        made = to_host(model.generate(c))
-        rows = np.stack([part[:10].reshape(2, 5, -1) for part in (to_host(coarse), made, x)], axis=1).reshape(30, -1)
-        measure = f"PSNR {psnr(made, x):.1f} dB, of the coarse copy {psnr(coarse, x):.1f}"
-        return self.grey.trainer.seconds[model], measure, self.tile(rows)
-
-    def points(self, model, data, steps, **options):
-        """Train on points, and draw 1,500 samples over as many real ones."""
-        model, history = train(model, data, self.args, steps, x_test=None, labels=None, **options)
-        x = to_host(model.sample(2_000, model.rng((self.args.seed, 0, 2))))
-
-        def draw(axis):
-            axis.scatter(*data.x_test[:1_500].T, s=3, color=GREY, alpha=0.4, linewidths=0)
-            axis.scatter(*x[:1_500].T, s=2, color=BLUE, linewidths=0)
-            axis.set(aspect="equal", xticks=[], yticks=[])
-
-        return sum(row["seconds"] for row in history), x, draw, model
-
-    def mixture(self):
-        data = load("moons", self.args.seed)
-        model = GMM(n_features=2, n_components=16)
-        seconds, _, draw, model = self.points(model, data, 60)
-        nats = float(model.log_prob(model.rng(0).array(data.x_test)).mean())
-        return seconds, f"{nats:.2f} nats a point, the truth {data.toy.log_density(data.x_test).mean():.2f}", draw
-
-    def ring(self):
-        data = load("ring", self.args.seed)
-        toy = data.toy
-        data.x_train, data.x_test = SCALE * data.x_train, SCALE * data.x_test
-        model = GAN(**WIDE, r1=0.1, beta2=0.9)
-        seconds, x, draw, _ = self.points(model, data, 4_000)
-        found = coverage(x / SCALE, toy.centres, toy.sigma)
-        return seconds, f"{found['modes']} of 8 modes, {found['high_quality']:.0%} within 3σ", draw
-
-    def swiss_roll(self):
-        data = load("swiss_roll", self.args.seed)
-        seconds, x, draw, _ = self.points(DDPM(**SETTINGS), data, 3_000)
-        return (
-            seconds,
-            f"{ToyJudge(data, len(x), self.args.seed).over_floor([x]):.2f} × the distance of real points",
-            draw,
-        )
+def made_from_noise(model, pictures, rng):
+    x = np.clip(to_host(model.sample(2 * pictures.n, rng)), 0, 1)
+    return pictures.distance(x), x
 
 
-def main(args):
-    tour, started, panels, failed = Tour(args), time.perf_counter(), {}, []
-    stops = tour.stops()
-    bar = tqdm(stops.items(), unit="model", dynamic_ncols=True, disable=None)  # None: only on a terminal
-    for i, (name, (says, file, visit)) in enumerate(bar, 1):
-        bar.set_description(name)
-        if bar.disable:
-            print(f"training {name}", file=sys.stderr)
-        try:
-            seconds, measure, draw = visit()
-        except Exception as error:  # whatever is wrong with one model, the others are still worth seeing
-            failed.append(name)
-            seconds, measure, draw = 0.0, f"FAILED: {type(error).__name__}: {error}", None
-        line = f"{i:>2} of {len(stops)}  {name:<17} {says:<40} {seconds:5.1f} s  {measure:<43} models/{file}.py"
-        bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
-        panels[name] = says, measure, draw
-    print(f"{len(stops) - len(failed)} of {len(stops)} models in {time.perf_counter() - started:.0f} s")
+def asked_for(model, pictures, rng):
+    """Every class in turn; measured are samples of all classes."""
+    measure, _ = made_from_noise(model, pictures, rng)
+    labels = np.resize(np.unique(pictures.data.labels_train), 30)
+    return measure, to_host(model.generate(rng.array(labels), rng))
 
-    real = {"test pictures": ("real ones, to compare with", "", tour.tile(tour.data.x_test))}
-    panels = real | panels
+
+def restored(model, pictures, rng):
+    """Test pictures, and under each row the same restored from their codes."""
+    x = pictures.data.x_test
+    x_hat = to_host(model.reconstruct(rng.array(x)))
+    rows, _ = in_turn(x, x_hat, 3, 5)
+    return f"PSNR {psnr(x_hat, x):.1f} dB", rows
+
+
+def coarse_and_enlarged(model, pictures, rng):
+    """Rows of coarse copies of test pictures, of what the model makes of them, and of the test pictures."""
+    x = pictures.data.x_test
+    c = model.conditions(rng.array(x))
+    coarse = to_host(enlarged(c.reshape(len(x), model.side // model.scale, -1), model.scale).reshape(x.shape))
+    x_hat = to_host(model.generate(c))
+    rows = np.stack([part[:10].reshape(2, 5, -1) for part in (coarse, x_hat, x)], axis=1).reshape(30, -1)
+    return f"PSNR {psnr(x_hat, x):.1f} dB, of the coarse copy {psnr(coarse, x):.1f}", rows
+
+
+def tile(x, data):
+    """How to draw 30 pictures x on an axis."""
+    return lambda axis: show_images(axis, x[:30], data.shape, 5, pixels=40)
+
+
+# ---- models of points in the plane ----
+
+
+def on_points(args):
+    """{name: Stop} of three models of points."""
+    return {
+        "mixture, moons": Stop("sixteen bells (blue) along two moons", "gmm", partial(moons, args)),
+        "GAN, ring": Stop("noise onto a ring of eight modes", "gan", partial(ring, args)),
+        "DDPM, swiss roll": Stop("noise rolls itself up", "ddpm", partial(swiss_roll, args)),
+    }
+
+
+def moons(args):
+    data, model = load("moons", args.seed), GMM(n_features=2, n_components=16)
+    seconds, _, draw = train_on_points(model, data, 60, args)
+    nats = float(model.log_prob(model.rng(0).array(data.x_test)).mean())
+    return seconds, f"{nats:.2f} nats a point, the truth {data.toy.log_density(data.x_test).mean():.2f}", draw
+
+
+def ring(args):
+    data = load("ring", args.seed)
+    data.x_train, data.x_test = RING_SCALE * data.x_train, RING_SCALE * data.x_test
+    seconds, x, draw = train_on_points(GAN(**RING_GAN, r1=0.1, beta2=0.9), data, 4_000, args)
+    found = coverage(x / RING_SCALE, data.toy.centres, data.toy.sigma)
+    return seconds, f"{found['modes']} of 8 modes, {found['high_quality']:.0%} within 3σ", draw
+
+
+def swiss_roll(args):
+    data = load("swiss_roll", args.seed)
+    seconds, x, draw = train_on_points(DDPM(**PLANE_DDPM), data, 3_000, args)
+    ratio = ToyJudge(data, len(x), args.seed).over_floor([x])
+    return seconds, f"{ratio:.2f} × the distance of real points", draw
+
+
+def train_on_points(model, data, steps, args):
+    """The seconds of training, 2,000 samples, and how to draw 1,500 of them over as many real points."""
+    model, history = train(model, data, args, steps, x_test=None, labels=None)
+    x = to_host(model.sample(2_000, model.rng((args.seed, 0, 2))))
+
+    def draw(axis):
+        axis.scatter(*data.x_test[:1_500].T, s=3, color=GREY, alpha=0.4, linewidths=0)
+        axis.scatter(*x[:1_500].T, s=2, color=BLUE, linewidths=0)
+        axis.set(aspect="equal", xticks=[], yticks=[])
+
+    return sum(row["seconds"] for row in history), x, draw
+
+
+# ---- the page ----
+
+
+def save_page(panels, path):
+    """All panels on one page, and each as a picture of its own in a folder beside it."""
     n_rows = math.ceil(len(panels) / COLUMNS)
     figure, axes = new_figure(2.7 * COLUMNS, 3.1 * n_rows, n_rows, COLUMNS)
     for axis in axes.ravel():
         axis.axis("off")
     for axis, (name, panel) in zip(axes.ravel(), panels.items()):
         show(axis, name, *panel)
-    save_figure(figure, picture_path(args, "tour"))
-    folder = picture_path(args, "tour").with_suffix("")
+    save_figure(figure, path)
+    folder = path.with_suffix("")
     folder.mkdir(exist_ok=True)
     for name, panel in panels.items():
         figure, axes = new_figure(4, 4.4)
         show(axes[0, 0], name, *panel)
         save_figure(figure, folder / (re.sub(r"\W+", "_", name.lower()) + ".png"))
-    if failed:
-        print(f"tour.py: {len(failed)} of {len(stops)} models failed: {', '.join(failed)}", file=sys.stderr)
-        return 1
 
 
 def show(axis, name, says, measure, draw):
@@ -215,4 +235,4 @@ def show(axis, name, says, measure, draw):
 
 
 if __name__ == "__main__":
-    run(main, __doc__)
+    run(main, __doc__, last=LAST)

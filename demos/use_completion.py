@@ -8,7 +8,8 @@ Try `--hole`, `--data mnist` (minutes). Read scratchgen/uses/completion.py.
 """
 
 import numpy as np
-from common import is_small, judge_of, picture_path, pictures, run, sizes_for, spread, train
+from common import is_small, judge_of, picture_path, pictures, run, spread, train
+from recipes import gan_sizes
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.image import psnr, sharpness
@@ -39,7 +40,7 @@ def trained(data, args):
     small, n_features = is_small(data), data.x_train.shape[1]
     sizes = {"width": 256, "batch": 128} if small else {"width": 512, "batch": 64}
     plans = {
-        "GAN": (GAN(**sizes_for(data), r1=0.3 if small else 1.0), 5_000 if small else 7_500, True),
+        "GAN": (GAN(**gan_sizes(data), r1=0.3 if small else 1.0), 5_000 if small else 7_500, True),
         "VAE": (VAE(n_features=n_features, hidden=(512, 256), n_latent=8, batch=50), 6_000 if small else 10_000, False),
         "diffusion": (DDPM(n_features=n_features, lr=2e-3, **sizes), 4_000 if small else 10_000, True),
     }

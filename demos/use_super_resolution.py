@@ -11,7 +11,8 @@ Read scratchgen/models/pix2pix.py, scratchgen/metrics/image.py (Ledig et al. 201
 import time
 
 import numpy as np
-from common import enlarger_for, is_small, judge_of, picture_path, pictures, run, train
+from common import is_small, judge_of, picture_path, pictures, run, train
+from recipes import enlarger_sizes
 
 from scratchgen.backend import UsageError, to_host
 from scratchgen.metrics.image import WINDOW, psnr, sharpness, ssim
@@ -31,7 +32,7 @@ def bicubic(images, side):
 
 def main(args):
     data = pictures(args, grey=True, square=True)
-    small, x, settings = is_small(data), data.x_test, enlarger_for(data)
+    small, x, settings = is_small(data), data.x_test, enlarger_sizes(data)
     if data.shape[0] % settings["factor"] or data.shape[0] < WINDOW:
         factor = settings["factor"]
         raise UsageError(f"--data {args.data}: this demo needs sides of {WINDOW} pixels or more that {factor} divides")

@@ -10,7 +10,8 @@ Try `--data mnist` (17 minutes). Read scratchgen/models/made.py, scratchgen/mode
 import math
 
 import numpy as np
-from common import codes_for, is_small, judge_of, picture_path, pictures, run, sizes_for, train
+from common import is_small, judge_of, picture_path, pictures, run, train
+from recipes import code_sizes, gan_sizes
 
 from scratchgen.backend import to_host
 from scratchgen.data import Data, fixed_order
@@ -32,7 +33,7 @@ def main(args):
         return model
 
     n_features = data.x_train.shape[1]
-    vqvae = trained("VQ-VAE", VQVAE(**codes_for(data)), 4_000 if small else 3_700)
+    vqvae = trained("VQ-VAE", VQVAE(**code_sizes(data)), 4_000 if small else 3_700)
     codes = [to_host(vqvae.codes(vqvae.rng(0).array(x))) for x in (data.x_train, data.x_test)]
     sizes = {"n_features": vqvae.n_codes, "n_values": vqvae.n_embeddings}
     sizes |= (
@@ -44,7 +45,7 @@ def main(args):
     latent = trained("latent diffusion", latent, 3_000 if small else 9_000)
     vae = VAE(n_features=n_features, hidden=(512, 256), n_latent=8, batch=50) if small else VAE(n_features=n_features)
     vae = trained("VAE", vae, 10_000 if small else 5_000)
-    gan = trained("GAN", GAN(**sizes_for(data), r1=0.3 if small else 1.0), 7_500 if small else 15_000)
+    gan = trained("GAN", GAN(**gan_sizes(data), r1=0.3 if small else 1.0), 7_500 if small else 15_000)
 
     n, rng = min(5_000, len(data.x_test)), np.random.default_rng(args.seed)
     x_test = data.x_test[fixed_order(len(data.x_test))[:n]]

@@ -40,7 +40,9 @@ def adversaries(name, model, peer):
     b, g, d = model.batch, (model.n_latent, *model.hidden_G, model.n_features), (model.n_features, *model.hidden_D, 1)
     forward_G, forward_D = ([(b, m, n) for m, n in pairwise(widths)] for widths in (g, d))
     slope_D = [(b, n, m) for m, n in pairwise(d)]
-    penalty = forward_D + slope_D + forward_D + [(m, b, n) for m, n in pairwise(d)]  # y, g, du, dW: see second_order.py
+    penalty = (
+        forward_D + slope_D + forward_D + [(m, b, n) for m, n in pairwise(d)]
+    )  # y, g, du, dW: see double_backward.py
     step_D = forward_G + 2 * linear(b, *d, inputs=False) + penalty
     return Case(
         f"{name}, batch {b}", model, peer, model.d_steps * step_D + linear(b, *g, inputs=False) + forward_D + slope_D

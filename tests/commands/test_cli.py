@@ -83,7 +83,7 @@ def test_list_shows_models_data_and_demos_in_a_page(cli):
         assert text in out
     demos = Path(scratchgen.__file__).parent.parent / "demos"
     for path in demos.glob("*.py"):
-        assert (f"\n  {path.stem} " in out) == (path.stem != "common")
+        assert (f"\n  {path.stem} " in out) == (path.stem not in ("common", "recipes"))
     assert "hidden=400" not in out
 
 

@@ -3,6 +3,7 @@
 And demos take a user's own data, or say at once what they need; what takes long says how far it is.
 """
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -21,7 +22,7 @@ from scratchgen.models.gan import GAN
 from scratchgen.train import progress
 
 DEMOS = pathlib.Path(__file__).parents[2] / "demos"
-NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem != "common")
+NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem not in ("common", "recipes"))
 INDEX = (DEMOS / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\|[^|\n]*\| `python demos/(.*?)`", INDEX, flags=re.MULTILINE)
 ON_PICTURES = [name for name in NAMES if "pictures(args" in (DEMOS / f"{name}.py").read_text(encoding="utf-8")]
@@ -68,6 +69,15 @@ def test_every_demo_is_in_the_index_with_its_figure():
         assert (DEMOS / figure).exists()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_docstring_is_a_claim_what_one_sees_and_what_to_read(name):
+    docstring = ast.get_docstring(ast.parse((DEMOS / f"{name}.py").read_text(encoding="utf-8")))
+    claim, seen, rest = docstring.split("\n\n")
+    assert claim.endswith(".") and len(claim.split()) <= 20 and "\n" not in claim
+    assert len(seen.splitlines()) <= 4 and len(docstring.split()) <= 80
+    assert re.search(r"\bRead (scratchgen|demos)/", rest)
+
+
 def test_every_claim_of_the_notes_has_a_demo():
     wanted = {f"{letter}{i}" for letter, n in ROWS.items() for i in range(1, n + 1)}
     results = (DEMOS / "RESULTS.md").read_text(encoding="utf-8")
@@ -80,7 +90,7 @@ def test_the_tour_goes_on_after_a_failure_and_names_it(tmp_path):
     lines = [
         f"import sys; sys.path.insert(0, {str(DEMOS)!r}); sys.argv = ['tour.py', '--quick', '--out', {str(tmp_path)!r}]",
         "import tour; tour.GMM = None",
-        "tour.SAYS = {'MADE': tour.SAYS['MADE']}",
+        "tour.FAMILIES = {'MADE': tour.FAMILIES['MADE']}",
         "tour.run(tour.main, tour.__doc__)",
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=300)

@@ -30,17 +30,16 @@ def is_args(node):
 def reads(file, function=None):
     """The options that a demo's file reads as args.NAME, or one function of it; also in what it passes args to."""
     tree, found = TREES[file], set()
-    imported = {
-        alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module in TREES]
+    imported = {alias.asname or alias.name: (node.module, alias.name) for node in imports for alias in node.names}
     here = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     for node in ast.walk(here[function] if function else tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and is_args(node.value):
             found.add(node.attr)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and any(map(is_args, node.args)):
             name = node.func.id
-            if imported.get(name) in TREES:
-                found |= reads(imported[name], name)
+            if name in imported:
+                found |= reads(*imported[name])
             elif function and name in here and name != function:
                 found |= reads(file, name)
     return frozenset(found - {"data"} if function == "picture_path" else found)  # there --data only names the file
