@@ -11,7 +11,7 @@ DEMOS, TESTS = ROOT / "demos", ROOT / "tests"
 GALLERY, RESULTS, ERRATA = (
     (DEMOS / f"{name}.md").read_text(encoding="utf-8") for name in ("README", "RESULTS", "ERRATA")
 )
-NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem != "common")
+NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem not in ("common", "recipes"))
 ROWS = [line.strip("| ").split(" | ") for line in GALLERY.splitlines() if line.startswith("| [")]
 LARGEST = 150_000  # bytes of a figure
 TOO_LARGE = {  # to be drawn again, smaller
