@@ -129,6 +129,13 @@ def test_a_model_of_your_own_is_found_and_passes_every_test_of_a_model(with_a_mo
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20
 
 
+@pytest.mark.parametrize("page", ["README.md", "scratchgen/README.md", "tests/README.md", "demos/README.md"])
+def test_every_link_and_picture_of_a_page_exists(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r'src="(.*?)"', text) + re.findall(r"\]\(([^)#]+)", text):
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+
+
 COMMANDS = re.findall(r"^scratchgen ([^#\n]*)", README + INSIDE, flags=re.MULTILINE)
 
 

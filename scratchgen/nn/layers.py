@@ -20,7 +20,7 @@ class Linear(Layer):
 
     def __init__(self, n_in, n_out, init=he):
         self.W = Weight((n_in, n_out), init)
-        self.b = Weight((n_out,), pytorch if init is pytorch else zeros, fan_in=n_in)  # PyTorch alone draws b too
+        self.b = Weight((n_out,), pytorch if init is pytorch else zeros, fan_in=n_in)  # only PyTorch's makes b random
 
     @operation
     def forward(self, x, rng):  # x (B, n_in)
@@ -28,10 +28,10 @@ class Linear(Layer):
         y = x @ self.W + self.b  # y (B, n_out)
 
         def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
-            if learn:  # False: a frozen network
+            if learn:  # unless the network is frozen
                 self.dW += x.T @ dy
                 self.db += dy.sum(axis=0)
-            if inputs:  # False: nobody needs the gradient of the data
+            if inputs:  # unless x is data
                 return dy @ self.W.T  # dx (B, n_in)
 
         return y, backward
