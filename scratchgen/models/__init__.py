@@ -1,6 +1,6 @@
-"""One file per system, readable alone. A model's name is the name of its file.
+"""One file for each model, which can be read alone. The name of a model is the name of its file.
 
-base.py and settings.py are what all of them share, parts/ is what some are built of.
+All models share base.py, settings.py and rules.py. parts/ holds building blocks that only some models use.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from .base import Model
 
 
 def model_names():
-    """The names of all models, which are the names of their files in this folder."""
+    """The names of all models: the names of their files in this folder."""
     files = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}
     return sorted(files - {"base", "rules", "settings"})
 
@@ -29,5 +29,5 @@ def find_model(name):
 
 
 def kind_of(model):
-    """The name of a model's class: that of its file."""
+    """The name of a model class, which is the name of its file."""
     return model.__module__.rpartition(".")[2]

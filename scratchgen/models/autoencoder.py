@@ -1,11 +1,11 @@
-"""The autoencoder: squeeze a picture x through a code z of few numbers and restore it.
+"""The autoencoder: it compresses a picture x to a code z of a few numbers and restores x from z.
 
     z = encoder(x),   x̂ = decoder(z),   minimise ‖x̂ - x‖²
 
-A linear one finds the same subspace as PCA; hidden layers let it follow a curved one. The denoising autoencoder (Vincent
-et al. 2008) is shown a damaged x and must restore the clean one, so copying is no longer an answer. Nothing shapes the
-codes: where no training picture's code lies, the decoder was never asked for anything, and random codes give poor
-pictures. That is what the VAE mends (vae.py).
+A linear autoencoder finds the same subspace as PCA; with hidden layers it can follow a curved surface. The denoising
+autoencoder (Vincent et al. 2008) sees a damaged x and must restore the clean one, so copying its input does not help.
+Nothing controls where the codes lie. The decoder is trained only at the codes of training pictures, and a random code
+usually lies elsewhere, so it gives a poor picture. The VAE solves this problem (vae.py).
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from .settings import Count, Fraction, NonNegative, Positive
 
 @dataclass(eq=False)
 class AutoEncoder(Model):
-    """likelihood: "squares" restores any numbers by squared error, "bernoulli" pixels in [0, 1] by cross-entropy."""
+    """likelihood: "squares" is for any numbers (squared error), "bernoulli" for pixels in [0, 1] (cross-entropy)."""
 
     n_features: Count = 784
     hidden: tuple[int, ...] = (400,)  # the encoder's hidden sizes; the decoder's are the same in reverse
     n_latent: Count = 20
     likelihood: Literal["squares", "bernoulli"] = "squares"
-    noise: NonNegative = 0.0  # standard deviation of Gaussian noise added to the encoder's input
-    mask: Fraction = 0.0  # the fraction of the encoder's input set to zero
+    noise: NonNegative = 0.0  # standard deviation of the Gaussian noise that is added to the encoder's input
+    mask: Fraction = 0.0  # the fraction of the encoder's inputs that are set to zero
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = "pytorch"
     batch: Count = 128
@@ -46,7 +46,7 @@ class AutoEncoder(Model):
 
     def build(self, rng):
         options = {"activation": ACTIVATIONS[self.activation], "init": INITIALISERS[self.init]}
-        self.moments = RunningMoments(self.n_latent)  # where the codes lie, for sample()
+        self.moments = RunningMoments(self.n_latent)  # mean and variance of the codes, for sample()
         self.encoder = Sequential(mlp([self.n_features, *self.hidden, self.n_latent], **options), self.moments)
         self.decoder = mlp([self.n_latent, *reversed(self.hidden), self.n_features], **options)
         self.params = Parameters(rng, encoder=self.encoder, decoder=self.decoder)
@@ -54,7 +54,7 @@ class AutoEncoder(Model):
         return self
 
     def damage(self, x, rng):
-        """x with the noise and the mask of the settings; x (B, n_features)."""
+        """x (B, n_features) with the noise and the mask of the settings."""
         if self.noise:
             x = x + self.noise * rng.normal(x.shape)
         if self.mask:
@@ -62,7 +62,7 @@ class AutoEncoder(Model):
         return x
 
     def loss(self, x, rng, labels=None):
-        """Squared error or cross-entropy per example of restoring x (B, n_features) from a damaged x."""
+        """The squared error or cross-entropy per example when x (B, n_features) is restored from a damaged x."""
         self.params.zero_grad()
         z, back_encoder = self.encoder.forward(self.damage(x, rng), rng)  # (B, n_latent)
         out, back_decoder = self.decoder.forward(z, rng)  # (B, n_features)
@@ -79,11 +79,11 @@ class AutoEncoder(Model):
         return losses
 
     def encode(self, x):
-        """Codes z (N, n_latent) of x (N, n_features)."""
+        """The codes z (N, n_latent) of x (N, n_features)."""
         return self.encoder(x)
 
     def decode(self, z):
-        """Pictures (N, n_features) of codes z (N, n_latent)."""
+        """The pictures (N, n_features) that belong to codes z (N, n_latent)."""
         out = self.decoder(z)
         return sigmoid(out) if self.likelihood == "bernoulli" else out
 
@@ -91,14 +91,14 @@ class AutoEncoder(Model):
         return self.decode(self.encode(x))
 
     def sample(self, n, rng, label=None):
-        """Pictures of n random codes with the mean and the variance of the training codes, coordinate by coordinate.
+        """n pictures (n, n_features) of random Gaussian codes. Each coordinate has the training codes' mean and variance.
 
-        An autoencoder is no generator; this shows why.
+        An autoencoder is not made to generate, and these pictures show why.
         """
         xp = rng.xp
         return self.decode(self.moments.mean + xp.sqrt(self.moments.variance) * rng.normal((n, self.n_latent)))
 
     def evaluate(self, x, rng, labels=None):
-        """{name: number} on x (N, n_features): squared error per example, mean squared error per feature."""
+        """{name: number} on x (N, n_features): the squared error per example and the mean squared error per feature."""
         squares = squared_error(self.reconstruct(x), x)[0]
         return {"squared_error": squares, "mse": squares / self.n_features}

@@ -1,7 +1,8 @@
-"""What every model is: settings, networks built from them, objectives with hand-written gradients, and a state to save.
+"""The base of every model: settings, networks built from them, objectives with hand-written gradients, a state to save.
 
-A model file reads from top to bottom: the settings are dataclass fields, build(rng) makes networks and optimizers, loss(...)
-is the objective with its backward pass written out, train_step(...) is one update, and sample(...) generates.
+You can read a model file from top to bottom. The settings are dataclass fields. build(rng) makes the networks and the
+optimizers. loss(...) is the objective, with its backward pass written out. train_step(...) makes one update, and sample(...)
+generates examples.
 """
 
 import dataclasses
@@ -21,39 +22,39 @@ def keeps_state(part):
 
 
 class Model:
-    """Base of all models; subclasses are dataclasses (eq=False) whose fields are the settings. See models/vae.py.
+    """Base class of all models. Subclasses are dataclasses (eq=False) whose fields are the settings; see models/vae.py.
 
-    A model must define build, its objectives, train_step and tiny; prepare, sample and evaluate where they make sense. What
-    is given x is always called as train_step(x, rng, labels=None), whether the model looks at labels or not.
+    A model must define build, its objectives, train_step and tiny. It may also define prepare, sample and evaluate. All
+    methods that take a batch are called in the same way, train_step(x, rng, labels=None), even if the model ignores labels.
 
-    Settings that mean the same everywhere: n_features and n_classes (taken from the data), batch, lr..., decay_steps,
-    likelihood, whose choice "bernoulli" is of pixels in [0, 1], and output, whose choice "sigmoid" makes such.
+    Some settings mean the same in every model: n_features and n_classes (which come from the data), batch, lr...,
+    decay_steps, likelihood ("bernoulli" is for pixels in [0, 1]) and output ("sigmoid" gives pixels in [0, 1]).
 
-    objectives: {method name: name of the Parameters it differentiates}. An objective (x, rng, labels=None) zeroes that
-        gradient, leaves it fresh and leaves all other gradients alone, steps no optimizer, and returns a dict of 0-d
-        arrays, of which the one of its own name is the value differentiated. Given equal rngs it is a pure function,
-        running statistics aside.
-    What training changes must be an attribute with a state(): a Parameters, an optimizer, an EMA. A frozen model inside
-    another is a field of it, whose type is the model's class: see models/latent_diffusion.py.
+    objectives: {name of a method: name of the Parameters that it differentiates}. An objective (x, rng, labels=None) first
+        zeroes that gradient and then computes it. It changes no other gradient and steps no optimizer. It returns a dict of
+        0-d arrays; the entry with its own name is the value that was differentiated. With the same rng it must return the
+        same value: only running statistics may change.
+    Everything that training changes must be an attribute with a method state(): a Parameters, an optimizer or an EMA. A
+    frozen model inside another one is a dataclass field annotated with that model's class: see models/latent_diffusion.py.
     """
 
     objectives: dict[str, str] = {"loss": "params"}
-    tiny: dict[str, Any] = {}  # settings of a tiny model, for `example`
-    # What it needs. Each may be a property, where it depends on the settings.
-    needs_labels: Any = False  # True where train_step, and evaluate if there is one, need labels
-    labels_are_vectors: Any = False  # True where a label is a vector of n_classes numbers
-    data_range: Any = None  # (low, high) where the numbers of x must lie in it
-    tokens: Any = False  # True where x holds whole numbers that stand for something
-    side: Any = None  # of the square grey pictures that it takes, where it takes no others
-    # Whether every train_step does the same operations on the same memory, so that one can be recorded and replayed. False
-    # for a model that binds new arrays: self.m = 0.9 * self.m + ... where self.m *= 0.9; self.m += ... would do.
+    tiny: dict[str, Any] = {}  # the settings of a tiny model, for `example`
+    # What the model needs. Each of these may be a property, if it depends on the settings.
+    needs_labels: Any = False  # True if train_step and evaluate need labels
+    labels_are_vectors: Any = False  # True if a label is a vector of n_classes numbers
+    data_range: Any = None  # (low, high) if all numbers of x must lie in this range
+    tokens: Any = False  # True if x holds whole numbers that stand for something, such as letters
+    side: Any = None  # the side of the pictures, if the model takes only square grey pictures
+    # Whether every train_step does the same operations on the same memory, so that one step can be recorded and replayed.
+    # It must be False if a step binds a new array: self.m = 0.9 * self.m + ... does, self.m *= 0.9; self.m += ... does not.
     same_every_step: Any = True
-    # True where the losses do not say how good the samples are: `train` and `evaluate` then measure these too.
+    # True if the losses do not say how good the samples are: `train` and `evaluate` then measure the samples too.
     judged_by_samples = False
     # Names of settings that no weight depends on: --resume may change them.
     sampler_settings: frozenset[str] = frozenset()
-    uses_stop = False  # True where a value contains stop(): central differences do not see it
-    # Settings of nearly all models; None in one without them.
+    uses_stop = False  # True if a loss contains stop(): central differences ignore stop() and would disagree
+    # Settings of nearly all models. They are None in a model that does not have them.
     batch: Any = None
     n_features: Any = None
     n_classes: Any = None
@@ -64,35 +65,35 @@ class Model:
         self.check_settings()
 
     def check_settings(self) -> None:
-        """Raise UsageError for settings that do not go together: rules.py has those of the models here."""
+        """Raise UsageError for settings that contradict each other: rules.py holds these rules."""
         if line := rules.broken(rules.SETTINGS, self):
             raise UsageError(f"{type(self).__name__} setting {line}")
 
     def build(self, rng: Rng) -> Any:
-        """Make networks, Parameters and optimizers with weights from rng. Returns the model."""
+        """The model itself, after making its networks, Parameters and optimizers; rng draws the initial weights."""
         raise TypeError(f"{type(self).__name__} must define build(self, rng)")
 
     def prepare(self, x: Array, rng: Rng, labels: Array | None = None) -> None:
-        """Take from the training data x (N, n_features) what it must know before the first step: a mean, a range, codes.
+        """Measure what the model needs from the training data x (N, n_features): a mean, a range, first codes.
 
-        fit calls it before the first step. What it finds belongs in buffers: a checkpoint holds it.
+        fit calls this before the first step. Store the results in buffers, so that a checkpoint contains them.
         """
 
     def train_step(self, x: Array, rng: Rng, labels: Array | None = None) -> dict[str, Any]:
-        """{name: loss}, 0-d arrays on the device, of one update from x (B, n_features), with labels (B,) if needed."""
+        """{name: loss}, 0-d arrays on the device. Makes one update with x (B, n_features), and labels (B,) if needed."""
         raise TypeError(f"{type(self).__name__} must define train_step(self, x, rng, labels=None)")
 
     def sample(self, n: int, rng: Rng, label: int | None = None) -> Array:
-        """n generated examples (n, n_features), of one class where the model needs labels and a label is given."""
+        """n generated examples (n, n_features). A model that needs labels makes them of one class if a label is given."""
         raise UsageError(f"a {type(self).__name__} has no way to sample")
 
     def evaluate(self, x: Array, rng: Rng, labels: Array | None = None) -> dict[str, Any]:
-        """{name: number} on test data x (N, n_features), with labels (N,) if the model needs them."""
+        """{name: number} measured on test data x (N, n_features), with labels (N,) if the model needs them."""
         return {}
 
     @property
     def examples_per_step(self) -> int | None:
-        """How many examples one train_step takes; None: all of the training data."""
+        """How many examples one train_step takes. None means all of the training data."""
         return self.batch
 
     @property
@@ -101,14 +102,14 @@ class Model:
         return self.needs_labels and type(self).evaluate is not Model.evaluate
 
     def warning(self, losses: dict[str, float]) -> str:
-        """One line on what has gone wrong, by the last steps' mean losses {name: number}, or "". fit says it once."""
+        """One line that says what goes wrong, or "". losses: {name: mean over the last steps}. fit prints it once."""
         return ""
 
     @classmethod
     def example(cls, rng: Rng, **settings: Any) -> tuple[Any, dict[str, Array]]:
-        """A tiny model and a batch for it, {argument name: array}: the start of every automatic check.
+        """A tiny model and a batch for it, {argument name: array}. Every automatic check starts from these.
 
-        settings: those that differ from `tiny`.
+        settings: the settings that differ from `tiny`.
         """
         if not cls.tiny:
             raise TypeError(f"{cls.__name__} must define tiny, the settings of a tiny model, for the checks")
@@ -123,33 +124,36 @@ class Model:
         return model, batch
 
     def check_data(self, x: Array, labels: Array | None = None) -> None:
-        """Raise UsageError if this model cannot learn from data like x (N, n_features), with labels (N,) or none."""
+        """Raise UsageError if this model cannot learn from x (N, n_features) with labels (N,) or without labels."""
         if x.shape[1] != (self.n_features or x.shape[1]):
-            raise UsageError(f"the data has {x.shape[1]} numbers an example, the model n_features={self.n_features}")
+            raise UsageError(
+                f"the data has {x.shape[1]} numbers per example, but the model has n_features={self.n_features}"
+            )
         if line := rules.broken(rules.DATA, self, x, labels):
             raise UsageError(line)
         low, high = self.data_range or (-np.inf, np.inf)
         if x.min() < low or x.max() > high:
             raise UsageError(
-                f"{type(self).__name__} needs pixels in [{low:g}, {high:g}], and these numbers reach from {x.min():g} to "
+                f"{type(self).__name__} needs pixels in [{low:g}, {high:g}], but this data ranges from {x.min():g} to "
                 f"{x.max():g}: {rules.remedy(self)}"
             )
         classes = self.n_classes if self.needs_labels and not self.labels_are_vectors else None
         if classes and labels is not None and not 0 <= labels.min() <= labels.max() < classes:
             raise UsageError(
-                f"the labels are {labels.min()} ... {labels.max()}, the model has n_classes={classes}: they count from 0"
+                f"the labels are {labels.min()} ... {labels.max()}, but with n_classes={classes} they must lie in "
+                "0 ... n_classes - 1"
             )
 
     def check_size(self, n: int) -> None:
-        """Raise UsageError if n training examples are too few for one train_step that takes several batches."""
+        """Raise UsageError if one train_step takes several batches and needs more than n training examples."""
 
     def settings(self) -> dict[str, Any]:
-        """{name: value}; of a model inside this one its own settings."""
+        """{name: value}. The value of a model inside this one is the dict of its own settings."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value.settings() if isinstance(value, Model) else value for name, value in values.items()}
 
     def parameters(self) -> dict[str, Parameters]:
-        """{name: Parameters} of this model and of those inside it."""
+        """{name: Parameters} of this model and of the models inside it."""
         found = {name: part for name, part in vars(self).items() if isinstance(part, Parameters)}
         for name, part in vars(self).items():
             if isinstance(part, Model):
@@ -157,13 +161,13 @@ class Model:
         return found
 
     def rng(self, seed: Seed) -> Rng:
-        """A random stream with this model's precision, on its device."""
+        """A random stream on this model's device and in its precision."""
         return next(iter(self.parameters().values())).rng.like(seed)
 
     def on_device(self, **arrays: Any) -> dict[str, Array]:
-        """Those of the arrays that are not None, {name: array}, on this model's device and in its precision.
+        """{name: array} of the given arrays, on this model's device and in its precision. Arrays that are None are left out.
 
-        Labels, and tokens, are whole numbers and stay so; other whole numbers become floats.
+        Labels and tokens remain whole numbers; other whole numbers become floats.
         """
         rng = self.rng(0)
         arrays = {name: rng.array(array) for name, array in arrays.items() if array is not None}
@@ -174,18 +178,19 @@ class Model:
         return arrays
 
     def state(self) -> dict[str, Array]:
-        """{name: live array} of all that training changes: weights, buffers, optimizers, averages.
+        """{name: live array} of everything that training changes: weights, buffers, optimizers, averages.
 
-        Of a model inside this one, which is frozen, the weights and buffers alone.
+        A model inside this one is frozen, so only its weights and buffers are included.
         """
         parts = {name: part.state() for name, part in (vars(self) | self.parameters()).items() if keeps_state(part)}
         return {f"{name}.{key}": array for name, arrays in parts.items() for key, array in arrays.items()}
 
     @classmethod
     def copy_of(cls, model, rng):
-        """A model's settings, weights and buffers as a model of this class, on rng's device and in its precision.
+        """A model of this class with another model's settings, weights and buffers, on rng's device and in its precision.
 
-        For a trained model inside another. Settings that this class does not have are left out, as of a VQGAN for a VQVAE.
+        It makes the frozen copy of a trained model inside another one. Settings that this class does not have are left out,
+        for example when a VQGAN becomes a VQVAE.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         copy = cls(**{name: value for name, value in model.settings().items() if name in names}).build(rng)
@@ -196,17 +201,17 @@ class Model:
         return copy
 
     def has_stepped(self) -> bool:
-        """Whether any of its optimizers has made a step."""
+        """Whether any optimizer of this model has made a step."""
         return any(array[0] for name, array in self.state().items() if name.endswith(".t"))
 
     def load_state(self, arrays: dict[str, Array]) -> None:
-        """Write saved arrays into the live ones. Raises UsageError, before anything is written, where one does not fit."""
+        """Write saved arrays into the live ones. Raises UsageError if one does not fit, and then writes nothing."""
         state = self.state()
-        # A checkpoint of an older version does not say which classes were seen: all of them count.
+        # A checkpoint of an older version does not say which classes were seen: then all count as seen.
         arrays = {name: array for name, array in state.items() if name.endswith(".seen")} | arrays
         if state.keys() != arrays.keys():
             raise UsageError(
-                f"the arrays of another model: {sorted(state.keys() ^ arrays.keys())[0]} is on one side only"
+                f"the arrays of another model: only one of the two has {sorted(state.keys() ^ arrays.keys())[0]}"
             )
         for name, live in state.items():
             if live.shape != arrays[name].shape:

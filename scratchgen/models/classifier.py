@@ -1,11 +1,11 @@
-"""A classifier, the judge of pictures: no generator itself, it tells which class a picture belongs to.
+"""A classifier: it says which class a picture belongs to, and so it can judge the pictures that other models make.
 
     p(k | x) = softmax(W h(x) + b)_k,   minimise E[-log p(label | x)]
 
-h(x), the last hidden layer, is what its layers have made of the pixels so that one linear step can tell the classes apart.
-Two pictures of a class are near each other there however few pixels they share, so a distance between sets of pictures says
-more in these features than in pixels: metrics/frechet.py measures samples in them, as Heusel et al. 2017 do in those of a
-far larger classifier. The classes that it finds in a model's samples show what the model leaves out.
+h(x), the features, is the output of the last hidden layer. There one linear layer can tell the classes apart, so two
+pictures of a class are close to each other even if they share few pixels. A distance between sets of pictures therefore
+means more in these features than in pixels. metrics/frechet.py measures samples in them; Heusel et al. 2017 do the same
+with the features of a far larger classifier. The classes found in a model's samples show which classes the model leaves out.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .settings import Count, Fraction, Positive, Whole
 
 @dataclass(eq=False)
 class Classifier(Model):
-    """The settings, then the model. Shapes: x (B, n_features), labels (B,) integers, logits (B, n_classes)."""
+    """The settings come first, then the model. Shapes: x (B, n_features), labels (B,) integers, logits (B, n_classes)."""
 
     n_features: Count = 784
     n_classes: Count = 10
@@ -32,7 +32,7 @@ class Classifier(Model):
     dropout: Fraction = 0.0  # after every hidden layer
     batch: Count = 64
     lr: Positive = 2e-3
-    decay_steps: Whole = 0  # training length in steps: the rate falls to 0 along half a cosine. 0: never falls
+    decay_steps: Whole = 0  # steps of training: the rate falls to 0 along half a cosine; 0: constant rate
 
     needs_labels = True
     tiny = {"n_features": 6, "n_classes": 3, "hidden": (5,), "batch": 4}
@@ -45,7 +45,7 @@ class Classifier(Model):
         return self
 
     def loss(self, x, rng, labels=None):
-        """Cross-entropy of the labels (B,) of x (B, n_features), in nats per example."""
+        """The cross-entropy of the labels (B,) of x (B, n_features), in nats per example."""
         self.params.zero_grad()
         h, back_body = self.body.forward(x, rng)  # (B, hidden[-1])
         logits, back_head = self.head.forward(h, rng)  # (B, n_classes)
@@ -61,20 +61,20 @@ class Classifier(Model):
         return losses
 
     def features(self, x):
-        """h(x) of x (N, n_features): the outputs of the last hidden ReLU, (N, hidden[-1]), none of them negative."""
+        """h(x) (N, hidden[-1]) of x (N, n_features): the outputs of the last hidden ReLU, so none is negative."""
         return self.body(x)
 
     def probabilities(self, x):
-        """p(k | x) of x (N, n_features): (N, n_classes), each row of sum 1."""
+        """p(k | x) (N, n_classes) of x (N, n_features). The sum of each row is 1."""
         log_p = log_softmax(self.head(self.features(x)))
         return array_module(x).exp(log_p)
 
     def predict(self, x):
-        """The most probable class of each x (N, n_features): (N,) integers."""
+        """The most probable class of each row of x (N, n_features): (N,) integers."""
         return self.head(self.features(x)).argmax(axis=1)
 
     def evaluate(self, x, rng, labels=None):
-        """{name: number} on x (N, n_features) and labels (N,): the fraction it gets right, nats per example."""
+        """{name: number} on x (N, n_features) and labels (N,): the fraction classified correctly, and nats per example."""
         logits = self.head(self.features(x))
         right = (logits.argmax(axis=1) == labels).astype(logits.dtype)
         return {"accuracy": right.mean(), "cross_entropy": softmax_cross_entropy(logits, labels)[0]}

@@ -1,15 +1,15 @@
-"""The conditional GAN: G is told what to make, and D judges whether an example is real and is what was asked for.
+"""The conditional GAN: G makes an example for a condition, and D judges whether the example is real and fits the condition.
 
     V(D, G) = E[log D(x|c)] + ½ E[log(1 - D(G(z|c)|c))] + ½ E[log(1 - D(x|c′))]           D raises V, G lowers it
 
-Mirza & Osindero 2014, eq 2, with the third term of Reed et al. 2016, algorithm 1. Real examples with their own
-condition c are positives; negatives are G's examples with the condition they were made for, and real ones with a wrong
-condition c′, without which D could pass any real-looking example. D sees the condition in every term, and G takes
-both c and z. The third term has its price: D's negatives are ½ p_g + ½ p_wrong, so the best
-p_g is 2 p - p_wrong where that is positive; an x that fits several conditions is made more seldom than it occurs.
+Mirza & Osindero 2014, eq 2, with the third term of Reed et al. 2016, algorithm 1. G takes both c and z, and D sees the
+condition in every term. D's positives are real examples with their own condition c. Its negatives are G's examples with the
+condition they were made for, and real examples with a wrong condition c′. Without the latter, D could accept any example
+that looks real. The third term has a price: D's negatives are ½ p_g + ½ p_wrong, so the best p_g is 2 p - p_wrong where
+that is positive. An x that fits several conditions is therefore generated less often than it occurs.
 
-A condition is a class label, entered as a one-hot row, or any vector. Where c alone nearly decides x, G may learn to
-overlook z: dropout in G, kept on when sampling, is another source of variety (Isola et al. 2017).
+A condition is a class label, which becomes a one-hot row, or any vector. If c alone nearly determines x, G may learn to
+ignore z. Dropout in G, which is also active during sampling, is another source of variety (Isola et al. 2017).
 """
 
 from dataclasses import dataclass
@@ -26,26 +26,29 @@ from .settings import Count, Fraction, NonNegative, Positive, Whole
 
 @dataclass(eq=False)
 class ConditionalGAN(Adversarial):
-    """The settings, then the model. Shapes: x (B, n_features), labels (B,) or (B, n_classes), c (B, n_classes)."""
+    """The settings come first, then the model.
+
+    Shapes: x (B, n_features), labels (B,) or (B, n_classes), c (B, n_classes).
+    """
 
     n_features: Count = 784
-    n_classes: Count = 10  # or how many numbers a condition vector has
-    condition: Literal["label", "vector"] = "label"  # what an example is asked for by: its class, or any numbers
+    n_classes: Count = 10  # how many classes the labels have, or how many numbers a condition vector has
+    condition: Literal["label", "vector"] = "label"  # what the condition is: a class, or a vector of any numbers
     n_latent: Count = 64
     hidden_G: tuple[int, ...] = (256, 512)
     hidden_D: tuple[int, ...] = (256, 256)
-    output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: pixels in [0, 1], or any numbers
+    output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: sigmoid for pixels in [0, 1], linear for any numbers
     adversarial_loss: Literal[tuple(ADVERSARIAL)] = "non_saturating"
-    d_steps: Count = 1  # steps of D a round, each on a batch of its own
-    dropout: Fraction = 0.1  # in G
-    r1: NonNegative = 1.0  # γ of R1, see gan.py
+    d_steps: Count = 1  # steps of D per round, each on its own batch
+    dropout: Fraction = 0.1  # dropout rate in G
+    r1: NonNegative = 1.0  # γ, the weight of the R1 penalty, see models/gan.py
     batch: Count = 64
     lr_G: Positive = 5e-4
     lr_D: Positive = 5e-4
-    beta1: Fraction = 0.0  # Adam's
+    beta1: Fraction = 0.0  # Adam's β1
     beta2: Fraction = 0.99
-    decay_steps: Whole = 0  # training length in rounds; from half of it on the rates fall linearly to 0. 0: never fall
-    averaging: Fraction = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
+    decay_steps: Whole = 0  # rounds of training: the rates fall linearly to 0 in the second half; 0: constant rates
+    averaging: Fraction = 0.999  # decay of the averaged weights of G that sample() uses; 0: the latest weights
 
     needs_labels = True
     tiny = {"n_features": 6, "n_classes": 3, "n_latent": 2, "hidden_G": (5,), "hidden_D": (7,), "batch": 4}
@@ -71,30 +74,31 @@ class ConditionalGAN(Adversarial):
             self.classes.note(labels)
 
     def as_vectors(self, labels):
-        """Conditions c (B, n_classes) as the networks take them."""
+        """The conditions c (B, n_classes) that the networks take, from labels or vectors."""
         return labels if self.condition == "vector" else one_hot(labels, self.n_classes, self.params_G.theta.real.dtype)
 
     def wrong(self, labels, rng):
-        """For each label another one, all others being as likely; for each vector that of its neighbour in the batch.
+        """A wrong condition for each example: another label, all equally likely, or the vector of another example.
 
-        Vectors are taken to differ from example to example: where neighbours share one, D is told right and wrong of it.
+        This assumes that the vectors of neighbours differ. If two neighbours share a vector, D sees it as right and as
+        wrong.
         """
         if self.condition == "vector":
             return array_module(labels).roll(labels, 1, axis=0)
         return self.classes.other(labels, rng)
 
     def discriminator_loss(self, x, rng, labels=None):
-        """D's loss on (x, c) against ½ (G(z|c), c) + ½ (x, c′), c′ wrong, R1 included. Trains D alone."""
+        """D's loss with R1: (x, c) against ½ (G(z|c), c) + ½ (x, c′), where c′ is wrong. Only D gets a gradient."""
         join = array_module(x).concatenate
         c, c_wrong = self.as_vectors(labels), self.as_vectors(self.wrong(labels, rng))
         z = rng.normal((len(x), self.n_latent))
         x_hat = self.generator(join([z, c], axis=1), rng)  # (B, n_features)
         positives = join([x, c], axis=1)  # (B, n_features + n_classes)
-        negatives = join([join([x_hat, x]), join([c, c_wrong])], axis=1)  # (2 B, ...): their mean weighs each kind by ½
-        return self.tell_apart(positives, negatives, rng, columns=slice(0, self.n_features))  # R1 in x alone
+        negatives = join([join([x_hat, x]), join([c, c_wrong])], axis=1)  # (2 B, ...): in their mean each kind weighs ½
+        return self.tell_apart(positives, negatives, rng, columns=slice(0, self.n_features))  # R1 acts on x only
 
     def generator_loss(self, x, rng, labels=None):
-        """G's loss on an example made for each label; x is not looked at. Trains G alone, through D, which is frozen."""
+        """G's loss on one generated example per label; x is not used. Only G gets a gradient: D is frozen."""
         self.params_G.zero_grad()
         join, c = array_module(labels).concatenate, self.as_vectors(labels)
         z = rng.normal((len(c), self.n_latent))
@@ -102,12 +106,12 @@ class ConditionalGAN(Adversarial):
         logits, back_discriminator = self.discriminator.forward(join([x_hat, c], axis=1), rng)
         loss, d_logits = loss_G(logits, self.adversarial_loss)
 
-        d_both = back_discriminator(d_logits, learn=False)  # of x̂ and c
+        d_both = back_discriminator(d_logits, learn=False)  # the gradient in x̂ and c
         back_generator(d_both[:, : self.n_features], inputs=False)
         return {"generator_loss": loss}
 
     def generate(self, labels, rng):
-        """An example for each condition, labels (n,) or vectors (n, n_classes), by the averaged weights: (n, n_features).
+        """One example per condition, (n, n_features), by the averaged weights; labels (n,) or vectors (n, n_classes).
 
         Raises UsageError for a class that the training data does not have.
         """
@@ -116,17 +120,17 @@ class ConditionalGAN(Adversarial):
         c = self.as_vectors(labels)
         z = rng.normal((len(c), self.n_latent))
         with self.average.swapped():
-            return self.generator(array_module(c).concatenate([z, c], axis=1), rng)  # rng: dropout stays on
+            return self.generator(array_module(c).concatenate([z, c], axis=1), rng)  # with rng, dropout is active
 
     def sample(self, n, rng, label=None):
-        """n examples (n, n_features) of one class, or of classes drawn at random from those of the training data.
+        """n examples (n, n_features) of one class, or of random classes if no label is given.
 
-        Raises UsageError for a label that the training data does not have, and for a model whose conditions are vectors:
-        see generate.
+        Random classes are drawn from those of the training data. Raises UsageError for a label that the training data does
+        not have, and for a model whose conditions are vectors: use generate for such a model.
         """
         if self.condition == "vector":
             raise UsageError(
-                "this ConditionalGAN takes vectors: its method generate(vectors, rng) makes an example for each"
+                "sample: this ConditionalGAN needs a vector for each example; use its method generate(vectors, rng)"
             )
         if label is None:
             return self.generate(self.classes.draw(n, rng), rng)

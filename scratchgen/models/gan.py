@@ -1,16 +1,16 @@
-"""The generative adversarial network: G makes examples from noise, D tells them from real ones, each learns from the other.
+"""The generative adversarial network: G makes examples from noise, D tells them from real ones, and both learn together.
 
     V(D, G) = E_x~p_data[log D(x)] + E_z~p_z[log(1 - D(G(z)))]           D raises V, G lowers it
 
-Goodfellow et al. 2014, eq 1 and algorithm 1: a round is d_steps of D, then g_steps of G. D is a binary classifier, real (1)
-against generated (0), and its loss is -V. It needs no class labels. G never sees a real example: it learns only from D's
-gradient at the examples that it made, while D is frozen. p_z is the law of the noise, and p_g that of G(z):
-p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which cannot be computed. Which loss G lowers is a setting: nn/losses.py has them all.
+Goodfellow et al. 2014, eq 1 and algorithm 1. A round is d_steps steps of D, then g_steps steps of G. D is a binary
+classifier, real (1) against generated (0), with the loss -V. It needs no class labels. G never sees a real example: it
+learns only from D's gradient at its own examples, while D is frozen. p_z is the distribution of the noise and p_g that of
+G(z): p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which cannot be computed. The loss of G is a setting; nn/losses.py has all choices.
 
-What keeps D from running ahead of G: R1, ½ γ E‖∇ₓD(x)‖² at real x as D is shown them (Mescheder et al. 2018, eq 9); noise on
-its inputs, and on its labels, of which it flips some; both fade as training goes on; smoothed labels; dropout; packing,
-where D judges several examples at once and so sees when all are alike (PacGAN, Lin et al. 2018). Neither loss says how
-good the samples are: see metrics/.
+Several settings keep D from getting too far ahead of G. R1 adds ½ γ E‖∇ₓD(x)‖² to D's loss, at real x with D's input noise
+(Mescheder et al. 2018, eq 9). Input noise perturbs what D sees, label noise flips some of D's labels, and both can fade
+during training. D may also have smoothed labels and dropout. With packing (PacGAN, Lin et al. 2018) D judges several
+examples at once, so it can see when they are all alike. Neither loss says how good the samples are: see metrics/.
 """
 
 from dataclasses import dataclass
@@ -28,33 +28,33 @@ from .settings import Count, Fraction, NonNegative, Positive, Whole
 
 @dataclass(eq=False)
 class GAN(Adversarial):
-    """The settings, then the model. Shapes: x (B, n_features), z (B, n_latent), logits (B / pack, 1)."""
+    """The settings come first, then the model. Shapes: x (B, n_features), z (B, n_latent), logits (B / pack, 1)."""
 
     n_features: Count = 784
     n_latent: Count = 32
     hidden_G: tuple[int, ...] = (256, 512)
     hidden_D: tuple[int, ...] = (512, 256)
-    output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: pixels in [0, 1], or any numbers
+    output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: sigmoid for pixels in [0, 1], linear for any numbers
     adversarial_loss: Literal[tuple(ADVERSARIAL)] = "non_saturating"
-    d_steps: Count = 1  # steps of D a round, each on a batch of its own
-    g_steps: Count = 1  # steps of G a round
+    d_steps: Count = 1  # steps of D per round, each on its own batch
+    g_steps: Count = 1  # steps of G per round
     pack: Count = 1  # how many examples D judges at once
-    r1: NonNegative = 1.0  # γ
-    dropout: Fraction = 0.0  # in D
-    noise: NonNegative = 0.0  # standard deviation of the noise on D's inputs at the start
-    spared: Fraction = 0.0  # the fraction of an example's numbers that this noise spares
-    label_noise: Fraction = 0.0  # the probability that D is told the wrong label, at the start
-    noise_steps: Whole = 0  # both fall linearly to 0 in so many rounds. 0: they never fall
+    r1: NonNegative = 1.0  # γ, the weight of the R1 penalty on D's gradient
+    dropout: Fraction = 0.0  # dropout rate in D
+    noise: NonNegative = 0.0  # standard deviation of the noise on D's inputs when training starts
+    spared: Fraction = 0.0  # the fraction of an example's numbers that get no such noise
+    label_noise: Fraction = 0.0  # the probability that a label of D is flipped, when training starts
+    noise_steps: Whole = 0  # rounds in which noise and label_noise fall linearly to 0; 0: they stay constant
     label_smoothing: Fraction = 0.0  # D's target for real examples is 1 - label_smoothing
     optimizer: Literal["adam", "sgd"] = "adam"
     batch: Count = 64
     lr_G: Positive = 5e-4
     lr_D: Positive = 5e-4
-    beta1: Fraction = 0.0  # Adam's
+    beta1: Fraction = 0.0  # Adam's β1
     beta2: Fraction = 0.99
-    momentum: Fraction = 0.5  # SGD's
-    decay_steps: Whole = 0  # training length in rounds; from half of it on the rates fall linearly to 0. 0: never fall
-    averaging: Fraction = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
+    momentum: Fraction = 0.5  # momentum of SGD
+    decay_steps: Whole = 0  # rounds of training: the rates fall linearly to 0 in the second half; 0: constant rates
+    averaging: Fraction = 0.999  # decay of the averaged weights of G that sample() uses; 0: the latest weights
 
     tiny = {"n_features": 6, "n_latent": 2, "hidden_G": (5,), "hidden_D": (7,), "batch": 4}
 
@@ -73,10 +73,10 @@ class GAN(Adversarial):
         )
         return self
 
-    # What training does.
+    # Training.
 
     def discriminator_loss(self, x, rng, labels=None):
-        """D's loss on real x (B, n_features) against as many generated ones, R1 included. Trains D alone."""
+        """D's loss with R1, on real x (B, n_features) against B generated examples. Only D gets a gradient."""
         self.params_D.zero_grad()
         z = rng.normal((len(x), self.n_latent))
         real = self.discriminator_input(x, rng)  # (B / pack, pack n_features)
@@ -94,7 +94,7 @@ class GAN(Adversarial):
         return {"discriminator_loss": loss + 0.5 * self.r1 * penalty, "penalty": penalty}
 
     def generator_loss(self, x, rng, labels=None):
-        """G's loss on as many examples of its own as x has rows, which is all it takes of x. Trains G alone; D is frozen."""
+        """G's loss on B generated examples; only the number of rows of x is used. Only G gets a gradient: D is frozen."""
         self.params_G.zero_grad()
         z = rng.normal((len(x), self.n_latent))
         x_hat, back_generator = self.generator.forward(z, rng)  # (B, n_features)
@@ -111,37 +111,37 @@ class GAN(Adversarial):
         return super().train_step(x, rng, labels)
 
     def discriminator_input(self, x, rng):
-        """What D is shown of examples (B, n_features): with noise on them, and packed. -> (B / pack, pack n_features)"""
+        """D's input (B / pack, pack n_features): the examples x (B, n_features) with noise added, then packed."""
         if self.noise:
             noise = self.noise_level.value * rng.normal(x.shape)
             x = x + (noise * (rng.uniform(x.shape) >= self.spared) if self.spared else noise)
         return self.packed(x)
 
     def packed(self, x):
-        """(N, n_features) -> (N / pack, pack n_features). Raises ValueError if N is no multiple of pack."""
+        """x (N, n_features) as (N / pack, pack n_features). Raises ValueError if N is not a multiple of pack."""
         if len(x) % self.pack:
             raise ValueError(
-                f"GAN got examples of shape {x.shape}, expected (N, n_features), N a multiple of {self.pack}"
+                f"GAN got examples of shape {x.shape}, expected (N, n_features) with N a multiple of pack={self.pack}"
             )
         return x.reshape(-1, self.pack * self.n_features)
 
     def targets(self, n, rng):
-        """y for D's n real and n generated logits: numbers, or (n, 1) where some labels are flipped."""
+        """(y of n real inputs, y of n generated inputs): two numbers, or two arrays (n, 1) if some labels are flipped."""
         y_real, y_fake = 1.0 - self.label_smoothing, 0.0
         if not self.label_noise:
             return y_real, y_fake
         flipped = (rng.uniform((2, n, 1)) < self.label_noise_level.value).astype(rng.real)
         return y_real * (1 - flipped[0]), y_real * flipped[1]
 
-    # What it is good for.
+    # Using the trained model.
 
     def judge(self, x):
-        """D's logits (N / pack, 1) of examples x (N, n_features). Cross-entropies and hinge: > 0 where it says real."""
+        """D's logits (N / pack, 1) of examples x (N, n_features). With a cross-entropy or hinge loss, > 0 means real."""
         return self.discriminator(self.packed(x))
 
     def evaluate(self, x, rng, labels=None):
-        """{name: number}: D's mean logit on test data x (N, n_features) and on as many generated examples."""
+        """{name: number}: D's mean logits on test data x (N, n_features) and on N generated examples."""
         x = x[: len(x) // self.pack * self.pack]
-        if not len(x):  # less than one pack
+        if not len(x):  # fewer examples than one pack
             return {}
         return {"logit_real": self.judge(x).mean(), "logit_fake": self.judge(self.sample(len(x), rng)).mean()}

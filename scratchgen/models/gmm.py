@@ -1,14 +1,22 @@
-"""The Gaussian mixture, an explicit density, fitted by EM.
+"""The Gaussian mixture: a model with an explicit density, fitted by EM.
 
     p(x) = Σ_k π_k N(x; μ_k, Σ_k)           E_data[log p(x)] = -H(p_data) - KL(p_data ‖ p)
 
-The entropy H does not depend on p, so the likeliest p is the nearest to the data by KL (demos/likelihood_mixture.py).
-EM (Dempster, Laird & Rubin 1977) finds how far each component answers for each x, r_k = π_k N(x; μ_k, Σ_k) / p(x), and fits
-each to its share: N_k = Σ_x r_k, π_k = N_k / N, μ_k = Σ_x r_k x / N_k, S_k = Σ_x r_k (x - μ_k)ᵀ(x - μ_k) / N_k. No step can
-make the data less likely, and there is no rate to choose. Σ_k is S_k, its eigenvalues raised to `floor` where they are less:
-the likeliest Σ of no smaller variance in any direction, so EM stays monotone. (scikit-learn adds its reg_covar to S_k: no
-maximum, and likelihood can fall.) In float32 S_k is right to about 1e-7 of its largest eigenvalue, and a full Σ_k needs a
-floor of at least 1e-6 of that: below it EM rises and falls.
+The entropy H does not depend on p. So the p of maximum likelihood is also the p with the smallest KL from the data
+(demos/likelihood_mixture.py).
+
+EM (Dempster, Laird & Rubin 1977) repeats two steps. The E step computes the responsibilities r_k of the components for each
+x. The M step fits each component to its share of the data:
+
+    r_k = π_k N(x; μ_k, Σ_k) / p(x)
+    N_k = Σ_x r_k,   π_k = N_k / N,   μ_k = Σ_x r_k x / N_k,   S_k = Σ_x r_k (x - μ_k)ᵀ(x - μ_k) / N_k
+
+The likelihood never decreases, and there is no learning rate to choose.
+
+Σ_k is S_k with every eigenvalue below `floor` raised to `floor`. This is the Σ of maximum likelihood among those whose
+variance is at least `floor` in every direction, so the likelihood still never decreases. (scikit-learn adds its reg_covar
+to S_k instead. That is not a maximum, and the likelihood can decrease.) In float32, S_k has errors of about 1e-7 of its
+largest eigenvalue. A full Σ_k needs a floor of at least 1e-6 of that eigenvalue; below it the likelihood rises and falls.
 """
 
 from dataclasses import dataclass
@@ -23,13 +31,13 @@ from .base import Model
 from .parts.gaussians import Gaussians
 from .settings import Count, Positive
 
-CHUNK = 2**23  # numbers that the examples looked at together make: memory does not grow with N
-LEAST = 1e-30  # a component that answers for less of the data has lost them all
-SHORT = 10  # iterations that each of several starts gets before they are compared
+CHUNK = 2**23  # the most numbers computed at a time, so that memory does not grow with N
+LEAST = 1e-30  # a component with a smaller total responsibility has lost all examples
+SHORT = 10  # iterations of each of several starts before the starts are compared
 
 
 class Iterations(Stepper):
-    """Counts the iterations of EM, as an optimizer does its steps."""
+    """A counter of EM's iterations, in place of an optimizer that counts its steps."""
 
     def step(self):
         self.t += 1
@@ -38,17 +46,20 @@ class Iterations(Stepper):
 
 @dataclass(eq=False)
 class GMM(Model):
-    """The settings, then the model. Shapes: x (N, n_features), in training all of the data; r (K, N), K = n_components."""
+    """The settings come first, then the model. Shapes: x (N, n_features), r (K, N), K = n_components.
+
+    A training step takes all of the data.
+    """
 
     n_features: Count = 784
-    n_components: Count = 10  # K
-    covariance: Literal["full", "diagonal", "spherical"] = "full"  # what a Σ_k may be
-    floor: Positive = 1e-6  # of EM: the least variance in any direction, in units of x squared; see above for float32
-    n_init: Count = 1  # starts, the best of which goes on
-    by: Literal["em", "gradient"] = "em"  # how it is fitted
-    lr: Positive = 1e-2  # of Adam on the gradient
+    n_components: Count = 10  # K, the number of Gaussians
+    covariance: Literal["full", "diagonal", "spherical"] = "full"  # the form of each Σ_k
+    floor: Positive = 1e-6  # for EM: the least variance in any direction, in units of x²; for float32 see models/gmm.py
+    n_init: Count = 1  # how many starts are tried; training continues from the best
+    by: Literal["em", "gradient"] = "em"  # how the model is fitted: EM, or Adam on the gradient
+    lr: Positive = 1e-2  # learning rate of Adam, for by=gradient
 
-    same_every_step = False  # eigh and qr take memory as they go
+    same_every_step = False  # eigh and qr allocate memory
     tiny = {"n_features": 3, "n_components": 2, "floor": 0.01}
 
     def build(self, rng):
@@ -58,14 +69,14 @@ class GMM(Model):
         return self
 
     def blocks(self, x):
-        """x (N, n_features) in slices, whose rows all components can look at together."""
+        """Slices of the rows of x (N, n_features), each small enough that all components can process it at once."""
         rows = max(1, CHUNK // (self.n_components * self.n_features))
         return [slice(i, i + rows) for i in range(0, max(1, len(x)), rows)]
 
-    # What training does.
+    # Training.
 
     def prepare(self, x, rng, labels=None):
-        """Start from x (N, n_features): of several starts the best after SHORT iterations each (Biernacki et al. 2003)."""
+        """Start from x (N, n_features); of several starts, keep the best after SHORT iterations (Biernacki et al. 2003)."""
         if self.n_init == 1:
             return self.start(x, rng)
         losses, found = [], []
@@ -79,10 +90,10 @@ class GMM(Model):
         self.params.changed()
 
     def start(self, x, rng):
-        """An M step in which each example belongs to the nearest of K centres, examples picked by k-means++.
+        """Start with one M step: each example belongs to the nearest of K centres, which k-means++ draws from the examples.
 
-        The next centre is drawn with a probability that goes as the squared distance to the nearest so far, so that none
-        is drawn twice and spread ones are likelier. Arthur & Vassilvitskii 2007.
+        Each centre is drawn with a probability proportional to the squared distance to the nearest centre so far. So no
+        centre is drawn twice, and centres far apart are more likely. Arthur & Vassilvitskii 2007.
         """
         xp, squares, nearest = rng.xp, rng.zeros(len(x)).real + 1, rng.xp.zeros(len(x), dtype=int)
         for k in range(self.n_components):
@@ -91,21 +102,22 @@ class GMM(Model):
             found = xp.concatenate([((x[rows] - x[chosen]) ** 2).sum(axis=1) for rows in self.blocks(x)])
             nearest = xp.where(found < squares, k, nearest)
             squares = xp.minimum(found, squares) if k else found
-        wide = xp.maximum(found.mean() / self.n_features, self.floor)  # for a centre that is there twice: the second
-        self.gaussians.P.fill(0)  # time nothing is nearest to it
+        # If two centres are equal, no example is nearest to the second one: its component keeps this variance.
+        wide = xp.maximum(found.mean() / self.n_features, self.floor)
+        self.gaussians.P.fill(0)
         self.gaussians.diagonal(self.gaussians.P)[...] = 1 / xp.sqrt(wide)
         self.maximise(x, one_hot(nearest, self.n_components, x.dtype).T.copy())
 
     def expect(self, x):
-        """The E step: log p(x) (N,) and the responsibilities r (K, N) for x (N, n_features)."""
+        """log p(x) (N,) and the responsibilities r (K, N) of x (N, n_features): the E step."""
         a = array_module(x).concatenate([self.gaussians(x[rows]) for rows in self.blocks(x)], axis=1)  # (K, N)
         log_p = log_sum_exp(a, 0)
         return log_p, array_module(x).exp(a - log_p)
 
     def maximise(self, x, r):
-        """The M step, in place: the likeliest π, μ and Σ for x (N, n_features) with responsibilities r (K, N).
+        """The M step: set π, μ and Σ to maximum likelihood for x (N, n_features) with responsibilities r (K, N).
 
-        A component that answers for nothing stays where and as wide as it is, with next to no weight.
+        A component without any responsibility keeps its μ and Σ, and its weight becomes almost 0.
         """
         xp, to, total = array_module(x), self.gaussians, r.sum(axis=1)
         n, S = xp.maximum(total, LEAST), xp.zeros_like(to.P)
@@ -113,7 +125,7 @@ class GMM(Model):
         to.mu[...] = xp.where((total > LEAST)[:, None], matmul(r, x) / n[:, None], to.mu)
         for k in range(len(n)):
             for rows in self.blocks(x):
-                d = (x[rows] - to.mu[k]) * xp.sqrt(r[k, rows] / n[k])[:, None]  # not E[x²] - μ², which cancels
+                d = (x[rows] - to.mu[k]) * xp.sqrt(r[k, rows] / n[k])[:, None]  # E[x²] - μ² would lose digits
                 if to.full:
                     add_matmul(S[k], d.T, d)
                 else:
@@ -122,19 +134,20 @@ class GMM(Model):
         self.params.changed()
 
     def factor(self, S):
-        """P of the likeliest Σ >= floor, from the S of all components: (K, D, D), or (K, D) or (K, 1) of variances."""
+        """P of the most likely Σ >= floor, from S of all components: both (K, D, D), or for variances (K, D) or (K, 1)."""
         xp = array_module(S)
         if not self.gaussians.full:
             return 1 / xp.sqrt(xp.maximum(S, self.floor))
         variance, axes = xp.linalg.eigh(S)  # ascending, so the rows of A descend: QR then keeps small ones exact
         A = axes.swapaxes(1, 2) / xp.sqrt(xp.maximum(variance, self.floor))[:, :, None]  # Aᵀ A = Σ⁻¹, and A = Q Pᵀ
         P = xp.linalg.qr(A, mode="r").swapaxes(1, 2)
-        return P * (2 * (xp.diagonal(P, axis1=1, axis2=2) > 0).astype(P.dtype) - 1)[:, None]  # QR leaves signs open
+        return P * (2 * (xp.diagonal(P, axis1=1, axis2=2) > 0).astype(P.dtype) - 1)[:, None]  # QR leaves the signs open
 
     def loss(self, x, rng, labels=None):
         """-log p(x) in nats per example of x (N, n_features).
 
-        Fisher's identity: ∂log Σ exp a_k = Σ r_k ∂a_k, the gradient of what the M step maximises, with r held constant.
+        By Fisher's identity ∂log Σ exp a_k = Σ r_k ∂a_k. This is also the gradient of what the M step maximises, with r
+        held constant.
         """
         self.params.zero_grad()
         xp, log_p = array_module(x), []
@@ -145,7 +158,7 @@ class GMM(Model):
         return {"loss": -xp.concatenate(log_p).mean()}
 
     def train_step(self, x, rng, labels=None):
-        """One iteration of EM, or one step down the gradient. Returns {"loss": -log p(x) before it}."""
+        """{"loss": -log p(x) before the step}. Makes one iteration of EM, or one step of Adam."""
         if self.by == "gradient":
             losses = self.loss(x, rng)
         else:
@@ -155,18 +168,18 @@ class GMM(Model):
         self.steps.step()
         return losses
 
-    # What it is good for.
+    # Using the trained model.
 
     def log_prob(self, x):
         """log p(x) in nats (N,) of x (N, n_features)."""
         return self.expect(x)[0]
 
     def responsibilities(self, x):
-        """r_k(x), the probability that x (N, n_features) came from component k: (N, K), each row of sum 1."""
+        """r_k(x) (N, K), the probability that a row of x (N, n_features) came from component k. The sum of each row is 1."""
         return self.expect(x)[1].T
 
     def predict(self, x):
-        """The most responsible component of each x (N, n_features): (N,) integers."""
+        """The component with the largest responsibility for each row of x (N, n_features): (N,) integers."""
         return self.expect(x)[1].argmax(axis=0)
 
     def evaluate(self, x, rng, labels=None):
@@ -174,7 +187,7 @@ class GMM(Model):
         return {"nll": -self.log_prob(x).mean()}
 
     def sample(self, n, rng, label=None):
-        """n draws x = μ_k + ε P_k⁻¹ (n, n_features), with k ~ π and ε ~ N(0, I): of covariance P_k⁻ᵀ P_k⁻¹ = Σ_k."""
+        """n draws x = μ_k + ε P_k⁻¹ (n, n_features), with k ~ π and ε ~ N(0, I). Their covariance is P_k⁻ᵀ P_k⁻¹ = Σ_k."""
         xp, eps, x = rng.xp, rng.normal((n, self.n_features)), 0.0
         drawn = sample_categorical(self.gaussians.logits + xp.zeros((n, 1), eps.dtype), rng)
         for k, (mu, P) in enumerate(zip(self.gaussians.mu, self.gaussians.P)):

@@ -1,14 +1,14 @@
-"""The generative stochastic network: a network that restores damaged pictures, run as a chain that damages and restores.
+"""The generative stochastic network: it learns to restore damaged pictures, and samples by damaging and restoring in turn.
 
     x̃ ~ C(x̃|x),   x ~ p(x|x̃),   x̃ ~ C(x̃|x), ...        minimise E[-log p(x|x̃)], x from the data
 
 Bengio et al. 2013, "Generalized denoising auto-encoders as generative models"; Bengio et al. 2014. If p(x|x̃) is the true
-posterior of the clean x, the data's distribution is what the chain tends to (theorem 1). Here p(x|x̃) is independent pixels
-by an MLP, so this holds as far as x̃ leaves little open: small damage, many steps.
+posterior of the clean x, the chain converges to the distribution of the data (theorem 1). Here an MLP gives p(x|x̃), and its
+pixels are independent. This is accurate only if x̃ almost determines x: so the damage must be small and the steps many.
 
-Trained at the data alone, the network is never asked what to do where its own chain strays, and the chain may stay in
-modes that the data does not have. Walk-back training (2013) goes along the chain: walk_steps of it from x, the target always
-x. The paper draws the number of steps; here it is the same each time.
+If the network is trained only on damaged data, it never learns what to do where its own chain goes wrong, and the chain may
+stay in modes that the data does not have. Walk-back training (2013) also trains along the chain: it takes walk_steps steps
+from x, and the target is always x. The paper draws the number of steps at random; here it is fixed.
 """
 
 from collections import deque
@@ -29,20 +29,20 @@ from .settings import Count, Fraction, Positive, Range, Whole
 
 @dataclass(eq=False)
 class GSN(Model):
-    """The settings, then the model. Grey x in [0, 1] is binarized before it is damaged; the target stays x itself."""
+    """The settings come first, then the model. Grey x in [0, 1] is binarized before the damage; the target is x itself."""
 
     n_features: Count = 784
     hidden: tuple[int, ...] = (512, 512)
-    corruption: Literal["salt_and_pepper", "mask"] = "salt_and_pepper"  # struck pixels: 0 or 1 by a coin, or 0
-    corruption_rate: Annotated[float, Range(0, 1, open_low=True)] = 0.2  # the fraction of pixels that are struck
-    walk_steps: Count = 3  # steps of the walk in a training step; 1: no walk-back
-    n_burn: Count = 50  # steps to the first sample of each of sample()'s chains
-    samples_per_chain: Count = 1  # how many samples in a row each chain gives
+    corruption: Literal["salt_and_pepper", "mask"] = "salt_and_pepper"  # damaged pixels become 0 or 1 at random, or 0
+    corruption_rate: Annotated[float, Range(0, 1, open_low=True)] = 0.2  # the fraction of pixels that are damaged
+    walk_steps: Count = 3  # steps of the chain in each training step; 1: no walk-back
+    n_burn: Count = 50  # steps of each chain before sample() takes its first sample
+    samples_per_chain: Count = 1  # how many successive samples each chain gives
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     batch: Count = 100
     lr: Positive = 1e-3
-    decay_steps: Whole = 0  # training length in steps; from half of it on the rate falls linearly to 0. 0: never falls
-    averaging: Fraction = 0.999  # decay of the averaged weights that everything but training uses; 0: the last ones
+    decay_steps: Whole = 0  # steps of training: the rate falls linearly to 0 in the second half; 0: constant rate
+    averaging: Fraction = 0.999  # decay of the averaged weights that are used after training; 0: the latest weights
 
     judged_by_samples = True
     data_range = (0, 1)
@@ -57,7 +57,7 @@ class GSN(Model):
         return self
 
     def binarized(self, x, rng):
-        """x (B, n_features) as zeros and ones, drawn anew at each call: each pixel 1 with probability x."""
+        """x (B, n_features) as zeros and ones. Each call draws them anew: a pixel is 1 with probability x."""
         return rng.bernoulli(x)
 
     def damaged(self, x, rng):
@@ -68,7 +68,7 @@ class GSN(Model):
         return x * kept + (rng.uniform(x.shape) < 0.5).astype(rng.real) * (1 - kept)
 
     def loss(self, x, rng, labels=None):
-        """-log p(x|x̃) in nats per example of x (B, n_features), the mean over a walk from x, its draws held fixed."""
+        """-log p(x|x̃) in nats per example of x (B, n_features), averaged over the walk; its draws have no gradient."""
         self.params.zero_grad()
         v, loss = self.binarized(x, rng), 0.0
         for _ in range(self.walk_steps):
@@ -77,7 +77,7 @@ class GSN(Model):
 
             back_network(d_logits * (1 / self.walk_steps), inputs=False)
             loss = loss + nll * (1 / self.walk_steps)
-            v = sample_bernoulli(stop(logits), rng)  # the next step starts where the chain went
+            v = sample_bernoulli(stop(logits), rng)  # the next step starts from this draw
         return {"loss": loss}
 
     def train_step(self, x, rng, labels=None):
@@ -87,9 +87,9 @@ class GSN(Model):
         return losses
 
     def walk(self, v, rng, n_steps, keep=None):
-        """The chain from v (N, n_features), zeros and ones, by the averaged weights: the means of its last `keep` steps.
+        """A list of the means of p(x|x̃), (N, n_features) each, in the last `keep` steps of the chain from v, or in all.
 
-        Of all of them if keep is not given; a list.
+        v (N, n_features) holds zeros and ones. The averaged weights are used.
         """
         with self.average.swapped():
             means = deque(maxlen=keep)
@@ -99,7 +99,10 @@ class GSN(Model):
         return list(means)
 
     def sample(self, n, rng, label=None):
-        """n pictures (n, n_features), means of p(x|x̃): samples_per_chain of each chain, n_burn steps after random pixels."""
+        """n pictures (n, n_features), the means of p(x|x̃).
+
+        Each chain starts at random pixels and gives samples_per_chain of them from step n_burn on.
+        """
         n_chains = -(-n // self.samples_per_chain)  # rounded up
         v = (rng.uniform((n_chains, self.n_features)) < 0.5).astype(rng.real)
         return rng.xp.concatenate(self.walk(v, rng, self.n_burn + self.samples_per_chain - 1, self.samples_per_chain))[
@@ -107,7 +110,7 @@ class GSN(Model):
         ]
 
     def evaluate(self, x, rng, labels=None):
-        """{name: nats per example} on x (N, n_features): what it costs to restore each from one damage."""
+        """{name: nats per example} on x (N, n_features): -log p(x|x̃), with one x̃ for each x."""
         with self.average.swapped():
             logits = self.network(self.damaged(self.binarized(x, rng), rng))
         return {"denoising_nll": bernoulli_nll(logits, x)[0]}

@@ -1,11 +1,11 @@
-"""Latent diffusion: a VQ-VAE makes pictures small, diffusion learns to make small ones, and the decoder makes them large.
+"""Latent diffusion: a VQ-VAE compresses pictures to features, and diffusion learns to generate features for its decoder.
 
     z = encoder(x),      x_0 = (z - mean) / std is diffused as in ddpm.py,      x̂ = decoder(quantise(mean + std x̂_0))
 
-Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then frozen. Its features are
-fewer than a large picture's pixels (of MNIST a sixth), so that a narrow network can pass all of their noise through, and
-v can be predicted. Diffusion runs in the continuous features, before the quantisation, since Gaussian noise
-has no meaning for discrete codes; what comes out is then moved to the nearest codes, as the decoder knows no others.
+Rombach et al. 2022, section 3. The VQ-VAE (models/vqvae.py) is trained first and then frozen. A large picture has fewer
+features than pixels (for MNIST a sixth), so even a narrow network can reproduce the noise of all of them and predict v.
+Diffusion uses the continuous features, before quantisation, because Gaussian noise has no meaning for discrete codes. The
+generated features are then moved to the nearest codes, because the decoder was trained on codes only.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from .vqvae import VQVAE
 
 @dataclass(eq=False)
 class LatentDiffusion(DDPM):
-    """The settings, then what differs from a DDPM. Shapes: x (B, n_features), z and x_0 (B, n_diffused)."""
+    """What differs from a DDPM. Shapes: x (B, n_features), z and x_0 (B, n_diffused)."""
 
-    vqvae: VQVAE = field(default_factory=VQVAE)  # makes pictures small
+    vqvae: VQVAE = field(default_factory=VQVAE)  # compresses the pictures
     predict: Literal["eps", "v", "x0"] = "v"
     scaling: Literal["standard"] = "standard"
     n_blocks: Count = 3
@@ -47,7 +47,8 @@ class LatentDiffusion(DDPM):
     def prepare(self, x, rng, labels=None):
         if not self.trained:
             raise UsageError(
-                "LatentDiffusion setting vqvae: train a VQVAE first, and give it as LatentDiffusion(vqvae=...)"
+                "LatentDiffusion setting vqvae: expected a trained VQVAE; train a VQVAE first and give it as "
+                "LatentDiffusion(vqvae=...)"
             )
         super().prepare(x, rng, labels)
 

@@ -1,16 +1,17 @@
-"""The restricted Boltzmann machine: visible and hidden units, zeros and ones, with an energy and no arrows between them.
+"""The restricted Boltzmann machine: visible and hidden units are 0 or 1, and an energy gives each state its probability.
 
     E(v, h) = -b·v - c·h - vᵀ W h,      p(v) = Σ_h e^-E(v, h) / Z = e^-F(v) / Z,      F(v) = -b·v - Σ_j softplus(c + v W)_j
 
-Smolensky 1986; Hinton 2002. No unit is tied to another of its own side, so p(h|v) and p(v|h) are products, and Gibbs
-sampling draws a whole side at once. F is simple, but Z is a sum over all pictures: exact for small machines (log_z), else
-estimated (metrics/annealed.py). The gradient needs p itself: as -log p(x) = F(x) + log Z and ∂ log Z/∂θ = -E_p[∂F/∂θ],
+Smolensky 1986; Hinton 2002. No two units of the same side are connected. So p(h|v) and p(v|h) are products, and Gibbs
+sampling draws a whole side at once. F is easy to compute, but Z is a sum over all pictures. Z is exact for small machines
+(log_z) and otherwise estimated (metrics/annealed.py). The gradient needs draws from p, because -log p(x) = F(x) + log Z and
+∂ log Z/∂θ = -E_p[∂F/∂θ]:
 
     ∂(-log p(x))/∂θ = ∂F(x)/∂θ - E_v~p[∂F(v)/∂θ]
 
-and for draws from p stand the ends of Gibbs chains. Contrastive divergence (CD-k, Hinton 2002) starts them at the data and
-runs k = gibbs_steps of them, which is biased; the persistent kind (PCD, Tieleman 2008) goes on where the chains of the last
-update ended.
+The last states of Gibbs chains replace the draws from p. Contrastive divergence (CD-k, Hinton 2002) starts the chains at the
+data and runs k = gibbs_steps steps, so its gradient is biased. The persistent method (PCD, Tieleman 2008) continues the
+chains of the last update.
 """
 
 from dataclasses import dataclass
@@ -30,21 +31,21 @@ from .settings import Count, NonNegative, Positive, Whole
 
 @dataclass(eq=False)
 class RBM(Model):
-    """The settings, then the model. Shapes: v (B, n_features), h (B, n_hidden).
+    """The settings come first, then the model. Shapes: v (B, n_features), h (B, n_hidden).
 
-    Grey x in [0, 1] is binarized, each pixel black with probability x, anew in every training step and in evaluate.
+    Grey x in [0, 1] is binarized: each pixel becomes black with probability x. Every training step and evaluate draw anew.
     """
 
     n_features: Count = 784
-    n_hidden: Count = 500  # hidden units
-    gibbs_steps: Count = 1  # Gibbs steps of the chains in an update
-    persistent: bool = True  # chains that go on (PCD); False: chains that start at the data (CD-k)
-    n_chains: Count = 100  # of the persistent ones
-    n_steps: Count = 1000  # Gibbs steps of the chains that sample() starts
+    n_hidden: Count = 500  # number of hidden units
+    gibbs_steps: Count = 1  # Gibbs steps of the chains in each update
+    persistent: bool = True  # true: continue the chains of the last update (PCD); false: start at the data (CD-k)
+    n_chains: Count = 100  # number of persistent chains
+    n_steps: Count = 1000  # Gibbs steps of each chain that sample() runs
     batch: Count = 100
     lr: Positive = 0.1
     weight_decay: NonNegative = 0.0  # λ: ½ λ ‖W‖² is added to the loss
-    decay_steps: Whole = 0  # training length in steps; from half of it on the rate falls linearly to 0. 0: never falls
+    decay_steps: Whole = 0  # steps of training: the rate falls linearly to 0 in the second half; 0: constant rate
 
     data_range = (0, 1)
     sampler_settings = frozenset({"n_steps"})
@@ -61,30 +62,31 @@ class RBM(Model):
         return self.n_features
 
     def prepare(self, x, rng, labels=None):
-        """Start b at the log odds of each pixel of x, every count ½ more than it is, and the chains there (Hinton 2010)."""
+        """Start b at the log odds of each pixel of x, with ½ added to every count; draw the chains from b (Hinton 2010)."""
         xp, black = array_module(x), x.sum(axis=0)
         self.energy.base[...] = self.energy.b[...] = xp.log(black + 0.5) - xp.log(len(x) - black + 0.5)
         self.energy.chains[...] = self.independent(self.n_chains, rng)
         self.params.changed()
 
-    # What training does.
+    # Training.
 
     def visible(self, x, rng):
-        """x (B, n_features) as zeros and ones, drawn anew at each call."""
+        """x (B, n_features) as zeros and ones. Each call draws them anew."""
         return rng.bernoulli(x)
 
     def gibbs(self, v, rng, n_steps):
-        """v (B, n_visible) after n_steps Gibbs steps, h ~ p(h|v) and v ~ p(v|h) in each."""
+        """v (B, n_visible) after n_steps Gibbs steps. Each step draws h ~ p(h|v) and then v ~ p(v|h)."""
         for _ in range(n_steps):
             h = sample_bernoulli(self.energy.up(v), rng)
             v = sample_bernoulli(self.energy.down(h), rng)
         return v
 
     def loss(self, x, rng, labels=None, v=None):
-        """Mean F(x) - mean F(v), v held fixed: its gradient is the update, but nothing descends it, as v then moves.
+        """Mean F(x) - mean F(v), plus the weight decay. Its gradient is the update, with v held fixed.
 
-        x (B, n_visible): data; v (M, n_visible): draws from the model, or the ends of chains in their place; the persistent
-        ones as they are, if not given. Its value says nothing of how good the model is.
+        Training does not minimise this value, because v changes too, and the value does not say how good the model is.
+        x (B, n_visible): data. v (M, n_visible): draws from the model, or the last states of chains in their place. If v is
+        not given, the persistent chains are used.
         """
         self.params.zero_grad()
         xp, v = array_module(x), self.energy.chains if v is None else v
@@ -98,7 +100,7 @@ class RBM(Model):
         return {"loss": data.mean() - model.mean() + 0.5 * self.weight_decay * (W * W).sum()}
 
     def train_step(self, x, rng, labels=None):
-        """One update. "reconstruction": see reconstruct; it is no measure of likelihood, though it mostly falls."""
+        """{name: number} of one update. "reconstruction" usually decreases, but it does not measure the likelihood."""
         x = self.visible(x, rng)
         v = self.gibbs(self.energy.chains if self.persistent else x, rng, self.gibbs_steps)
         losses = self.loss(x, rng, v=v)
@@ -107,18 +109,18 @@ class RBM(Model):
         self.sgd.step()
         return losses | {"reconstruction": self.reconstruct(x)}
 
-    # What it is good for.
+    # Using the trained model.
 
     def hidden(self, v):
-        """E[h|v] (N, n_hidden) of v (N, n_visible)."""
+        """E[h|v] (N, n_hidden) for v (N, n_visible)."""
         return sigmoid(self.energy.up(v))
 
     def reconstruct(self, x):
-        """-log p(x|h) in nats per example at h = E[h|x] of zeros and ones x: how much of x the hidden units keep."""
+        """-log p(x|h) in nats per example, at h = E[h|x], for x of zeros and ones: how well h preserves x."""
         return bernoulli_nll(self.energy.down(self.hidden(x)), x)[0]
 
     def free_energy(self, v):
-        """F(v) = -log Σ_h e^-E(v, h), (N,), of v (N, n_visible)."""
+        """F(v) = -log Σ_h e^-E(v, h), (N,), for v (N, n_visible)."""
         return self.energy(v)
 
     def log_z(self):
@@ -126,23 +128,26 @@ class RBM(Model):
         return self.energy.log_z()
 
     def log_p(self, v, log_z=None):
-        """log p(v) = -F(v) - log Z in nats (N,) of v (N, n_visible), zeros and ones. log_z: exact if not given."""
+        """log p(v) = -F(v) - log Z in nats (N,), for v (N, n_visible) of zeros and ones. log_z is exact if not given."""
         if on_host(v) and not ((v == 0) | (v == 1)).all():
             raise ValueError("log_p: v must be 0 or 1 everywhere; binarize grey pixels first")
         return -self.free_energy(v) - (self.log_z() if log_z is None else log_z)
 
     def independent(self, n, rng):
-        """n draws of independent units, each as often 1 as in the training data: (n, n_visible)."""
+        """n draws (n, n_visible) of independent units. Each unit is 1 as often as in the training data."""
         return sample_bernoulli(self.energy.base + rng.zeros((n, self.n_visible)), rng)
 
     def sample(self, n, rng, label=None):
-        """n ends of as many chains of n_steps steps, started at independent pixels: (n, n_features) of zeros and ones."""
+        """n pictures (n, n_features) of zeros and ones: the last states of n chains of n_steps steps.
+
+        The chains start at independent pixels.
+        """
         return self.gibbs(self.independent(n, rng), rng, self.n_steps)
 
     def evaluate(self, x, rng, labels=None):
-        """{name: nats per example} on x (N, n_features), binarized: "reconstruction"; and "pseudo_nll" (Besag 1975).
+        """{name: nats per example} on x (N, n_features), binarized: "reconstruction" and "pseudo_nll" (Besag 1975).
 
-        That is n_features times -log p(x_i | all others), for one random i of each x.
+        "pseudo_nll" is n_features times -log p(x_i | all others), for one random i of each x.
         """
         x = self.visible(x, rng)
         flip = one_hot(rng.integers(self.n_visible, len(x)), self.n_visible, x.dtype)

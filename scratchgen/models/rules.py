@@ -1,43 +1,43 @@
-"""Rules that a model's settings obey together, and what a model asks of its data beyond a range of numbers.
+"""Rules that involve several settings of a model, and what a model needs from its data besides a range of numbers.
 
-The range of a single setting belongs to its type (settings.py). Here is what ties several of them together: each function
-returns one line on what is wrong and what to do, or nothing if all is well. A model obeys the rules of its own file and
-those of the models that it extends: a DBN is an RBM, too. A model of your own needs nothing here: it may override
-check_settings and check_data.
+The range of a single setting belongs to its type (settings.py). Each function here returns one line that says what is wrong
+and what to do, or None if all is well. A model obeys the rules of its own file and those of the models that it extends: a
+DBN, for example, is also an RBM. If you write a model of your own, you need no entry here: override check_settings and
+check_data instead.
 """
 
 
 def entries(table, model):
-    """The entries of a table {name of a file: ...} for a model, of its own file first and then of those that it extends."""
+    """The entries of a table {name of a file: ...} for a model: first of its own file, then of the models it extends."""
     files = [kind.__module__.rpartition(".") for kind in type(model).__mro__]
     return [table[name] for package, _, name in files if package == __package__ and name in table]
 
 
 def broken(rules, model, *data):
-    """What the first broken rule says, or "". rules: SETTINGS, or DATA, whose functions are given x and labels too."""
+    """The line of the first broken rule, or "". rules is SETTINGS, or DATA, whose functions also take x and labels."""
     return next(filter(None, (rule(model, *data) for rule in entries(rules, model))), "")
 
 
 def remedy(model):
-    """What to do about numbers outside of a model's data_range."""
+    """What to do if the data has numbers outside a model's data_range."""
     for setting in entries(ANY_NUMBERS, model):
         return f"use --set {setting} for other numbers"
     return "use another model (vae, gan, wgan, ddpm and gmm take any numbers), or rescale"
 
 
-# ---- settings: the line begins with the name of the one to change ----
+# ---- settings: the line begins with the name of the setting to change ----
 
 
 def conditional_gan(model):
     if model.n_classes < 2 and model.condition == "label":
-        return "n_classes: expected 2 or more labels, or there is no wrong one"
+        return "n_classes: expected 2 or more, because D must also see each example with a wrong label"
     if model.batch < 2 and model.condition == "vector":
-        return "batch: expected 2 or more, or a vector has no neighbour to be wrong"
+        return "batch: expected 2 or more, because each example takes its wrong vector from a neighbour in the batch"
 
 
 def dbn(model):
     if hasattr(model.rbm, "rbm"):
-        return "rbm: expected an RBM, got a DBN; it stacks two machines, no more"
+        return "rbm: expected an RBM, got a DBN; a DBN stacks exactly two machines"
     return same_pictures(model, "rbm")
 
 
@@ -45,11 +45,11 @@ def ddpm(model):
     if model.n_steps > model.n_times and model.sampler == "ddim":
         return f"n_steps: {model.n_steps} steps are more than n_times={model.n_times}; use n_steps={model.n_times}"
     if model.n_times < 20 and model.schedule == "linear":
-        return f"n_times: {model.n_times} are too few for schedule=linear; use 20 or more, or cosine"
+        return f"n_times: {model.n_times} is too small for schedule=linear; use 20 or more, or schedule=cosine"
     if model.predict == "logits" and model.scaling != "pixels":
-        return "predict: logits are of pixels; with scaling=standard use predict=v"
+        return "predict: logits can predict pixels only; with scaling=standard use predict=v"
     if model.guidance and not (model.conditional and model.label_dropout):
-        return "guidance: only with conditional=true and label_dropout > 0 can a model be guided"
+        return "guidance: it needs conditional=true and label_dropout > 0; set both, or use guidance=0"
 
 
 def gan(model):
@@ -63,23 +63,23 @@ def latent_diffusion(model):
 
 def pix2pix(model):
     if model.side**2 != model.n_features:
-        return f"n_features: expected a square, of square grey pictures, got {model.n_features}"
+        return f"n_features: expected a square number, because the pictures must be square, got {model.n_features}"
     if model.side % model.scale:
-        return f"factor: expected one that divides the side of {model.side} pixels, got {model.factor}"
+        return f"factor: expected a divisor of the side of {model.side} pixels, got {model.factor}"
 
 
 def vae(model):
     if model.bound == "iwae" and model.beta != 1:
-        return f"beta: {model.beta:g} weighs the KL of bound=elbo; bound=iwae needs beta=1"
+        return f"beta: {model.beta:g} is for bound=elbo, where it weighs the KL; bound=iwae needs beta=1"
     if model.binarize and model.likelihood != "bernoulli":
-        return "binarize: black and white pixels need likelihood=bernoulli"
+        return "binarize: black-and-white pixels need likelihood=bernoulli"
 
 
 def same_pictures(model, part):
-    """The model inside another one must be of pictures of the same size."""
+    """A line if the model inside another one takes pictures of another size."""
     theirs, ours = getattr(model, part).n_features, model.n_features
     if theirs != ours:
-        size = f"it is of pictures of {theirs} numbers, these have {ours}"
+        size = f"it takes pictures of {theirs} numbers, but this model's pictures have {ours}"
         return f"{part}: {size}; give one that was trained on the same data"
 
 
@@ -100,18 +100,18 @@ SETTINGS = {
 def conditional_gan_data(model, x, labels):
     wanted = {"label": (len(x),), "vector": (len(x), model.n_classes)}[model.condition]
     if labels is not None and labels.shape != wanted:
-        needs = f"condition={model.condition} needs labels of shape {wanted}, but these are {labels.shape}"
+        needs = f"condition={model.condition} needs labels of shape {wanted}, but these have shape {labels.shape}"
         return f"{needs}; use --set condition=label for classes, condition=vector for rows of n_classes numbers"
 
 
 def ddpm_data(model, x, labels):
     if model.conditional and labels is None:
-        return "conditional=true needs labels, of the test data too, and this data has none"
+        return "conditional=true needs labels, also for the test data, and this data has none; use conditional=false"
 
 
 def gmm_data(model, x, labels):
     if max(x.max(), -x.min()) > 1e15:
-        return "numbers beyond 1e15 have squares too large for float32: divide the data by their spread"
+        return "the data has numbers beyond 1e15, whose squares are too large for float32: divide it by a large number"
 
 
 def made_data(model, x, labels):
@@ -122,13 +122,13 @@ def made_data(model, x, labels):
     remedy = "make them whole numbers 0 ... K - 1 and use --set n_values=K"
     if low >= 0 and (whole or high <= 1):
         remedy = f"use --set n_values={max(3, int(high) + 1) if whole else 2}"
-    return f"n_values={model.n_values} needs {wanted}, and these numbers reach from {low:g} to {high:g}; {remedy}"
+    return f"n_values={model.n_values} needs {wanted}, but this data ranges from {low:g} to {high:g}; {remedy}"
 
 
 DATA = {"conditional_gan": conditional_gan_data, "ddpm": ddpm_data, "gmm": gmm_data, "made": made_data}
 
 
-# ---- the --set with which a model that takes pixels alone, by its settings so far, takes any numbers ----
+# ---- the --set with which a model takes any numbers, if its present settings allow only pixels ----
 
 ANY_NUMBERS = {
     "autoencoder": "likelihood=squares",

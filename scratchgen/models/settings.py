@@ -1,9 +1,9 @@
-"""A model's settings: checked whether they come from Python, from --set on the command line or from a checkpoint.
+"""The checks of a model's settings, which may come from Python, from --set on the command line or from a checkpoint.
 
-The types of the dataclass fields are the schema: int, float, bool, tuple[int, ...], Literal[choices], and the class of a
-model, whose value is a model, its settings, or on the command line the folder of its run. The range of a number belongs to
-its type: `eta: Share = 0.0`. A plain int or float may be any finite number. Rules that tie several settings together stand
-in rules.py.
+The types of the dataclass fields are the schema: int, float, bool, tuple[int, ...], Literal[choices], or the class of a
+model. The value of the last is a model, or its settings, or on the command line the folder of its run. The range of a number
+belongs to its type: `eta: Share = 0.0`. A plain int or float may be any finite number. Rules that involve several settings
+are in rules.py.
 """
 
 import math
@@ -17,7 +17,7 @@ from ..backend import UsageError
 
 @dataclass(frozen=True)
 class Range:
-    """Which numbers a setting may have: from low to high, both included unless that end is open."""
+    """The numbers that a setting may have: from low to high. Each end is included unless it is open."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -31,7 +31,7 @@ class Range:
         return math.isfinite(value) and low and high and not (self.even and value % 2)
 
     def __str__(self):
-        """In words, such as ">= 0 and < 1", or "" where any finite number will do."""
+        """The range in words, such as ">= 0 and < 1", or "" if any finite number is allowed."""
         ends = [f"{'>' if self.open_low else '>='} {self.low:g}"] if self.low > -math.inf else []
         ends += [f"{'<' if self.open_high else '<='} {self.high:g}"] if self.high < math.inf else []
         return " and ".join(ends + ["even"] * self.even)
@@ -46,7 +46,7 @@ Fraction = Annotated[float, Range(0, 1, open_high=True)]
 
 
 def type_and_range(kind):
-    """(the plain type of a field, its Range): of Share that is (float, Range(0, 1)), of float (float, Range())."""
+    """(the plain type of a field, its Range): (float, Range(0, 1)) for Share, (float, Range()) for float."""
     return get_args(kind)[:2] if get_origin(kind) is Annotated else (kind, Range())
 
 
@@ -56,12 +56,12 @@ def is_model(kind):
 
 
 def check_setting(model, field, value):
-    """The value of one setting. Raises UsageError unless it has the field's type, is one of its choices or in its range."""
+    """The value of one setting. Raises UsageError unless it has the field's type and lies in its choices or its range."""
     name, (kind, allowed) = f"{model.__name__} setting {field.name}", type_and_range(field.type)
-    value = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value  # as Python has it
+    value = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value  # a plain Python value
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise UsageError(f"{name}: {value!r} is unknown, use one of {', '.join(map(str, get_args(kind)))}")
+            raise UsageError(f"{name}: {value!r} is unknown; use one of {', '.join(map(str, get_args(kind)))}")
         return value
     if get_origin(kind) is tuple:
         whole = isinstance(value, (tuple, list)) and all(isinstance(n, (int, np.integer)) and n > 0 for n in value)

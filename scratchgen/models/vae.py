@@ -3,16 +3,16 @@
     encoder   q(z|x) = N(μ(x), diag σ²(x))          decoder   p(x|z)          prior   p(z) = N(0, I)
     log p(x) = ELBO + KL(q(z|x) ‖ p(z|x)) >= ELBO = E_q[log p(x|z)] - KL(q(z|x) ‖ p(z))
 
-Kingma & Welling 2013, eq 3; trained by maximising the ELBO with k = n_samples of z for each x and step (eq 10), or the
-tighter bound of importance weights (Burda et al. 2015, eq 8), which their mean under the logarithm makes
+Kingma & Welling 2013, eq 3. Training maximises the ELBO with k = n_samples draws of z for each x and step (eq 10), or a
+tighter bound, the log of the mean importance weight (Burda et al. 2015, eq 8):
 
     log p(x) >= E[log 1/k Σ_i w_i] >= ELBO,      w_i = p(x|z_i) p(z_i) / q(z_i|x),      z_i ~ q(z|x)
 
-and which comes to log p(x) as k grows; metrics/likelihood.py estimates log p(x) so. The decoder is Bernoulli (logits; grey
-pixels are soft targets) or N(f(z), c I) with a fixed variance c. beta weighs the KL (Higgins et al. 2017). The
-encoder moves q(z|x) towards p(z|x), which leaves log p(x) as it is; the decoder raises log p(x). The ELBO can equal
-log p(x) only if the family of q contains the true posterior: demos/vae_elbo.py draws the gap that remains otherwise.
-The encoder has two outputs, μ and log σ².
+This bound converges to log p(x) as k grows; metrics/likelihood.py uses it to estimate log p(x). The encoder has two outputs,
+μ and log σ². The decoder is Bernoulli (logits; grey pixels are soft targets) or N(f(z), c I) with a fixed variance c. beta
+weighs the KL (Higgins et al. 2017). Learning moves the encoder's q(z|x) towards p(z|x), which does not change log p(x). The
+decoder learns to raise log p(x). The ELBO can equal log p(x) only if the family of q contains the true posterior; otherwise
+a gap remains, which demos/vae_elbo.py draws.
 """
 
 import math
@@ -33,7 +33,7 @@ from .settings import Count, NonNegative, Positive, Whole
 
 
 def copies(x, k):
-    """x (B, D) k times, one below the other (k B, D), and its backward, the sum over the copies."""
+    """(k copies of x (B, D), one below the other, as (k B, D); the backward, which sums over the copies)."""
     if k == 1:
         return x, lambda d: d
     return array_module(x).concatenate(k * [x]), lambda d: d.reshape(k, *x.shape).sum(axis=0)
@@ -41,22 +41,22 @@ def copies(x, k):
 
 @dataclass(eq=False)
 class VAE(Model):
-    """The settings, then the model. Shapes: x (B, n_features), z (B, n_latent)."""
+    """The settings come first, then the model. Shapes: x (B, n_features), z (B, n_latent)."""
 
     n_features: Count = 784
     hidden: tuple[int, ...] = (400,)  # the encoder's hidden sizes; the decoder's are the same in reverse
     n_latent: Count = 20
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
-    variance: Positive = 0.1  # of the Gaussian decoder
-    beta: NonNegative = 1.0  # weight of the KL; 1 is the ELBO
-    bound: Literal["elbo", "iwae"] = "elbo"  # what is maximised
-    n_samples: Count = 1  # samples of z for each x
-    binarize: bool = False  # each pixel black or white at every look, black with a probability that is its grey value
+    variance: Positive = 0.1  # c, the variance of the Gaussian decoder
+    beta: NonNegative = 1.0  # weight of the KL; 1 gives the ELBO
+    bound: Literal["elbo", "iwae"] = "elbo"  # the lower bound on log p(x) that training maximises
+    n_samples: Count = 1  # draws of z for each x
+    binarize: bool = False  # draw every pixel as black or white at each use; its grey value is the probability of black
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = "pytorch"
     batch: Count = 128
     lr: Positive = 1e-3
-    decay_steps: Whole = 0  # training length in steps; from half of it on the rate falls linearly to 0. 0: never falls
+    decay_steps: Whole = 0  # steps of training: the rate falls linearly to 0 in the second half; 0: constant rate
 
     tiny = {"n_features": 6, "hidden": (5,), "n_latent": 2, "batch": 4}
 
@@ -73,15 +73,15 @@ class VAE(Model):
         return self
 
     def binarized(self, x, rng):
-        """x as it is to be learned: binarized afresh, or as it is."""
+        """x binarized anew if the setting binarize is true, else x itself."""
         return rng.bernoulli(x) if self.binarize else x
 
     def nll(self, out, x):
-        """-log p(x|z) in nats per example and its gradient in the decoder's output, both (B, n_features)."""
+        """(-log p(x|z) in nats per example, its gradient in the decoder's output); out and x are (B, n_features)."""
         return bernoulli_nll(out, x) if self.likelihood == "bernoulli" else gaussian_nll(out, x, self.variance)
 
     def loss(self, x, rng, labels=None):
-        """-ELBO in nats per example (for beta = 1), the mean of n_samples z for each x (B, n_features); or iwae_loss."""
+        """-ELBO in nats per example (for beta = 1), averaged over n_samples z per row of x (B, n_features); or iwae_loss."""
         x = self.binarized(x, rng)
         if self.bound == "iwae":
             return self.iwae_loss(x, rng)
@@ -100,8 +100,9 @@ class VAE(Model):
     def iwae_loss(self, x, rng):
         """-log 1/k Σ_i w_i in nats per example of x (B, n_features). Burda et al. 2015, eq 8 and 13.
 
-        Its gradient is that of -Σ_i a_i log w_i with a_i = w_i / Σ_j w_j held. At z = μ + σ ε, log p(z) - log q(z|x) is
-        ½ Σ (log σ² + ε² - z²): its slope is -z in z, which passes to μ and σ, and ½ in log σ² besides.
+        Its gradient is that of -Σ_i a_i log w_i with a_i = w_i / Σ_j w_j held constant. At z = μ + σ ε, log p(z) - log
+        q(z|x) is ½ Σ (log σ² + ε² - z²). Its derivative in z is -z, which passes on to μ and σ. Its direct derivative in log
+        σ² is ½.
         """
         self.params.zero_grad()
         k, B = self.n_samples, len(x)
@@ -125,7 +126,7 @@ class VAE(Model):
         return losses
 
     def row_nll(self, out, x):
-        """-log p(x|z) in nats (N,) and its gradient (N, n_features) in the decoder's output, each row by itself."""
+        """(-log p(x|z) in nats (N,), its gradient (N, n_features) in the decoder's output), separately for each row."""
         if self.likelihood == "bernoulli":
             nll, d = bernoulli(out, x, 1.0)
             return nll.sum(axis=1), d
@@ -137,34 +138,34 @@ class VAE(Model):
         return -nll + diagonal_gaussian_log_prob(z, 0.0, 0 * z) - diagonal_gaussian_log_prob(z, mu, log_var)
 
     def log_weights(self, x, n_samples, rng):
-        """log w (n_samples, N) of z from q(z|x) for x (N, n_features): the log of the mean of w estimates log p(x)."""
+        """log w (n_samples, N) for x (N, n_features) and z ~ q(z|x). The log of the mean of w estimates log p(x)."""
         mu, log_var = (copies(part, n_samples)[0] for part in self.encode(x))
         z = reparameterize(mu, log_var, rng)[0]  # (n_samples N, n_latent)
         nll, _ = self.row_nll(self.decoder(z), copies(x, n_samples)[0])
         return self.log_weight(nll, z, mu, log_var).reshape(n_samples, len(x))
 
     def encode(self, x):
-        """mu and log_var (N, n_latent) of q(z|x) for x (N, n_features)."""
+        """(mu, log_var), both (N, n_latent), of q(z|x) for x (N, n_features)."""
         return gaussian_head(self.encoder(x))[0]
 
     def decode(self, z):
-        """The mean of p(x|z), pixels in [0, 1] for the Bernoulli decoder, for codes z (N, n_latent)."""
+        """The mean of p(x|z) (N, n_features) for codes z (N, n_latent): pixels in [0, 1] if the decoder is Bernoulli."""
         out = self.decoder(z)
         return sigmoid(out) if self.likelihood == "bernoulli" else out
 
     def reconstruct(self, x, rng=None):
-        """decode(z) with z drawn from q(z|x), or its mean where rng is None."""
+        """decode(z), where z is drawn from q(z|x), or is its mean if rng is None."""
         mu, log_var = self.encode(x)
         return self.decode(mu if rng is None else reparameterize(mu, log_var, rng)[0])
 
     def sample(self, n, rng, label=None):
-        """decode(z) for n codes z ~ N(0, I): the decoder's means, as papers show them."""
+        """decode(z) for n codes z ~ N(0, I): the mean of p(x|z), as is usual in papers, not a draw from it."""
         return self.decode(rng.normal((n, self.n_latent)))
 
     def evaluate(self, x, rng, labels=None):
-        """{name: number} on x (N, n_features): the bound with one z each, its two terms, and the error of the mean code.
+        """{name: number} on x (N, n_features): the bound with one z per row, its two terms, and the error of the mean code.
 
-        With binarize, of a black and white version of x: the names say so.
+        With binarize they are measured on a black-and-white version of x, and their names begin with "binarized_".
         """
         x = self.binarized(x, rng)
         h = self.encoder(x)

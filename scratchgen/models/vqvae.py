@@ -1,13 +1,13 @@
-"""The VQ-VAE: an autoencoder whose code is a few whole numbers, the places of its vectors in a codebook.
+"""The VQ-VAE: an autoencoder whose code is a few whole numbers, each of which names a vector in a codebook.
 
     z = encoder(x),   e_t = the row of W nearest to z_t,   x̂ = decoder(e)            t = 1 ... n_codes, the tokens of x
-    minimise  ‖x̂ - x‖² + ‖sg[z] - e‖² + β ‖z - sg[e]‖²                               sg[.]: a constant to the gradient
+    minimise  ‖x̂ - x‖² + ‖sg[z] - e‖² + β ‖z - sg[e]‖²                               sg[.]: constant in the gradient
 
-van den Oord et al. 2017, eq 3. The nearest row has no slope in z, so the decoder's gradient is handed to z as it is
-(straight-through): z + sg[e - z] has the value of e and the derivative of z. The second term draws the codes to the z that
-chose them; the third, the commitment, holds z to its code. Codes may follow by a moving average instead (appendix A.1), and
-the second term falls away. A picture costs at most n_codes log2 n_embeddings bits; perplexity says how much of the codebook
-is in use. It restores and cannot invent: for that its codes need a prior.
+van den Oord et al. 2017, eq 3. The choice of the nearest row has no gradient in z. So the decoder's gradient is passed to z
+unchanged (straight-through): z + sg[e - z] has the value of e and the derivative of z. The second term moves the codes
+towards the z that chose them. The third term, the commitment, keeps z close to its code. Instead of the second term, a
+moving average of z may move the codes (appendix A.1). A picture costs at most n_codes log2 n_embeddings bits. The perplexity
+says how much of the codebook is in use. A VQ-VAE restores pictures; to generate new ones, its codes need a prior.
 """
 
 import math
@@ -27,31 +27,34 @@ from .base import Model
 from .parts.codebook import Codebook, perplexity
 from .settings import Count, Fraction, NonNegative, Positive, Whole
 
-LEAST = 0.03  # of its fair share: a code that is used less is dead
-SETTLING = 0.3  # the last part of training, in which codes are left where they are
+LEAST = 0.03  # a code is dead if it is used less often than this fraction of its fair share
+SETTLING = 0.3  # in this last fraction of training, dead codes are no longer moved
 
 
 @dataclass(eq=False)
 class VQVAE(Model):
-    """The settings, then the model. Shapes: x (B, n_features), z and e (B, n_codes n_dim), codes (B, n_codes) integers."""
+    """The settings come first, then the model.
+
+    Shapes: x (B, n_features), z and e (B, n_codes n_dim), codes (B, n_codes) integers.
+    """
 
     n_features: Count = 784
     hidden: tuple[int, ...] = (512, 256)  # the encoder's hidden sizes; the decoder's are the same in reverse
-    n_codes: Count = 16  # tokens of a picture
-    n_dim: Count = 8  # numbers of a token's vector
-    n_embeddings: Count = 256  # K, the rows of the codebook
-    output: Literal["sigmoid", "linear"] = "sigmoid"  # of the decoder: pixels in [0, 1], or any numbers
-    beta: NonNegative = 0.25  # weight of the third term, commitment
-    codebook: Literal["ema", "gradient"] = "ema"  # how the codes move: by a moving average, or by the second term
-    decay: Fraction = 0.99  # of the moving average
-    restart_every: Whole = 200  # steps between two looks for dead codes; 0: never
+    n_codes: Count = 16  # tokens per picture
+    n_dim: Count = 8  # length of a token's vector
+    n_embeddings: Count = 256  # K, the number of vectors in the codebook
+    output: Literal["sigmoid", "linear"] = "sigmoid"  # of the decoder: sigmoid for [0, 1], linear for any numbers
+    beta: NonNegative = 0.25  # weight of the commitment, which keeps z close to its code
+    codebook: Literal["ema", "gradient"] = "ema"  # what moves the codes: a moving average of z, or the gradient
+    decay: Fraction = 0.99  # decay of the moving average
+    restart_every: Whole = 200  # steps between two searches for dead codes, which are then moved; 0: never
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = (
-        "pytorch"  # "he" restores better; features of the smaller "pytorch" suit a prior
+        "pytorch"  # "he" restores better; "pytorch" has smaller weights, and its features suit a prior better
     )
     batch: Count = 128
     lr: Positive = 1e-3
-    decay_steps: Whole = 0  # training length in steps; from half of it on the rate falls linearly to 0. 0: never falls
+    decay_steps: Whole = 0  # steps of training: the rate falls linearly to 0 in the second half; 0: constant rate
 
     uses_stop = True
     tiny = {"n_features": 6, "hidden": (5,), "n_codes": 3, "n_dim": 2, "n_embeddings": 5, "batch": 4}
@@ -74,39 +77,39 @@ class VQVAE(Model):
         return self
 
     def prepare(self, x, rng, labels=None):
-        """Start the codebook from tokens of random training pictures x (N, n_features)."""
+        """Start the codebook with tokens of random training pictures x (N, n_features)."""
         z = self.as_tokens(self.encode(x[rng.permutation(len(x))[: self.n_embeddings]]))
         rows = rng.permutation(len(z))
         self.book.put(z[rows[rng.xp.arange(self.n_embeddings) % len(z)]])
 
     def as_tokens(self, z):
-        """(B, n_codes n_dim) -> (B n_codes, n_dim)"""
+        """The tokens (B n_codes, n_dim) of z (B, n_codes n_dim), one per row."""
         check_width(self.book, z, self.n_codes * self.n_dim)
         return z.reshape(-1, self.n_dim)
 
     def loss(self, x, rng, labels=None):
-        """Eq 3 on x (B, n_features), in squared units per picture; codebook="ema": without its second term.
+        """The loss of eq 3 on x (B, n_features), in squared units per picture. With codebook="ema" it has no second term.
 
-        That has the same value as the commitment, which alone is listed.
+        The second term has the same value as the commitment, so only the commitment is listed.
         """
         self.params.zero_grad()
         z, back_encoder = self.encoder.forward(x, rng)  # (B, n_codes n_dim)
         e, back_book = self.book.forward(self.as_tokens(z), rng)
         e = e.reshape(z.shape)
-        h, back_trunk = self.trunk.forward(z + stop(e - z), rng)  # the decoder but for its last layer
+        h, back_trunk = self.trunk.forward(z + stop(e - z), rng)  # the decoder without its last layer
         x_hat, back_head = self.head.forward(h, rng)  # (B, n_features)
         error, terms, d_x_hat = self.error(x_hat, x, back_head, rng)
         codebook, de = squared_error(e, stop(z))
         commitment, dz = squared_error(z, stop(e))
 
-        straight_through = back_trunk(back_head(d_x_hat))  # as if the decoder had been given z
+        straight_through = back_trunk(back_head(d_x_hat))  # as if z were the decoder's input
         back_book(self.as_tokens(de), inputs=False)
         back_encoder(straight_through + self.beta * dz, inputs=False)
         loss = error + self.beta * commitment + (codebook if self.codebook == "gradient" else 0)
         return {"loss": loss, "commitment": commitment} | terms | self.usage(self.book.n)
 
     def error(self, x_hat, x, back_head, rng):
-        """The squared error of x̂ against x, {name: each of its terms}, and its gradient in x̂. VQGAN adds a term."""
+        """(the squared error of x̂ against x, {name: term of it}, its gradient in x̂). VQGAN adds a term."""
         squares, d_x_hat = squared_error(x_hat, x)
         return squares, {"squares": squares}, d_x_hat
 
@@ -117,7 +120,7 @@ class VQVAE(Model):
         return losses
 
     def move_codes(self, x, rng):
-        """After a step: the moving average, and from time to time a new place for dead codes."""
+        """Move the codes after a step: by the moving average, and every restart_every steps the dead codes."""
         self.book.used += self.book.n
         if self.codebook == "ema":
             self.book.follow(self.decay)
@@ -128,37 +131,37 @@ class VQVAE(Model):
 
     @property
     def same_every_step(self):
-        return not self.restart_every  # the step that restarts is another
+        return not self.restart_every  # a step with a restart does other operations
 
     def usage(self, counts):
-        """How evenly the codes are used, from how often each was, (K,), and the share of them that was at all."""
+        """{name: number} from counts (K,), how often each code is used: the perplexity and the fraction of codes in use."""
         return {"perplexity": perplexity(counts), "used": (counts > 0).astype(counts.dtype).mean()}
 
-    # What it is good for.
+    # Using the trained model.
 
     @property
     def bits(self):
-        """What the codes of a picture cost at most."""
+        """The largest number of bits that the codes of a picture can cost."""
         return self.n_codes * math.log2(self.n_embeddings)
 
     def encode(self, x):
-        """z (N, n_codes n_dim) of x (N, n_features), before it is quantised."""
+        """z (N, n_codes n_dim) of x (N, n_features), before quantisation."""
         return self.encoder(x)
 
     def quantise(self, z):
-        """e (N, n_codes n_dim): the nearest codes in the place of z's tokens."""
+        """e (N, n_codes n_dim): each token of z is replaced by its nearest code."""
         return self.book.W[self.book.nearest(self.as_tokens(z))].reshape(z.shape)
 
     def codes(self, x):
-        """The codes' numbers, (N, n_codes) integers from 0 to n_embeddings - 1, of x (N, n_features)."""
+        """The indices of the codes of x (N, n_features): (N, n_codes) integers from 0 to n_embeddings - 1."""
         return self.book.nearest(self.as_tokens(self.encode(x))).reshape(len(x), self.n_codes)
 
     def decode(self, e):
-        """Pictures (N, n_features) of e (N, n_codes n_dim)."""
+        """The pictures (N, n_features) for e (N, n_codes n_dim)."""
         return self.decoder(e)
 
     def decode_codes(self, codes):
-        """Pictures (N, n_features) of the codes' numbers (N, n_codes)."""
+        """The pictures (N, n_features) for the indices of codes (N, n_codes)."""
         return self.decode(self.book.W[codes].reshape(len(codes), -1))
 
     def reconstruct(self, x):
@@ -171,7 +174,7 @@ class VQVAE(Model):
         )
 
     def evaluate(self, x, rng, labels=None):
-        """{name: number} on x (N, n_features): mean squared error per feature, and how the codes of all x are used."""
+        """{name: number} on x (N, n_features): mean squared error per feature, and the usage of the codes over all x."""
         codes = self.codes(x)
         difference = self.decode_codes(codes) - x
         counts = sum(one_hot(column, self.n_embeddings, difference.dtype).sum(axis=0) for column in codes.T)

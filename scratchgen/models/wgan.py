@@ -1,15 +1,19 @@
-"""The Wasserstein GAN: D becomes a critic that measures how far generated examples must be carried to lie as real ones do.
+"""The Wasserstein GAN: D is a critic that measures how far generated examples must be moved to match the real ones.
 
     W₁(p_data, p_g) = max over D of slope <= 1 of E_x~p_data[D(x)] - E_z~p_z[D(G(z))]
 
-Arjovsky et al. 2017, eq 2. Where real and generated examples do not overlap, the JSD says log 2 however near they are, and
-its slope is 0; this distance shrinks with every step nearer. So the critic should be trained well (d_steps for one of G),
-and its estimate, the column `wasserstein`, tells how far training has come. Two ways to keep the slope small:
-constraint="clip" cuts each weight to [-clip, clip] after every step (algorithm 1; with optimizer="rmsprop", as steps with
-momentum did badly there), and "gradient" adds λ (‖∇D‖ - 1)² at points between real and generated ones (Gulrajani et al.
-2017, eq 3; nn/double_backward.py has its exact gradient). λ weighs against distances in the data: 10 suits pictures, 0.1
-points of unit variance, where with 10 a critic that starts the wrong way round cannot turn, and its estimate is negative.
-Against the common slips: D raises its score on real examples, G that on its own; α is one number for an example.
+Arjovsky et al. 2017, eq 2. If real and generated examples do not overlap, the JSD is log 2 however near they are, and its
+gradient is 0. The Wasserstein distance decreases with every step that brings them nearer. So the critic should be trained
+well (d_steps steps for each step of G), and its estimate, the column `wasserstein`, shows the progress of training.
+
+There are two ways to limit the slope. constraint="clip" clips each weight to [-clip, clip] after every step (algorithm 1;
+use optimizer="rmsprop", because optimizers with momentum did badly there). constraint="gradient" adds λ (‖∇D‖ - 1)² at
+points between real and generated examples (Gulrajani et al. 2017, eq 3; nn/double_backward.py has its exact gradient). λ
+must fit the distances in the data: 10 suits pictures, and 0.1 suits points of unit variance. For such points λ = 10 is too
+large: a critic that starts with the wrong sign cannot change it, and its estimate stays negative.
+
+Three bugs are common: a wrong sign in D, which must raise its score on real examples; a wrong sign in G, which must raise
+that on its own; and an α drawn for each number instead of each example.
 """
 
 from dataclasses import dataclass
@@ -26,27 +30,27 @@ from .settings import Count, Fraction, NonNegative, Positive, Whole
 
 @dataclass(eq=False)
 class WGAN(Adversarial):
-    """The settings, then the model. Shapes: x (B, n_features), z (B, n_latent), scores (B, 1)."""
+    """The settings come first, then the model. Shapes: x (B, n_features), z (B, n_latent), scores (B, 1)."""
 
     n_features: Count = 784
     n_latent: Count = 32
     hidden_G: tuple[int, ...] = (256, 512)
     hidden_D: tuple[int, ...] = (512, 256)
     activation_D: Literal[tuple(ACTIVATIONS)] = "leaky_relu"
-    output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: pixels in [0, 1], or any numbers
-    constraint: Literal["gradient", "clip"] = "gradient"  # how the critic's slope is kept near 1
+    output: Literal["sigmoid", "linear"] = "sigmoid"  # of G: sigmoid for pixels in [0, 1], linear for any numbers
+    constraint: Literal["gradient", "clip"] = "gradient"  # what limits the critic's slope: a penalty, or clipping
     lam: NonNegative = 10.0  # λ, the weight of the gradient penalty
-    one_sided: bool = False  # whether slopes below 1 are free
-    clip: Positive = 0.01  # where constraint=clip cuts the critic's weights
-    d_steps: Count = 5  # steps of the critic a round, each on a batch of its own
+    one_sided: bool = False  # true: only slopes above 1 are penalised
+    clip: Positive = 0.01  # for constraint=clip: the critic's weights are clipped to [-clip, clip]
+    d_steps: Count = 5  # steps of the critic per round, each on its own batch
     optimizer: Literal["adam", "rmsprop"] = "adam"
     batch: Count = 64
     lr_G: Positive = 1e-4
     lr_D: Positive = 1e-4
-    beta1: Fraction = 0.0  # Adam's
+    beta1: Fraction = 0.0  # Adam's β1
     beta2: Fraction = 0.9
-    decay_steps: Whole = 0  # training length in rounds; from half of it on the rates fall linearly to 0. 0: never fall
-    averaging: Fraction = 0.999  # decay of the averaged weights of G that sample() uses; 0: the last ones
+    decay_steps: Whole = 0  # rounds of training: the rates fall linearly to 0 in the second half; 0: constant rates
+    averaging: Fraction = 0.999  # decay of the averaged weights of G that sample() uses; 0: the latest weights
 
     tiny = {"n_features": 6, "n_latent": 2, "hidden_G": (5,), "hidden_D": (7, 4), "batch": 4}
 
@@ -61,7 +65,7 @@ class WGAN(Adversarial):
         return self.with_optimizers(rng)
 
     def discriminator_loss(self, x, rng, labels=None):
-        """E[D(G(z))] - E[D(x)] for real x (B, n_features), plus the penalty. Trains the critic alone."""
+        """E[D(G(z))] - E[D(x)] for real x (B, n_features), plus the penalty. Only the critic gets a gradient."""
         self.params_D.zero_grad()
         x_hat = self.generator(rng.normal((len(x), self.n_latent)), rng)  # (B, n_features)
         real, back_real = self.discriminator.forward(x, rng)  # (B, 1)
@@ -77,7 +81,7 @@ class WGAN(Adversarial):
         return {"discriminator_loss": loss + self.lam * penalty, "wasserstein": -loss, "penalty": penalty}
 
     def generator_loss(self, x, rng, labels=None):
-        """-E[D(G(z))] for as many z as x has rows, which is all it takes of x. Trains G alone; the critic is frozen."""
+        """-E[D(G(z))] for B codes z; only the number of rows of x is used. Only G gets a gradient: the critic is frozen."""
         self.params_G.zero_grad()
         z = rng.normal((len(x), self.n_latent))
         x_hat, back_generator = self.generator.forward(z, rng)  # (B, n_features)
@@ -93,8 +97,8 @@ class WGAN(Adversarial):
             clip_weights(self.params_D, self.clip)
 
     def evaluate(self, x, rng, labels=None):
-        """{"wasserstein": estimate of W₁}: the critic's mean on test data x (N, n_features) less that on generated examples.
+        """{"wasserstein": estimate of W₁}: the critic's mean on test data x (N, n_features) minus that on generated data.
 
-        It is in units of the data only where the critic's slope is 1; by clipping it has another, unknown factor.
+        The estimate has the unit of the data only if the critic's slope is 1. With clipping, it has an unknown factor.
         """
         return {"wasserstein": self.discriminator(x).mean() - self.discriminator(self.sample(len(x), rng)).mean()}

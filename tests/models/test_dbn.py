@@ -184,7 +184,7 @@ def test_a_machine_that_does_not_fit_is_refused_in_one_line():
     _, model = trained()
     with pytest.raises(UsageError, match=r"DBN setting rbm: .*784.*64"):
         DBN(n_features=64)
-    with pytest.raises(UsageError, match="expected an RBM, got a DBN; it stacks two"):
+    with pytest.raises(UsageError, match="expected an RBM, got a DBN; a DBN stacks exactly two"):
         DBN(n_features=64, rbm=model)
     with pytest.raises(UsageError, match="DBN setting rbm: expected a RBM or its settings, got 'runs'"):
         DBN(rbm="runs")

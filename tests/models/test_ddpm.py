@@ -228,7 +228,7 @@ def test_a_path_takes_other_options_than_the_settings():
         for options in ({}, {"n_steps": 2}, {"sampler": "ancestral"}, {"n_steps": 8})
     ]
     assert taken == [[8, 6, 4, 2, 0], [8, 4, 0], list(range(8, -1, -1)), list(range(8, -1, -1))]
-    with pytest.raises(ValueError, match="step; it takes ancestral_variance, clip_x0"):
+    with pytest.raises(ValueError, match="step; use one of ancestral_variance, clip_x0"):
         model.path(x_T, Rng(2), step=3)
     for options in (
         {"sampler": "ddpm"},

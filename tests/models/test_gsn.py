@@ -155,7 +155,7 @@ def test_what_it_cannot_take_is_refused_in_one_line():
             UsageError, match=rf"GSN setting corruption_rate: expected a number > 0 and <= 1, got {noise}"
         ):
             GSN(corruption_rate=noise)
-    with pytest.raises(UsageError, match=r"GSN needs pixels in \[0, 1\], and these numbers reach from -1 to 2"):
+    with pytest.raises(UsageError, match=r"GSN needs pixels in \[0, 1\], but this data ranges from -1 to 2"):
         fit(GSN(n_features=2, batch=2).build(Rng(0)), np.array([[-1.0, 2], [0, 1]]), epochs=1, progress=False)
     with pytest.raises(ValueError, match=r"\(3, 5\), expected \(B, 6\)"):
         GSN.example(Rng(0))[0].walk(np.zeros((3, 5), np.float32), Rng(0), 1)

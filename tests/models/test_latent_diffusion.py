@@ -187,7 +187,7 @@ def test_a_vqvae_that_never_saw_a_batch_is_refused():
 def test_list_says_what_the_setting_takes(capsys):
     assert main(["list", "latent_diffusion"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "vqvae=DIR makes pictures small: the folder of a trained vqvae" in out and "vqvae.batch=50" in out
+    assert "vqvae=DIR compresses the pictures: the folder of a trained vqvae" in out and "vqvae.batch=50" in out
 
 
 @pytest.mark.slow

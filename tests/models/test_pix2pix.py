@@ -87,7 +87,7 @@ def test_conditions_are_rows_of_the_right_width():
         ({"n_features": 63}, "n_features: expected a square"),
         (
             {"factor": 3, "condition": "low_resolution"},
-            "factor: expected one that divides the side of 28 pixels, got 3",
+            "factor: expected a divisor of the side of 28 pixels, got 3",
         ),
         ({"factor": 0}, "factor: .* got 0"),
         ({"factor": 0, "condition": "low_resolution"}, "factor: .* got 0"),

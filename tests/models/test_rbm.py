@@ -409,9 +409,9 @@ def test_what_it_cannot_take_is_refused_in_one_line():
         model.free_energy(np.zeros((3, 4)))
     with pytest.raises(ValueError, match="log_p: v must be 0 or 1 everywhere"):
         model.log_p(np.full((2, 5), 0.5))
-    with pytest.raises(UsageError, match=r"at most 20 units, and the smaller side has 21: use metrics/annealed\.py"):
+    with pytest.raises(UsageError, match=r"at most 20 units, but the smaller side has 21: use metrics/annealed\.py"):
         RBM(n_features=30, n_hidden=21).build(Rng(0)).log_z()
-    with pytest.raises(UsageError, match=r"RBM needs pixels in \[0, 1\], and these numbers reach from -1 to 2"):
+    with pytest.raises(UsageError, match=r"RBM needs pixels in \[0, 1\], but this data ranges from -1 to 2"):
         fit(RBM(n_features=2, batch=2).build(Rng(0)), np.array([[-1.0, 2], [0, 1]]), epochs=1, progress=False)
     with pytest.raises(ValueError, match="n_chains=1 and n_betas=10; expected at least 2 and 1"):
         annealed_log_z(model, Rng(0), 1, 10)

@@ -1,1 +1,1 @@
-"""What some models are built of."""
+"""Building blocks that some of the models share."""

@@ -1,7 +1,7 @@
-"""What all models with a discriminator have in common: rounds of training, optimizers, D's loss, and averaged weights of G.
+"""What all models with a discriminator share: rounds of training, optimizers, D's loss, and averaged weights of G.
 
-G makes examples, and D judges whether an example is real. A round is d_steps of D, each on a batch of its own, then g_steps
-of G. What a paper says that D and G are given and minimise stands in the file of its model.
+G makes examples, and D judges whether an example is real. A round is d_steps steps of D, each on its own batch, then g_steps
+steps of G. What is special in a paper, the inputs and the losses of D and G, is in the file of its model.
 """
 
 import math
@@ -15,22 +15,22 @@ from ...nn.parameters import Parameters
 from ...nn.schedules import falling
 from ..base import Model
 
-# D's loss where it cannot tell real from generated at all: D = ½, or a logit of 0 for the hinge.
+# D's loss if it cannot tell real from generated at all: D = ½, or a logit of 0 for the hinge.
 UNSURE = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
-# What helps, by the setting: against a D that runs ahead, and against one that starts the wrong way round.
+# Remedies, {setting that the model must have: what to try}. HELP: D is too far ahead. TURN: D started with the wrong sign.
 HELP = {"r1": "a larger r1", "noise": "noise=0.1", "d_steps": "fewer d_steps", "lr_D": "a smaller lr_D"}
 TURN = {"lam": "a smaller lam (0.1 for points in the plane)", "one_sided": "one_sided=true"}
 
 
 class Adversarial(Model):
-    """Base of models with a generator G and a discriminator D. A model's settings, below, are fields in its own file."""
+    """Base of models with a generator G and a discriminator D. Each model file declares its settings as fields."""
 
     judged_by_samples = True
     objectives = {"discriminator_loss": "params_D", "generator_loss": "params_G"}
 
-    generator: Any  # both made by build
-    discriminator: Any  # None: there is no D, and G learns by itself
-    adversarial_loss: Any = "wasserstein"  # a WGAN has no other
+    generator: Any  # build makes both networks
+    discriminator: Any  # None if the model has no D
+    adversarial_loss: Any = "wasserstein"  # the only one of a WGAN
     optimizer: Any = "adam"
     d_steps: Any = 1
     g_steps: Any = 1
@@ -44,7 +44,7 @@ class Adversarial(Model):
     averaging: Any
 
     def with_optimizers(self, rng):
-        """The model with weights from rng, an optimizer for each of its networks, and averaged weights of G."""
+        """The model, now with weights from rng, an optimizer for each network, and averaged weights of G."""
         self.params_G = Parameters(rng, generator=self.generator)
         self.optimizer_G = self.make_optimizer(self.params_G, self.lr_G, self.g_steps)
         self.average = EMA(self.params_G, self.averaging)
@@ -54,7 +54,7 @@ class Adversarial(Model):
         return self
 
     def make_optimizer(self, params, lr, steps):
-        """The optimizer of the settings, whose rate falls as training goes on; steps: how many it makes a round."""
+        """The optimizer that the settings choose, for params. steps: how many steps it makes per round."""
         rate = falling(lr, steps * self.decay_steps)
         if self.optimizer == "sgd":
             return SGD(params, rate, self.momentum)
@@ -62,14 +62,14 @@ class Adversarial(Model):
             return RMSProp(params, rate)
         return Adam(params, rate, self.beta1, self.beta2)
 
-    # A round.
+    # One round.
 
     @property
     def examples_per_step(self):
         return self.d_steps * self.batch
 
     def train_step(self, x, rng, labels=None):
-        """{name: loss} of the last step of D and of G in a round, from x (d_steps batch, n_features) and as many labels."""
+        """{name: loss} of the last steps of D and G in one round. x (d_steps batch, n_features) has a label for each row."""
         for part, labels_part in self.parts(x, labels):
             losses = self.discriminator_loss(part, rng, labels_part)
             self.optimizer_D.step()
@@ -77,17 +77,17 @@ class Adversarial(Model):
         return losses | self.train_G(part, rng, labels_part)
 
     def parts(self, x, labels):
-        """[(x, labels)] of each step of D."""
+        """[(x, labels) for each step of D]."""
         x = x.reshape(self.d_steps, -1, *x.shape[1:])
         if labels is None:
             return [(part, None) for part in x]
         return list(zip(x, labels.reshape(self.d_steps, -1, *labels.shape[1:])))
 
     def constrain(self):
-        """What is done to D's weights after each of its steps."""
+        """Change D's weights after each of its steps. Here nothing is done; a WGAN may clip them."""
 
     def train_G(self, x, rng, labels=None):
-        """{name: loss} of the last of G's steps in a round, all from the same batch."""
+        """{name: loss} of G's last step in a round. All g_steps steps use the same batch."""
         losses = {}
         for _ in range(self.g_steps):
             losses = self.generator_loss(x, rng, labels)
@@ -98,14 +98,14 @@ class Adversarial(Model):
     # D's loss.
 
     def tell_apart(self, positives, negatives, rng, columns=None):
-        """D's losses, R1 included, on what it should call real (B, n) and on what it should not (B', n). Trains D alone.
+        """{name: number} of D's loss with R1, on real positives (B, n) and on negatives (B', n). Only D gets a gradient.
 
-        columns: the slice of the n numbers in which R1 takes the slope, where a condition stands beside the example.
+        columns: the slice of the n numbers in which R1 takes the gradient. It leaves out a condition next to the example.
         """
         return self.penalised(self.loss_of_both(positives, negatives, rng), 0.5 * self.r1, positives, 0.0, columns)
 
     def loss_of_both(self, positives, negatives, rng):
-        """D's loss without a penalty, whose gradient is then that of D."""
+        """D's loss without a penalty. Afterwards D's gradient is the gradient of this loss."""
         self.params_D.zero_grad()
         logits_positive, back_positive = self.discriminator.forward(positives, rng)
         logits_negative, back_negative = self.discriminator.forward(negatives, rng)
@@ -116,17 +116,17 @@ class Adversarial(Model):
         return loss
 
     def penalised(self, loss, weight, at, centre, columns=None):
-        """{name: number}: D's loss plus weight times the gradient penalty at the points `at`, both in D's gradient."""
+        """{name: number}: D's loss plus weight times the gradient penalty at the points `at`, whose gradient is added."""
         if not weight:
             return {"discriminator_loss": loss}
         penalty, back_penalty = gradient_penalty(self.discriminator, at, centre, columns=columns)
         back_penalty(weight)
         return {"discriminator_loss": loss + weight * penalty, "penalty": penalty}
 
-    # What it is good for.
+    # Using the trained model.
 
     def sample(self, n, rng, label=None):
-        """G(z) for n codes z ~ N(0, I), by the averaged weights: (n, n_features), pixels in [0, 1] if output is sigmoid."""
+        """G(z) (n, n_features) for n codes z ~ N(0, I), by the averaged weights: pixels in [0, 1] if output is "sigmoid"."""
         with self.average.swapped():
             return self.generator(rng.normal((n, self.n_latent)))
 
@@ -135,21 +135,24 @@ class Adversarial(Model):
             most = n * self.batch // self.examples_per_step
             remedy = f"--set batch={most}" if most else f"--set d_steps=1 batch={n}"
             raise UsageError(
-                f"a round takes {self.examples_per_step} examples, d_steps batches, and there are {n}: use {remedy}"
+                f"a round takes {self.examples_per_step} examples (d_steps batches), but there are only {n}: use {remedy}"
             )
 
     def warning(self, losses):
-        """A line if D's loss without its penalty is below a tenth of that of a D that cannot tell, or W₁ seems negative."""
+        """A warning if D is too good or W₁ seems negative, else "".
+
+        D is too good if its loss without the penalty is below a tenth of the loss of a D that always answers ½.
+        """
         settings = self.settings()
         if losses.get("wasserstein", 0) < -0.05:
             return (
                 f"wasserstein fell to {losses['wasserstein']:.2g}: D scores generated examples above real ones, and its "
-                f"penalty keeps it from turning round; try {', '.join(TURN[name] for name in TURN if name in settings)}"
+                f"penalty keeps it from changing; try {', '.join(TURN[name] for name in TURN if name in settings)}"
             )
         value = losses.get("discriminator_loss", 0) - 0.5 * self.r1 * losses.get("penalty", 0)
         if "discriminator_loss" not in losses or value > 0.1 * UNSURE.get(self.adversarial_loss, -math.inf):
             return ""
         return (
-            f"discriminator_loss fell to {value:.2g}: D tells real from generated nearly without fail, and its slope, G's "
-            f"only guide, fades; try {', '.join(HELP[name] for name in HELP if name in settings)}"
+            f"discriminator_loss fell to {value:.2g}: D tells real from generated examples almost perfectly, so G gets "
+            f"almost no gradient; try {', '.join(HELP[name] for name in HELP if name in settings)}"
         )

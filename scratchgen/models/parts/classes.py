@@ -1,4 +1,4 @@
-"""Which classes a conditional model has seen. Labels may have gaps, such as years have, and of a gap it can make nothing."""
+"""The classes that a conditional model has seen. Labels may have gaps, as years do; a class in a gap cannot be generated."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ from ...backend import UsageError, on_host, to_host
 
 
 class Classes:
-    """The classes 0 ... n - 1 that occur in the training data; all of them, until `note` has looked at labels.
+    """The classes among 0 ... n - 1 that occur in the training data. Until `note` has seen labels, all of them count.
 
-    seen: (n,) ones and zeros on the host. A model keeps it as an attribute, so that a checkpoint holds it.
+    seen: (n,) ones and zeros on the host. A model keeps this object as an attribute, so that a checkpoint contains it.
     """
 
     def __init__(self, n):
@@ -19,12 +19,12 @@ class Classes:
         return {"seen": self.seen}
 
     def note(self, labels):
-        """Only these labels (N,) count as seen from now on."""
+        """Count only these labels (N,) as seen from now on."""
         self.seen[...] = 0
         self.seen[to_host(labels)] = 1
 
     def tables(self, rng):
-        """(the seen classes (m,), the place of each class among them (n,)), on rng's device; made again when they change."""
+        """(the seen classes (m,), the position of each class among them (n,)), on rng's device. Both are cached."""
         mark = self.seen.tobytes(), rng.xp.__name__
         if self._tables is None or self._tables[0] != mark:
             listed, place = np.flatnonzero(self.seen), np.cumsum(self.seen) - 1
@@ -32,21 +32,21 @@ class Classes:
         return self._tables[1:]
 
     def draw(self, n, rng):
-        """n seen classes (n,), all as likely."""
+        """n random seen classes (n,), all equally likely."""
         if self.seen.all():
             return rng.integers(len(self.seen), n)
         listed, _ = self.tables(rng)
         return listed[rng.integers(len(listed), n)]
 
     def other(self, labels, rng):
-        """For each label (B,) another seen class, all others being as likely; where only one was seen, any other."""
+        """For each label (B,) another seen class, all equally likely. If only one class was seen, any other class."""
         if self.seen.all() or self.seen.sum() == 1:
             return (labels + 1 + rng.integers(len(self.seen) - 1, len(labels))) % len(self.seen)
         listed, place = self.tables(rng)
         return listed[(place[labels] + 1 + rng.integers(len(listed) - 1, len(labels))) % len(listed)]
 
     def check(self, labels):
-        """Raise UsageError unless labels, one or an array, are seen classes; not checked on a GPU, see on_host."""
+        """Raise UsageError unless labels, one or an array, are seen classes. On a GPU nothing is checked: see on_host."""
         if not on_host(labels):
             return
         found = np.atleast_1d(np.asarray(labels))
@@ -55,7 +55,7 @@ class Classes:
                 raise UsageError(f"label {label}: expected {self}")
 
     def __str__(self):
-        """ "0 ... 9", or with gaps "one of 1, 2, 5 ... 8"."""
+        """The seen classes in words, such as "0 ... 9", or "one of 1, 2, 5 ... 8" if there are gaps."""
         listed = np.flatnonzero(self.seen)
         runs = np.split(listed, np.flatnonzero(np.diff(listed) > 1) + 1)
         words = [f"{run[0]} ... {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]

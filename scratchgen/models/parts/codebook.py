@@ -1,8 +1,8 @@
-"""A codebook: K vectors, of which the nearest takes the place of whatever comes in.
+"""A codebook: K code vectors. The nearest one replaces each input.
 
-The choice of the nearest is flat almost everywhere and jumps between, so no gradient goes through it to what came in:
-models/vqvae.py steers past it. The vectors themselves learn by gradient, or follow what chose them by a moving average. A
-vector that nobody chooses learns nothing in either way, so such ones are put where something is.
+The choice of the nearest vector is constant almost everywhere, with jumps in between. So no gradient passes through it to
+the input; models/vqvae.py passes the gradient around it. The vectors themselves learn by gradient, or by a moving average of
+the inputs that chose them. A vector that no input chooses learns nothing, so unused vectors are moved onto encoder outputs.
 """
 
 from ...backend import array_module, stop
@@ -10,11 +10,11 @@ from ...nn.initialisers import he, ones
 from ...nn.layer import Layer, Weight, check_width
 from ...nn.layers import add_matmul, matmul, one_hot
 
-BLOCK = 8192  # vectors looked up at a time: the scores of all tokens of a data set would fill the memory
+BLOCK = 8192  # inputs per block: the scores of all tokens of a data set would fill the memory
 
 
 def perplexity(counts):
-    """exp H(p), p = counts / Σ counts, (K,): how many codes, evenly used, would be as varied. From 1 to K; 0-d."""
+    """exp H(p) with p = counts / Σ counts, (K,): the number of evenly used codes with the same entropy. From 1 to K; 0-d."""
     xp = array_module(counts)
     p = counts / counts.sum()
     return xp.exp(-(p * xp.log(xp.maximum(p, 1e-30))).sum())  # 0 log 0 = 0
@@ -23,8 +23,8 @@ def perplexity(counts):
 class Codebook(Layer):
     """e = W_c, c = argmin_k ‖z - W_k‖².      dW = one_hot(c)ᵀ de, a product as in Embedding;   dz = 0.      z, e (B, n_dim)
 
-    averaged: W is no weight but a buffer, moved by `follow`. In backward, under learn, the layer notes what `follow` and
-    `restart` need: n (K,), how many of z chose each code, and pull (K, n_dim), the sum of their z - W_k.
+    averaged: W is a buffer that `follow` moves, instead of a weight. If learn is true, backward stores what `follow` and
+    `restart` need: n (K,), how many z chose each code, and pull (K, n_dim), the sum of their z - W_k.
     """
 
     def __init__(self, n_embeddings, n_dim, averaged=False):
@@ -37,7 +37,7 @@ class Codebook(Layer):
             self.pull = Weight((n_embeddings, n_dim), learned=False)
 
     def nearest(self, z):
-        """c of z (B, n_dim): (B,) integers. Of equally near codes the first."""
+        """The index c of the nearest code for each z (B, n_dim): (B,) integers. Of equally near codes it is the first."""
         xp, z, W = array_module(z), stop(z), stop(self.W)
         half = 0.5 * (W * W).sum(axis=1)  # ‖z - W_k‖² = ‖z‖² - 2 (z·W_k - ½ ‖W_k‖²), and ‖z‖² is the same for all k
         blocks = [z[i : i + BLOCK] for i in range(0, max(1, len(z)), BLOCK)]
@@ -64,15 +64,18 @@ class Codebook(Layer):
     def follow(self, decay):
         """N_k ← γ N_k + (1-γ) n_k,   m_k ← γ m_k + (1-γ) Σ z,   W_k = m_k / N_k, with γ = decay and the last batch's z.
 
-        van den Oord et al. 2017, appendix A.1. As m_k = N_k W_k, it need not be kept: W_k ← W_k + (1-γ) Σ (z - W_k) / N_k.
-        Written so, a code that is not chosen stays where it is, however small its N_k; the authors' program smooths N for
-        that (Laplace), which draws such codes towards 0.
+        van den Oord et al. 2017, appendix A.1. Because m_k = N_k W_k, m_k need not be stored: W_k ← W_k + (1-γ) Σ (z - W_k)
+        / N_k. In this form a code that is not chosen does not move, even if its N_k is tiny. For the same purpose the
+        authors' program smooths N (Laplace), but that pulls such codes towards 0.
         """
         self.N += (1 - decay) * (self.n - self.N)
         self.W += (1 - decay) * self.pull / array_module(self.N).maximum(self.N, 1e-6)[:, None]
 
     def restart(self, z, least, rng):
-        """Put codes that less than `least` of a fair share chose, since the last time, on random ones of z (B, n_dim)."""
+        """Move dead codes onto random rows of z (B, n_dim).
+
+        A code is dead if, since the last restart, it was chosen less often than the fraction `least` of its fair share.
+        """
         xp = array_module(z)
         dead = self.used < (least / len(self.W)) * self.used.sum()  # (K,)
         self.put(xp.where(dead[:, None], z[rng.integers(len(z), len(self.W))], self.W))
@@ -81,7 +84,7 @@ class Codebook(Layer):
         self.used.fill(0)
 
     def put(self, W):
-        """Give the codes these values (K, n_dim)."""
+        """Set the codes to the rows of W (K, n_dim)."""
         self.W[...] = W
         self.params.changed()
 

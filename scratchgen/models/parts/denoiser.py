@@ -1,8 +1,9 @@
-"""The network of a diffusion model: it is shown a noisy example and told how noisy, and says what it sees.
+"""The network of a diffusion model: it takes a noisy example and the time, and predicts the data or the noise.
 
-Residual blocks on one wide vector, after He et al. 2016 with the normalisation first; the time enters each block as waves
-(Vaswani et al. 2017, section 3.5), as in Ho et al. 2020, appendix B, and a label, where there is one, beside it. Weights
-start small, as PyTorch's do: with He's, six times their variance, latent diffusion takes nearly four times as many steps.
+It consists of residual blocks on one wide vector, as in He et al. 2016 but with the normalisation first. The time, which
+says how noisy the example is, enters each block as cosines and sines (Vaswani et al. 2017, section 3.5), as in Ho et al.
+2020, appendix B. A label, if there is one, enters with the time. The first weights are small, as in PyTorch. With He's
+initialisation, whose variance is six times larger, latent diffusion takes nearly four times as many steps.
 """
 
 from ...backend import array_module
@@ -15,9 +16,9 @@ from ...nn.norms import LayerNorm
 
 
 class Block(Layer):
-    """h' = h + W₂ SiLU(W₁ norm(h) + W_e e), biases aside: a residual block that is told the time by e.
+    """h' = h + W₂ SiLU(W₁ norm(h) + W_e e), without the biases: a residual block, which gets the time as e.
 
-    dh = dh' + the first branch's, de = W_eᵀ du, with du the gradient at the sum under SiLU.
+    dh = dh' + the gradient through W₁ norm(h), de = W_eᵀ du. Here du is the gradient of the sum inside SiLU.
     """
 
     def __init__(self, width, n_time):
@@ -43,10 +44,10 @@ class Block(Layer):
 
 
 class Denoiser(Layer):
-    """(x_t, t) or (x_t, t, labels) -> f (B, n): an MLP of residual blocks, each told t and the label by the vector e.
+    """(x_t, t) or (x_t, t, labels) -> f (B, n): an MLP of residual blocks. Each block gets t and the label as the vector e.
 
     e = SiLU(W waves(t) + table[label]);  h = W x_t;  h ← block(h, e), n_blocks times;  f = W norm(h).
-    Gradients with respect to t and to labels are not given. Labels run from 0 to n_classes, which stands for "any".
+    There is no gradient in t or in labels. Labels are 0 ... n_classes, where n_classes means that no class is given.
     """
 
     def __init__(self, n, width, n_blocks, n_time, n_classes=0):
@@ -90,10 +91,10 @@ class Denoiser(Layer):
 
 
 class Scaling(Layer):
-    """x_0 = (x - mean) / std, column by column, as diffusion wants numbers of about unit size.      dx = dx_0 / std
+    """x_0 = (x - mean) / std for each column, because diffusion needs numbers of about unit size.      dx = dx_0 / std
 
-    As made, it turns pixels in [0, 1] into [-1, 1]. After measure(x) x_0 has mean 0 and variance 1, and low and high are
-    how far it reaches.
+    At first it maps pixels from [0, 1] to [-1, 1]. After measure(x), x_0 has mean 0 and variance 1 in each column, and low
+    and high are its smallest and largest values.
     """
 
     def __init__(self, n):

@@ -1,9 +1,9 @@
-"""The components of a Gaussian mixture: how probable each finds an x, and the gradient of that. See models/gmm.py.
+"""The components of a Gaussian mixture: the log density of each at x, and its gradient. See models/gmm.py.
 
     a_k(x) = log π_k + log N(x; μ_k, Σ_k),      log p(x) = log Σ_k exp a_k,      r_k = exp a_k / p(x)
 
-So EM's responsibilities r are the softmax of a; and as the gradient of log Σ exp a is its softmax, they are also what the
-gradient of log p passes to each component, which is Fisher's identity.
+So EM's responsibilities r are the softmax of a. The gradient of log Σ exp a in a is also this softmax, so r is the factor
+with which the gradient of log p enters each component. This is Fisher's identity.
 """
 
 from ...backend import array_module
@@ -16,19 +16,19 @@ from ...nn.layers import log_softmax, matmul
 class Gaussians(Layer):
     """a_k = log π_k + log N(x; μ_k, Σ_k), with log N = log|det P_k| - ½ ‖(x - μ_k) P_k‖² - ½ D log 2π.      (B, D) -> (K, B)
 
-    π = softmax(logits), and Σ_k⁻¹ = P_k P_kᵀ, so that no density needs a decomposition. P_k is a lower triangle (D, D), a
-    diagonal (D,), or one number for all directions (1,). With d = x - μ_k, w = d P_k and sums over the batch
+    π = softmax(logits) and Σ_k⁻¹ = P_k P_kᵀ, so no density needs a matrix decomposition. P_k is a lower triangular matrix
+    (D, D), a diagonal (D,), or one number for all directions (1,). With d = x - μ_k, w = d P_k and sums over the batch
 
         dlogits_k = Σ (da_k - π_k Σ_j da_j),   dμ_k = Σ da_k w P_kᵀ,   dP_k = Σ da_k (diag(1/P_k) - dᵀw)
 
-    (the lower triangle of it), and dx = -Σ_k da_k w P_kᵀ.
+    (of dP_k only the lower triangle), and dx = -Σ_k da_k w P_kᵀ.
     """
 
     def __init__(self, n_components, n_features, covariance="full"):
         shape = {"full": (n_features, n_features), "diagonal": (n_features,), "spherical": (1,)}[covariance]
         self.full = covariance == "full"
         self.logits = Weight((n_components,))
-        self.mu = Weight((n_components, n_features), he, fan_in=2)  # N(0, 1), until GMM.prepare has seen data
+        self.mu = Weight((n_components, n_features), he, fan_in=2)  # N(0, 1), until GMM.prepare sets it from the data
         self.P = Weight((n_components, *shape), ones)
 
     def diagonal(self, P):
@@ -36,7 +36,7 @@ class Gaussians(Layer):
         return P.reshape(len(P), -1)[:, :: P.shape[1] + 1] if self.full else P
 
     def folded(self, products):
-        """Σ over the batch of (B, D), and over D too where P is one number: (D,) or (1,)."""
+        """The sum of products (B, D) over the batch, and also over D if P is one number: (D,) or (1,)."""
         return products.sum(axis=0).reshape(self.P.shape[1], -1).sum(axis=1)
 
     def log_pi(self):
@@ -49,7 +49,7 @@ class Gaussians(Layer):
         d = [x - mu for mu in self.mu]
         P = [xp.tril(part) for part in self.P] if self.full else self.P
         w = [matmul(d[k], P[k]) if self.full else d[k] * P[k] for k in range(len(P))]  # K times (B, D)
-        each = x.shape[1] / p.shape[1]  # for how many directions a number of p stands
+        each = x.shape[1] / p.shape[1]  # how many directions one number of p describes
         log_det = 0.5 * each * xp.log(p * p).sum(axis=1)  # (K,); ½ log p² is log|p| for complex p too
         quadratic = xp.stack([(white * white).sum(axis=1) for white in w])  # (K, B)
 

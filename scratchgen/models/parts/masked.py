@@ -1,10 +1,11 @@
-"""Masked layers: an MLP whose outputs for a feature see only the features before it, so its outputs make a density.
+"""Masked layers: an MLP whose output for each feature sees only the features before it, so that the outputs give a density.
 
-Every unit has a degree. A feature's degree is its place in the order, 1 to D; a hidden unit's is a number from 1 to D - 1. A
-hidden unit sees the units below it whose degree is at most its own; an output sees the hidden units whose degree is below
-that of its feature. So no path leads from a feature to its own output. With four features and three hidden units:
+Every unit has a degree. The degree of a feature is its place in the order, from 1 to D. The degree of a hidden unit is a
+number from 1 to D - 1. A hidden unit sees the units of the layer before whose degree is at most its own. An output sees the
+hidden units whose degree is less than that of its feature. So no path leads from a feature to its own output. For example,
+with four features and three hidden units (their degrees in brackets):
 
-                 x_1  x_2  x_3  x_4                      h_1  h_2  h_3     sees in all
+                 x_1  x_2  x_3  x_4                      h_1  h_2  h_3     depends on
     h_1 (1)       ×    .    .    .         output 1       .    .    .      nothing
     h_2 (2)       ×    ×    .    .         output 2       ×    .    .      x_1
     h_3 (3)       ×    ×    ×    .         output 3       ×    ×    .      x_1, x_2
@@ -26,7 +27,8 @@ from ...nn.layers import add_rows, matmul
 class MaskedLinear(Layer):
     """(x, M) -> y = x (W ∘ M) + b.      dW = M ∘ (xᵀ dy),   db = Σ_batch dy,   dx = dy (W ∘ M)ᵀ
 
-    M (n_in, n_out), booleans: whether output j may see input i; it has no gradient. Germain et al. 2015, section 4.
+    M (n_in, n_out) holds booleans: M_ij says whether output j sees input i. M has no gradient. Germain et al. 2015, section
+    4.
     """
 
     def __init__(self, n_in, n_out, init=pytorch):
@@ -55,9 +57,9 @@ class MaskedLinear(Layer):
 class MaskedMLP(Layer):
     """(x, k) -> y: an MLP with ReLU whose outputs for a feature see only the features before it in the k-th order.
 
-    x (B, n_features n_in), y (B, n_features n_out): n_in and n_out numbers a feature. direct: the output layer sees x too,
-    beside the last hidden layer. n_orders: of random orders; 0: the natural one alone, and k is 0. k is an integer, or an
-    array of one, on the device: nothing waits for it.
+    x (B, n_features n_in) and y (B, n_features n_out) have n_in and n_out numbers per feature. direct: the output layer sees
+    x and the last hidden layer. n_orders: the number of random orders; 0 means the natural order only, with k = 0. k is an
+    integer, or an array with one integer on the device, so that the host need not wait for it.
     """
 
     def __init__(self, n_features, n_in, hidden, n_out, direct=True, n_orders=0):
@@ -69,7 +71,7 @@ class MaskedMLP(Layer):
         widths, largest = [n_features, *hidden], [n_features] + len(hidden) * [n_features - 1]
         self.cuts = list(accumulate(widths))[:-1]
 
-        def degrees(rng, shape, fan_in):  # of the features 1 to D, of hidden units 1 to D - 1, each about as often
+        def degrees(rng, shape, fan_in):  # features: 1 to D; hidden units: 1 to D - 1, about equally often
             numbers = rng.permutation if n_orders else rng.xp.arange  # 0 to n - 1
             rows = [[1 + numbers(n) * most // n for n, most in zip(widths, largest)] for _ in range(shape[0])]
             return rng.xp.stack([rng.xp.concatenate(row) for row in rows])
@@ -77,7 +79,7 @@ class MaskedMLP(Layer):
         self.degree = Weight((n_orders or 1, sum(widths)), degrees, constant=True)
 
     def masks(self, k):
-        """Yields M of each hidden layer, then of the output, in the k-th order. Germain et al. 2015, section 4."""
+        """Yields the mask M of each hidden layer, then of the output, in the k-th order. Germain et al. 2015, section 4."""
         xp = array_module(self.degree)
         features, *units = xp.split(self.degree[k].reshape(-1), self.cuts)
         inputs = below = xp.repeat(features, self.n_in)
