@@ -1,1 +1,1 @@
-"""Is a hand-written gradient the derivative of its own forward pass? Of a layer of yours, and of all of this library."""
+"""Is a hand-written gradient the derivative of its forward pass? Checks for your own layers and for all of this library."""

@@ -1,8 +1,9 @@
 """Numeric derivatives of a function of a Parameters, compared with the gradient written by hand. gradcheck.py uses this.
 
-The complex step, Im f(θ + ih)/h with h = 1e-20, subtracts nothing and so is exact to machine precision (Squire & Trapp
-1998); it asks that the forward pass survive complex numbers. A central difference, (f(θ + h) - f(θ - h))/2h, loses half
-of the digits to subtraction, and asks nothing. How many it loses depends on the step h, so several are tried.
+The complex step, Im f(θ + ih)/h with h = 1e-20, contains no subtraction, so it is exact to machine precision (Squire &
+Trapp 1998). But the forward pass must work on complex numbers. A central difference, (f(θ + h) - f(θ - h))/2h, works for
+every forward pass, but its subtraction loses half of the digits. How many it loses depends on the step h, so several steps
+are tried.
 """
 
 import warnings
@@ -17,11 +18,9 @@ COMPLEX, CENTRAL = "complex-step", "central"
 TOLERANCE = {COMPLEX: 1e-10, CENTRAL: 1e-6}
 H = {COMPLEX: 1e-20, CENTRAL: 6e-6}  # central: about the cube root of the machine precision
 SINGLE_TOLERANCE, SINGLE_H = {COMPLEX: 1e-5, CENTRAL: 1e-3}, 5e-3  # where the value turns out to be rounded to float32
-SINGLE_ERROR = 3e-7  # an error up to here is most likely of single precision
+SINGLE_ERROR = 3e-7  # an error up to this size most likely comes from single precision
 MOST_ENTRIES = 3000  # with more weights, random directions are tried instead of every entry
-SINGLE = (
-    "computes in single precision (float32 or less) although float64 went in: make arrays with x.dtype, not np.float32"
-)
+SINGLE = "it computes in single precision (float32 or less) on float64 inputs: make arrays with x.dtype, not np.float32"
 
 
 class Check:
@@ -33,19 +32,21 @@ class Check:
         self.start()
 
     def start(self):
-        """Take the weights and buffers as they are now for the place where the derivative is wanted."""
+        """Take derivatives at the present weights and buffers from now on."""
         self.theta = self.params.theta.copy()
         self.buffers = [p.buffers.copy() for p in self.everything]
         size = np.abs(to_host(self.theta))
-        self.stride = np.fmax(1, size / 100)  # to 1e8 one adds no 1e-6; fmax: an input may hold nan where nobody looks
-        small = (size > 0) & (size < 0.01)  # log and sqrt end at 0: steps of 6e-4 x stay on this side
+        self.stride = np.fmax(1, size / 100)  # 1e8 + 1e-6 would be 1e8; fmax: an unused input may be nan
+        small = (size > 0) & (size < 0.01)  # log and sqrt end at 0, which steps of 6e-4 x do not reach
         self.near = np.where(small, 100 * size, self.stride)
-        tiny = (size > 0) & (size < 1e-10)  # the complex step must be small beside x as well
+        tiny = (size > 0) & (size < 1e-10)  # the complex step must also be small compared with x
         self.tiny = np.where(tiny, np.maximum(1e10 * size, 1e-280), 1.0)
-        self.lost = 4 * np.finfo(float).eps * np.fmax.reduce(size, initial=1)  # where x - mean(x) of large x is small
+        self.lost = (
+            4 * np.finfo(float).eps * np.fmax.reduce(size, initial=1)
+        )  # rounding of x - mean(x), small for large x
 
     def value(self, offset=None, left_over=0):
-        """objective() at theta + offset, every buffer as it was at the start, the gradient filled with left_over."""
+        """objective() at theta + offset. Before that, buffers are reset and the gradient is filled with left_over."""
         for p, buffers in zip(self.everything, self.buffers):
             p.buffers[...] = buffers
         self.params.theta[...] = self.theta if offset is None else self.theta + self.params.rng.xp.asarray(offset)
@@ -72,7 +73,7 @@ class Check:
             raise ValueError(f"{self.name}: the objective must return one number, got {what}")
 
     def precondition(self):
-        """Sets the analytic gradient. Returns what makes a comparison worthless, or ""."""
+        """Why a comparison would be meaningless, or "". It also sets the analytic gradient."""
         first = self.value()
         self.analytic, self.size = to_host(self.params.grad).copy(), abs(first)
         self.finite = bool(np.isfinite(first) and np.all(np.isfinite(self.analytic)))
@@ -111,8 +112,8 @@ class Check:
     def never_learns(self, start, data):
         """Names of the tensors whose gradient is 0 at the weights `start`, and stays 0 while the others learn.
 
-        At theta, a little beside, they have one: so two layers in a row that both start at 0 look right.
-        data: slices of theta that are no weights.
+        Their gradient at theta, which is `start` moved a little, is not 0. So two layers in a row that both start at 0 would
+        pass the comparison. data: the slices of theta that are inputs, not weights.
         """
         offset = to_host(start) - to_host(self.theta)
         floor = 1e-6 * np.abs(self.analytic).max()
@@ -130,7 +131,7 @@ class Check:
                 gradient[where] = 0
             offset -= 0.1 * gradient / (np.abs(gradient).max() or 1)
         zeros = [where for where in stuck.values() if not np.any(to_host(start)[where])]
-        return list(stuck) if len(zeros) > 1 else []  # a bias alone may well have a gradient of 0 for a while
+        return list(stuck) if len(zeros) > 1 else []  # a single bias may have gradient 0 for a while
 
     # ---- derivatives along one direction, a NumPy vector as long as theta ----
 
@@ -140,16 +141,16 @@ class Check:
         return self.rounded or getattr(self.objective, "single", False)
 
     def derivative(self, direction, method):
-        """The numeric derivative along a direction, and how far it may be off."""
+        """The numeric derivative along a direction, and an estimate of its error."""
         if method == CENTRAL:
             return self.central(direction)
         return self.value(1j * H[COMPLEX] * direction).imag / H[COMPLEX], 0.0
 
     def central(self, direction):
-        """The central difference of the step that serves best, and how far it may be off.
+        """The central difference with the best step, and an estimate of its error.
 
-        A short step drowns in rounding, a long one meets the curve of the value, a kink (of ReLU, ...), or the end of
-        its domain (of log, ...): half the step then gives another number.
+        A short step suffers from rounding. A long step suffers from the curvature of the value, from a kink (ReLU, ...), or
+        from the end of the domain (log, ...): half the step then gives a different number.
         """
         size = min(1, np.abs(direction).max())
         scale = max(np.linalg.norm(self.analytic * direction), np.abs(self.analytic).max() * size)
@@ -168,9 +169,9 @@ class Check:
         return best, doubt
 
     def along(self, signs, method):
-        """Steps, the derivative along these signs times the steps, and how far that may be off.
+        """The steps, the derivative along signs times steps, and an estimate of its error.
 
-        Central differences step less far beside 0 where the ordinary step gives no clear number.
+        If the ordinary steps give no clear number, central differences use shorter steps near 0.
         """
         if method == COMPLEX:
             return self.tiny, *self.derivative(signs * self.tiny, method)
@@ -182,7 +183,7 @@ class Check:
         return steps, number, doubt
 
     def beside(self, offset):
-        """The value at theta + offset, or nan where it does not exist, as log does not below 0."""
+        """The value at theta + offset, or nan where it does not exist (such as log below 0)."""
         try:
             with np.errstate(all="ignore"):
                 return self.value(offset).real
@@ -190,18 +191,18 @@ class Check:
             return np.nan
 
     def kink(self, direction, scale):
-        """The slopes before and behind a kink at theta, or None where there is no kink."""
+        """The slopes before and after a kink at theta, or None if there is no kink."""
         here, slopes = self.value().real, []
         for h in (SINGLE_H,) if self.single else (1e-4, 1e-6):
             slopes.append(((here - self.beside(-h * direction)) / h, (self.beside(h * direction) - here) / h))
         far, near = (abs(slopes[i][1] - slopes[i][0]) for i in (0, -1))
-        if self.single:  # too coarse to tell a kink from one nearby
+        if self.single:  # too coarse to tell a kink here from a kink nearby
             return slopes[-1] if near > 0.05 * scale else None
         # Where the curve is smooth, the difference shrinks with h; at a jump it grows.
         return slopes[-1] if near > 1e-3 * scale and 0.5 * far < near < 2 * far else None
 
     def on_the_edge(self, i):
-        """Whether entry i lies where the value ends, or where its slope has no limit, as that of p log p at p = 0."""
+        """Whether entry i is at the end of the domain, or where the slope has no limit, such as that of p log p at 0."""
         unit, here, slopes = np.zeros_like(self.analytic), self.value().real, []
         unit[i] = self.near[i]
         for h in (1e-4, 1e-6):
@@ -241,7 +242,7 @@ class Check:
     def _tensor(self, method, a, b, doubt, scale):
         """A GradReport of one tensor (flat: analytic a, numeric b), its worst entry i, and which entries are wrong."""
         tolerance = max((SINGLE_TOLERANCE if self.single else TOLERANCE)[method], self.lost)
-        scale = scale or 1.0  # of a value that moves nowhere
+        scale = scale or 1.0  # 1 if the value never changes
         errors = np.abs(a - b) / scale
         errors[np.isnan(errors)] = np.inf
         allowed = tolerance + np.minimum(2 * doubt / scale, 0.01)
@@ -252,11 +253,11 @@ class Check:
         if wrong.any():
             report.clue = explain(a[wrong], b[wrong], tolerance * scale)
             if report.clue.startswith("analytic /") and method == COMPLEX and 1e-9 < report.error < SINGLE_ERROR:
-                report.clue += "; rounding to float32 leaves such errors: is part of it, or of the data, float32?"
+                report.clue += "; rounding to float32 leaves such errors: is a part of the code or of the data float32?"
         return report, i, wrong
 
     def _entries(self, method):
-        """A report for each tensor, every entry tried."""
+        """A report for each tensor. Every entry is checked."""
         unit = np.zeros_like(self.analytic)
         numeric, doubt = np.full(unit.shape, np.nan), np.full(unit.shape, np.inf)
         for i in range(unit.size):
@@ -274,10 +275,10 @@ class Check:
                 continue
             scale = max(np.abs(a).max(), np.fmax.reduce(np.abs(b)), floor)
             unseen = (self.tiny[where] < 1) & np.isfinite(b) & (doubt[where] > 5e-3 * scale)
-            if unseen.any():  # p log p at p = 1e-28 beside other terms, by central differences
+            if unseen.any():  # such as p log p at p = 1e-28 plus other terms, by central differences
                 b[unseen] = a[unseen]
                 self.notes.append(
-                    f"{name}: {unseen.sum()} entries below 1e-10 are not checked: rounding hides what they do"
+                    f"{name}: {unseen.sum()} entries below 1e-10 are not checked: rounding hides their effect"
                 )
             report, i, wrong = self._tensor(method, a, b, doubt[where], scale)
             kinks, clue = 0, ""
@@ -287,52 +288,53 @@ class Check:
                 unit[where.start + i] = 0
                 if not slopes:
                     if self.on_the_edge(where.start + i):
-                        clue = "it lies on the edge of where the value exists, or on a kink: it has no derivative here"
+                        clue = (
+                            "it lies on the edge of the domain, or on a kink, and has no derivative: check it elsewhere"
+                        )
                     break
                 at = place(name, self.index(name, i))
                 room = (1e-2 if self.single else 1e-3) * scale
                 if not min(slopes) - room <= a[i] <= max(slopes) + room:
-                    clue = f"it lies on a kink, with slope {slopes[0]:.6g} before it and {slopes[1]:.6g} behind"
+                    clue = f"it lies on a kink, with slope {slopes[0]:.6g} before it and {slopes[1]:.6g} after it"
                     break
                 kinks, b[i] = kinks + 1, a[i]
                 report, i, wrong = self._tensor(method, a, b, doubt[where], scale)
             if kinks:
                 others = f", as do {kinks - 1} more entries" if kinks > 1 else ""
-                self.notes.append(
-                    f"{at} lies on a kink{others}: any slope between those of its two sides is right there"
-                )
+                self.notes.append(f"{at} lies on a kink{others}: any slope between those of its two sides passes there")
             report.parameter, report.index, report.n_entries = name, self.index(name, i), a.size
             report.clue = clue or (left_over if wrong.any() else "") or report.clue
             yield report
 
     def _left_over(self, numeric):
-        """What it means if every entry of the gradient is off by the same number."""
+        """The clue if every entry of the gradient is off by the same number, or ""."""
         off = self.analytic - numeric
         same = off.size > 1 and np.ptp(off) <= 1e-5 * abs(off[0]) and abs(off[0]) > 1e-5 * np.abs(numeric).max()
         if not same or np.ptp(numeric) <= 1e-5 * np.abs(numeric).max():
             return ""
-        return f"every entry is too large by {off[0]:.6g}: is zero_grad() forgotten?"
+        return f"every entry is too large by {off[0]:.6g}: was zero_grad() forgotten?"
 
     def _directions(self, method):
-        """The same along one random ±1 direction for each tensor and one over all, whatever the number of weights.
+        """A report for each tensor, along one random ±1 direction, and one for all tensors together.
 
-        An entry that is wrong by δ shows as δ / ‖g‖, far above rounding even among 100,000 entries.
+        The number of calls does not depend on the number of weights. An error δ in one entry shows as δ / ‖g‖, which is far
+        above rounding even among 100,000 entries.
         """
         rng = np.random.default_rng(self.seed)
         for name, where in [*self.params.slices().items(), ("all", slice(None))]:
             signs = np.zeros_like(self.analytic)
             signs[where] = rng.choice([-1.0, 1.0], signs[where].size)
             report, direction, scale = self._along(method, signs)
-            if not report:  # zeros, as in pictures, are where ReLU and its like have their kinks
+            if not report:  # ReLU and similar functions have kinks at 0, and pictures have zeros
                 kink = self.kink(direction, scale)
                 report.clue = "the direction crosses a kink" if kink else report.clue
                 again, _, _ = self._along(method, np.where(to_host(self.theta) == 0, 0, signs))
                 if again and kink:
                     report = again
-                    self.notes.append(f"{name}: entries that are exactly 0 were left out, as they lie on a kink")
+                    self.notes.append(f"{name}: entries that are exactly 0 were left out, because they lie on a kink")
                 elif again:
                     report.clue = (
-                        "right without the entries that are exactly 0: perhaps one lies on the edge of a domain"
+                        "it is right without the entries that are exactly 0: perhaps one lies on the edge of a domain"
                     )
             report.parameter = name
             yield report
@@ -345,10 +347,10 @@ class Check:
         return self._tensor(method, *numbers, scale)[0], direction, scale
 
     def cross_check(self):
-        """One central difference over all weights: "" if it agrees, what it says if not, None where it cannot tell.
+        """Whether a central difference over all weights agrees: "" if so, a message if not, None if it cannot decide.
 
-        Up to eight directions are tried, as one with a kink within the step says nothing. Entries that are exactly 0, as in
-        pictures, stay: the kinks of ReLU and its like are there.
+        Up to eight directions are tried, because one that crosses a kink within the step decides nothing. Entries that are
+        exactly 0, as in pictures, are not moved: ReLU and similar functions have their kinks there.
         """
         rng = np.random.default_rng(self.seed)
         told = None
@@ -361,13 +363,11 @@ class Check:
             if abs(a - b) <= (1e-2 if self.single else 1e-5) * scale + min(2 * doubt, 1e-3 * scale):
                 return ""
             if doubt < 1e-2 * scale and abs(a - b) > 4 * doubt and not self.kink(direction, scale):
-                told = (
-                    f"second opinion, a central difference along a random direction: numeric {b:.9g}, analytic {a:.9g}"
-                )
+                told = f"second opinion (a central difference along one random direction): numeric {b:.9g}, analytic {a:.9g}"
         return told
 
     def _ignores_small_steps(self):
-        """Whether the value stays what it is for a step that double precision sees: something rounds to float32."""
+        """Whether a step that double precision resolves leaves the value unchanged: then something rounds to float32."""
         i = int(np.argmax(np.abs(self.analytic) * self.stride))
         step = np.zeros_like(self.analytic)
         step[i] = 1e-10 * self.stride[i]

@@ -1,8 +1,8 @@
-"""The checker of flow layers: gradients as check_layer checks them, the inverse, and the log-determinant.
+"""The checker for flow layers: the gradients (by check_layer), the inverse, and the log-determinant.
 
-A flow layer turns x (B, n) into y (B, n), example by example, so that it can be undone. log_det (B,) is log|det ∂y/∂x|.
-A gradient check cannot see a wrong log_det: halved, with half its gradient, it is the derivative of itself. So the whole
-Jacobian ∂y/∂x is made here, a column for each feature, and its determinant compared.
+A flow layer turns x (B, n) into y (B, n), each example on its own, and can be inverted. log_det (B,) is log|det ∂y/∂x|. A
+gradient check cannot see a wrong log_det: half of log_det with half of its gradient passes. So this file computes the whole
+Jacobian ∂y/∂x, one column for each feature, and compares its determinant.
 """
 
 import copy
@@ -27,19 +27,19 @@ SINGLE_TOLERANCE = 2e-2  # of both, where the layer computes in float32
 
 
 def check_flow(layer: Layer, x: Any, *, seed: int = 0, name: str | None = None, **options: Any) -> GradReport:
-    """Check a flow layer. Returns a GradReport, with a line in problem for each thing that is wrong:
+    """A GradReport of a flow layer, whose problem has a line for each thing that is wrong. It checks
 
     - the gradients of y and log_det, and the contract of backward, as check_layer does;
-    - log_det against log|det ∂y/∂x| of each example, by the complex step, or central differences where that fails;
-    - inverse(forward(x)) = x and forward(inverse(y)) = y; where inverse returns (x, log_det), also that log_det.
+    - log_det against log|det ∂y/∂x| of each example, by the complex step, or by central differences if that fails;
+    - inverse(forward(x)) = x and forward(inverse(y)) = y, and also the log_det of inverse if it returns (x, log_det).
 
     layer: forward(x, rng) returns ((y, log_det), backward), backward takes ((dy, d_log_det), learn=True, inputs=True), and
-    inverse(y) returns x. x: an array (B, n), or the shape of one. All but the gradients is checked for rng=None.
+    inverse(y) returns x. x: an array (B, n), or the shape of one. Everything except the gradients is checked with rng=None.
     """
     name = name or type(layer).__name__
     several, parts, _ = layer_inputs(x, seed)
     if several or parts[0].ndim != 2 or parts[0].dtype.kind != "f":
-        raise ValueError(f"{name}: a flow takes one array of floats (B, n), or a shape (B, n)")
+        raise ValueError(f"{name}: give a flow one array of floats (B, n), or a shape (B, n)")
     report = check_layer(layer, x, seed=seed, name=name, **options)
     problems = _Flow(layer, parts[0], seed).problems()
     if problems:
@@ -49,7 +49,7 @@ def check_flow(layer: Layer, x: Any, *, seed: int = 0, name: str | None = None, 
 
 
 class _Flow:
-    """A copy of a flow layer with its weights moved a little, as fresh ones may make it the identity."""
+    """A copy of a flow layer with its weights moved a little, because new ones may make it the identity."""
 
     def __init__(self, layer, x, seed):
         self.layer, self.x = copy.deepcopy(layer), x
@@ -57,7 +57,7 @@ class _Flow:
         self.rng, self.single = Rng((seed, MOVE), "float64"), False
         with np.errstate(all="ignore"), suppress(Exception):
             first = copy.deepcopy(self)
-            first.forward(self.x.copy())  # weights may be taken from the first batch
+            first.forward(self.x.copy())  # the first batch may set weights
             if not unchanged(first.params.theta, self.params.theta):
                 vars(self).update(vars(first))
         step = 0.1 * self.rng.normal(self.params.theta.shape)
@@ -76,14 +76,14 @@ class _Flow:
         if not isinstance(returned, (tuple, list)) or len(returned) != 2:
             return ["a flow's forward must return ((y, log_det), backward)"]
         y, log_det = self.forward(self.x)
-        slightly = self.forward(self.x * (1 + 1e-11))[0]  # float32 does not see it
+        slightly = self.forward(self.x * (1 + 1e-11))[0]  # too small a change for float32
         self.single = is_single(y) or is_single(log_det) or (np.any(self.x) and unchanged(y, slightly))
         if y.shape != self.x.shape:
-            return [f"y has shape {y.shape} for x {self.x.shape}: a flow keeps the number of features"]
+            return [f"y has shape {y.shape} for x {self.x.shape}: a flow must keep the number of features"]
         if log_det.shape != self.x.shape[:1]:
-            remedy = "; sum over the features alone" if log_det.ndim != 1 else ""
+            remedy = "; sum over the features only" if log_det.ndim != 1 else ""
             return [
-                f"log_det has shape {log_det.shape}, expected {self.x.shape[:1]}: a number for each example{remedy}"
+                f"log_det has shape {log_det.shape}, expected {self.x.shape[:1]}: one number for each example{remedy}"
             ]
         mixed = self.mixes_examples(y, log_det)
         if mixed:
@@ -99,7 +99,7 @@ class _Flow:
         return np.asarray(y), np.asarray(log_det)
 
     def mixes_examples(self, y, log_det):
-        """Whether the outputs of one example change when another example does."""
+        """A message if the outputs of one example change when another example does, else ""."""
         rtol = 1e-3 if self.single else 1e-9
         for changed, kept in ((0, slice(1, None)), (-1, slice(None, -1))):
             x = self.x.copy()
@@ -107,7 +107,7 @@ class _Flow:
             y_2, log_det_2 = self.forward(x)
             pairs = (y[kept], y_2[kept]), (log_det[kept], log_det_2[kept])
             if not all(np.allclose(a, b, rtol=rtol, atol=1e-3 * rtol, equal_nan=True) for a, b in pairs):
-                return "y or log_det of one example depends on the others: no example then has a Jacobian of its own"
+                return "y or log_det of one example depends on the others: compute each example on its own"
         return ""
 
     # ---- the log-determinant ----
@@ -123,16 +123,16 @@ class _Flow:
             return []
         i = int(np.argmax(errors))
         if right[i] == -np.inf:
-            return [f"∂y/∂x of example {i} has determinant 0, so the layer cannot be undone"]
+            return [f"∂y/∂x of example {i} has determinant 0, so the layer cannot be inverted"]
         count = f"wrong in {wrong.sum()} of {len(wrong)} examples"
-        numbers = f"in example {i} it is {log_det[i]:.9g}, and log|det ∂y/∂x| by {method} {right[i]:.9g}"
+        numbers = f"in example {i} it is {log_det[i]:.9g}, but log|det ∂y/∂x| by {method} is {right[i]:.9g}"
         return [f"log_det is {count}: {numbers}{_suggest(log_det, right, self.x.shape[1])}"]
 
     def jacobian(self):
-        """∂y/∂x of each example (B, n, n), and the method it is good to."""
+        """∂y/∂x of each example (B, n, n), and the method that gave it."""
         try:
             jacobian = self.complex_jacobian()
-        except Exception:  # what fails with complex numbers alone refuses them
+        except Exception:  # real numbers passed, so complex ones caused this
             return self.central_jacobian(), CENTRAL
         direction = self.rng.normal(self.x.shape)
         along, told = self.slope(direction), (jacobian @ direction[:, :, None])[:, :, 0]
@@ -169,7 +169,7 @@ class _Flow:
 
     def wrong_inverse(self, y, log_det):
         if not hasattr(self.layer, "inverse"):
-            return ["there is no inverse: a flow layer has inverse(y), which returns x"]
+            return ["there is no inverse: add a method inverse(y) that returns x"]
         kept = y.copy()
         x, back_log_det = self.inverse(y)
         if not unchanged(y, kept):
@@ -177,20 +177,22 @@ class _Flow:
         lines = self.differ("inverse(forward(x))", x, "x", self.x)
         if back_log_det is not None:
             lines += self.differ("the log_det of inverse", back_log_det, "minus that of forward", -log_det)
-        between = (y + np.roll(y, 1, axis=0)) / 2  # points that forward has not made, where y may lie
+        between = (y + np.roll(y, 1, axis=0)) / 2  # points that forward did not produce
         x, _ = self.inverse(between)
         if not lines and np.all(np.isfinite(x)):
             lines += self.differ("forward(inverse(y))", self.forward(x)[0], "y", between)
         return lines
 
     def inverse(self, y):
-        """x and log_det (or None). Raises Broken where inverse fails or returns something else."""
+        """x and log_det (or None). Raises Broken if inverse fails or returns something else."""
         try:
             returned = self.layer.inverse(y)
         except Exception as error:
             raise Broken(f"inverse(y) raises {type(error).__name__}: {error}".splitlines()[0]) from error
         if isinstance(returned, list) or (isinstance(returned, tuple) and len(returned) != 2):
-            raise Broken(f"inverse must return x, or the tuple (x, log_det), and returned a {type(returned).__name__}")
+            raise Broken(
+                f"inverse must return x, or the tuple (x, log_det), but it returned a {type(returned).__name__}"
+            )
         x, log_det = returned if isinstance(returned, tuple) else (returned, None)
         try:
             return as_array(x, "the result of inverse"), log_det if log_det is None else np.asarray(log_det)
@@ -198,7 +200,7 @@ class _Flow:
             raise Broken(str(error)) from error
 
     def differ(self, what, found, expected, right):
-        """A line that says where two arrays differ, in a list, or nothing."""
+        """A list with a line that says where two arrays differ; empty if they agree."""
         if found.shape != right.shape:
             return [f"{what} has shape {found.shape}, expected {right.shape}"]
         errors = np.abs(found - right)
@@ -210,22 +212,22 @@ class _Flow:
         count = f"{wrong.sum()} of {wrong.size} numbers differ"
         hint = "; the sign is wrong" if np.allclose(found[wrong], -right[wrong]) else ""
         place = ", ".join(str(int(k)) for k in i)
-        return [f"{what} is not {expected}: {count}, [{place}] is {found[i]:.9g} and should be {right[i]:.9g}{hint}"]
+        return [f"{what} is not {expected}: {count}, [{place}] is {found[i]:.9g} but should be {right[i]:.9g}{hint}"]
 
 
 def _suggest(log_det, right, n):
-    """What a wrong log_det may be instead."""
+    """A suggestion of what a wrong log_det is, or ""."""
     known = {
         "it is 0": 0 * right,
         "the sign is wrong": -right,
         "half of it is missing": right / 2,
-        "twice too large": 2 * right,
-        "the mean over the features where the sum is meant": right / n,
-        "the sum over the batch": 0 * right + right.sum(),
-        "the mean over the batch": 0 * right + right.mean(),
-        "the determinant, not its logarithm": np.exp(np.minimum(right, 700)),
-        "a logarithm of base 2": right / math.log(2),
-        "a logarithm of base 10": right / math.log(10),
+        "it is twice too large": 2 * right,
+        "it is the mean over the features, not the sum": right / n,
+        "it is the sum over the batch": 0 * right + right.sum(),
+        "it is the mean over the batch": 0 * right + right.mean(),
+        "it is the determinant, not its logarithm": np.exp(np.minimum(right, 700)),
+        "it is a logarithm of base 2": right / math.log(2),
+        "it is a logarithm of base 10": right / math.log(10),
     }
     for words, values in known.items():
         if np.allclose(log_det, values, rtol=1e-6, atol=1e-9):

@@ -5,9 +5,9 @@
     check_flow(layer, x)           a flow layer: also its inverse and its log-determinant; see flow.py
     gradcheck(objective, params)   anything that returns a value and leaves its gradient in params.grad
 
-Each compares every entry with the complex step, good to about 1e-15, and guards that by one central difference, which
-exposes operations that lose the imaginary part (abs, sign, var, linalg.norm); see derivative.py. What no gradient check
-sees: a sampler that takes a variance for a standard deviation is the derivative of itself.
+Each compares every entry with the complex step, which is accurate to about 1e-15. One central difference is a second
+opinion: it exposes operations that lose the imaginary part (abs, sign, var, linalg.norm); see derivative.py. No gradient
+check can see a wrong forward pass: a sampler that scales its noise by σ² instead of σ passes.
 """
 
 import copy
@@ -36,33 +36,33 @@ def gradcheck(
     seed: int = 0,
     name: str = "objective",
 ) -> GradReport:
-    """Compare the gradient that objective() leaves in params.grad with numeric derivatives of the number it returns.
+    """A GradReport of objective(): the gradient that it leaves in params.grad against derivatives of its value.
 
-    objective: takes nothing and does the same at every call (it makes its Rng itself).
-    params: the Parameters to differentiate. together: more Parameters that objective runs through; during the check they
-        have the precision of params.
-    method: "complex-step", "central", or "auto": complex step, or central where the forward pass refuses complex numbers.
-    mode: "entries", "directions" (one random ±1 direction a tensor and one over all), or "auto": entries up to 3,000.
-    cross_check=False leaves the central difference out: it does not see stop().
+    objective: takes no arguments and does the same in every call (so it makes its own Rng).
+    params: the Parameters to differentiate. together: other Parameters that objective uses; during the check they have the
+        precision of params.
+    method: "complex-step", "central", or "auto": complex step, or central if the forward pass fails on complex numbers.
+    mode: "entries", "directions" (one random ±1 direction per tensor and one for all), or "auto": entries up to 3,000.
+    cross_check=False leaves out the central difference, for objectives with stop(), which it does not see.
 
-    Weights are moved by 0.1 · N(0, 1) during the check, since fresh zeros sit on the kinks of ReLU, and buffers that are no
-    constants by up to 0.1; they stay where they are if the value does not exist there. All is put back afterwards. Returns
-    a GradReport. Raises ValueError for unknown names.
+    During the check, weights are moved by 0.1 · N(0, 1), because initial zeros lie on the kinks of ReLU. Buffers that are
+    not constant are moved by up to 0.1. Nothing is moved if the value would not exist there. All is put back afterwards.
+    Raises ValueError for an unknown method or mode.
     """
     with _moved(objective, params, together, seed, name) as (check, problem):
         report = _compare(check, problem, method, mode, cross_check)
         if report and check.adds_to_what_is_there():
-            note = "the objective adds to what params.grad holds: call params.zero_grad() in it, or before each call"
+            note = "the objective adds to the old gradient in params.grad: call params.zero_grad() in it, or before each call"
             report.notes += (note,)
         return report
 
 
 @contextmanager
 def _moved(objective, params, together, seed, name, data=(), still=()):
-    """A Check in double precision with its weights moved, and what makes a comparison worthless there, or "".
+    """A Check in double precision with moved weights, and why a comparison there would be meaningless, or "".
 
-    data: slices of theta that are inputs rather than weights. still: those that stay as they are, as the caller gave them.
-    All is put back afterwards.
+    data: slices of theta that are inputs, not weights. still: slices that are not moved, because the caller chose their
+    values. All is put back afterwards.
     """
     everything = list({id(p): p for p in (params, *together)}.values())
     kept = [(p, p.theta.dtype, p.theta.copy(), p.grad.copy(), p.buffers.copy()) for p in everything]
@@ -84,11 +84,11 @@ def _moved(objective, params, together, seed, name, data=(), still=()):
                 p.buffers[where] += 0.1 * rng.uniform(where.stop - where.start)  # upwards: a variance stays positive
         check = Check(objective, params, everything, name, seed)
         problem = _first_look(check)
-        if problem is None:  # a weight that must be positive, say, may have left its domain
+        if problem is None:  # a weight that must be positive may have left its domain
             put_back("float64")
             check.start()
             problem = check.precondition()
-            check.notes += [] if problem else ["the weights stayed as they are: moved a little, they give no value"]
+            check.notes += [] if problem else ["the weights were not moved: a small move leaves the domain"]
         else:
             start = kept[0][2].astype("float64")
             check.notes += [] if problem else _stuck(check.never_learns(start, data))
@@ -99,21 +99,21 @@ def _moved(objective, params, together, seed, name, data=(), still=()):
 
 
 def _first_look(check):
-    """check.precondition() at the moved weights, or None where it fails or gives no finite numbers."""
+    """check.precondition() at the moved weights, or None if it fails or gives numbers that are not finite."""
     try:
         with np.errstate(all="ignore"):
             problem = check.precondition()
         return problem if check.finite else None
-    except Exception:  # it is raised again, for the user to see, if it also happens at the weights as they are
+    except Exception:  # if the original weights raise it too, the user will see it
         return None
 
 
 def _stuck(names):
-    """The remark on tensors that never learn."""
+    """The remark on tensors that never learn, in a list, which is empty if there are none."""
     if not names:
         return []
-    who = f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} gradient 0 from the initial weights on"
-    return [f"{who} and would never learn: do weights on the way all start at 0? Start some of them at random"]
+    who = f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} gradient 0 at the initial weights"
+    return [f"{who} and while the others learn: if several weights in a row start at 0, start some of them at random"]
 
 
 def _compare(check, problem, method="auto", mode="auto", cross_check=True):
@@ -127,23 +127,23 @@ def _compare(check, problem, method="auto", mode="auto", cross_check=True):
     if method != CENTRAL:
         try:
             report = check.compare(COMPLEX, mode)
-        except Exception as error:  # whatever is raised where real numbers passed: complex ones are refused
+        except Exception as error:  # real numbers passed, so complex ones caused this
             if method == COMPLEX:
                 raise
             refused = f"{type(error).__name__}: {error}".splitlines()[0]
     if method == CENTRAL or refused:
         report = check.compare(CENTRAL, mode)
     if refused:
-        report.problem = f"by central differences, as the complex step is not possible: {refused}"
+        report.problem = f"checked by central differences, because the complex step is not possible: {refused}"
     elif said:
         report.passed, report.problem = False, said
     elif said == "" and not report and report.error > SINGLE_ERROR and "lies on" not in report.clue:
         report.problem = (
             "but a central difference agrees with your gradient: does the forward pass use abs, sign, var, linalg.norm, "
-            'slogdet, cholesky, svd or vdot? The complex step does not pass through these; check with method="central"'
+            'slogdet, cholesky, svd or vdot? The complex step is wrong for these; check with method="central"'
         )
     if check.single:
-        report.notes += (f"{SINGLE}; numbers are compared to {report.tolerance:.0e} only",)
+        report.notes += (f"{SINGLE}; the tolerance is only {report.tolerance:.0e}",)
     report.notes += tuple(check.notes)
     return report
 
@@ -152,24 +152,24 @@ def _compare(check, problem, method="auto", mode="auto", cross_check=True):
 
 
 def check_layer(layer: Layer, x: Any, *, seed: int = 0, name: str | None = None, **options: Any) -> GradReport:
-    """Check a layer's gradients for weights and input, learning and using, and that its backward keeps the contract.
+    """A GradReport of a layer: the gradients of weights and input, learning and using, and the contract of backward.
 
-    x: an array, a tuple of arrays (for layers like Concat), or shapes in their place, such as (4, 5), filled with N(0, 1).
-    Arrays stay as they are given; arrays of whole numbers and plain numbers are held fixed, and the report says so. forward
-    may return a tuple, such as (y, log_det); backward then gets one too, (dy, d_log_det).
-    The layer must not be in a Parameters yet; copies of it are checked. options: see gradcheck. Returns the worse
-    GradReport of the two modes.
+    x: an array, a tuple of arrays (for layers like Concat), or shapes instead, such as (4, 5), which are filled with
+    N(0, 1). Arrays keep their values. Arrays of whole numbers and plain numbers are not checked, and the report says so.
+    forward may return a tuple, such as (y, log_det); backward then gets one too, (dy, d_log_det).
+    The layer must not be in a Parameters yet; copies of it are checked. options: see gradcheck. Of the two modes, learning
+    and using, the worse GradReport is returned.
     """
     if isinstance(layer, type):
         raise ValueError(f"layer is the class {layer.__name__}: give a layer, {layer.__name__}(...)")
     if not isinstance(layer, Layer):
         what = getattr(layer, "__name__", repr(layer))
         raise ValueError(
-            f"layer is {what}, no Layer: give an instance of a subclass of Layer; check_loss checks functions"
+            f"layer is {what}, not a Layer: give an instance of a subclass of Layer; check_loss checks functions"
         )
     name = name or type(layer).__name__
     if layer.params is not None:
-        raise ValueError(f"{name} already belongs to a Parameters: check one fresh from its class")
+        raise ValueError(f"{name} already belongs to a Parameters: check a newly made layer")
     several, parts, filled = layer_inputs(x, seed)
     reports, notes = [], []
     for rng_seed, mode in ((seed, "learning"), (None, "using")):
@@ -208,10 +208,10 @@ def _check_trial(trial, label, method="auto", mode="auto", cross_check=True, tog
 def check_loss(
     f: Callable[..., Any], *arrays: Any, seed: int = 0, name: str | None = None, **options: Any
 ) -> GradReport:
-    """Check f(*arrays) -> (value, gradient, ...), a gradient for each of the leading arrays. Returns a GradReport.
+    """A GradReport of a loss f(*arrays) -> (value, gradient, ...), with a gradient for each of the leading arrays.
 
-    The gradients may also come in a tuple of their own. Plain numbers and lists count as arrays; whole numbers that have a
-    gradient are made floats. The arrays stay as they are given: they may be probabilities.
+    The gradients may also be in a tuple of their own. Plain numbers and lists count as arrays. Whole numbers that have a
+    gradient become floats. The arrays keep their values, because they may be probabilities.
     """
     name = name or getattr(f, "__name__", "loss")
     arrays = tuple(_loss_argument(array, i) for i, array in enumerate(arrays))
@@ -225,7 +225,7 @@ def check_loss(
             name, seed, f"the loss changes its argument {', '.join(changed)}: write x = x - 1, not x -= 1"
         )
     if not isinstance(result, tuple) or len(result) < 2 or not 1 <= len(_gradients(result)) <= len(arrays):
-        raise ValueError(f"{name}: expected a tuple (value, gradients of 1 to {len(arrays)} leading arrays)")
+        raise ValueError(f"{name} must return a tuple (value, gradients of 1 to {len(arrays)} leading arrays)")
     checked: dict[int, np.ndarray] = {}
     notes: tuple[str, ...] = ()
     for i, gradient in enumerate(_gradients(result)):
@@ -235,12 +235,12 @@ def check_loss(
         array = as_array(arrays[i], f"array {i}")
         if np.shape(gradient) != array.shape:
             return GradReport.failure(
-                name, seed, f"gradient {i} has shape {np.shape(gradient)}, its array {array.shape}"
+                name, seed, f"gradient {i} has shape {np.shape(gradient)}, but its array has {array.shape}"
             )
         if array.dtype.kind != "f":
             try:
                 f(*arrays[:i], array.astype("float64"), *arrays[i + 1 :])
-            except Exception:  # used as indices, say
+            except Exception:  # such as indices
                 notes += (not_checked(f"x{i}", array),)
                 continue
             notes += (f"x{i} is made of whole numbers ({array.dtype}), and checked as floats",)

@@ -1,4 +1,4 @@
-"""What a check of gradients says: passed or not, the worst error and where it sits, and what the wrong entries suggest."""
+"""The result of a gradient check: passed or not, the worst error and where it is, and what the wrong entries suggest."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ import numpy as np
 
 @dataclass
 class GradReport:
-    """What a check found. True in a condition if it passed; printed, it says where the worst error sits.
+    """The result of a check. It is true in a condition if the check passed. Printed, it says where the worst error is.
 
     error: max |analytic - numeric| over a tensor, divided by that tensor's max |gradient|; the worst tensor counts.
-    problem: why the check could not be made, or what was wrong beside the numbers. wrong, right: names of the tensors whose
-    error is above the tolerance, and below. n_wrong of the n_entries of the worst tensor are wrong (0 for a direction).
-    clue: what these have in common. notes: remarks that do not decide whether the check passes.
+    problem: why the check could not be made, or what is wrong apart from the numbers. wrong, right: names of the tensors
+    whose error is above or below the tolerance. n_wrong of the n_entries of the worst tensor are wrong (0 for a direction).
+    clue: what the wrong entries have in common. notes: remarks that do not decide whether the check passes.
     """
 
     name: str
@@ -70,18 +70,16 @@ def place(name, index):
 
 
 def explain(analytic, numeric, slack):
-    """What the wrong entries suggest. A factor is named only where every one of them is off by it, within slack."""
+    """What the wrong entries suggest. A factor is named only if every one of them is off by it, within slack."""
     if not np.any(analytic):
         return "the analytic gradient is 0 here: a path was forgotten"
     if not np.any(numeric):
-        return "the numeric gradient is 0 here: the value does not use this, or loses its imaginary part"
+        return "the numeric gradient is 0 here: the value does not depend on it, or loses its imaginary part"
     if not np.all(np.isfinite(numeric)):
-        return "the numeric derivative is not a number: beside these inputs and weights the value does not exist"
+        return "the numeric derivative is not a number: the value does not exist near these inputs and weights"
     i = int(np.argmax(np.abs(analytic - numeric)))
     if numeric[i] == 0 or analytic[i] == 0:
-        return (
-            f"the {'numeric' if numeric[i] == 0 else 'analytic'} gradient is 0 at this entry, but not at all wrong ones"
-        )
+        return f"the {'numeric' if numeric[i] == 0 else 'analytic'} gradient is 0 at this entry, but not at every wrong one"
 
     ratio, known = analytic[i] / numeric[i], ""
     if not 1e-6 < abs(ratio) < 1e6:
@@ -94,9 +92,9 @@ def explain(analytic, numeric, slack):
     elif whole == 0.5:
         known = "half of it is missing"
     elif whole > 1:
-        known = f"{whole} times too large: summed over the batch where the value takes the mean?"
+        known = f"{whole} times too large: is it a sum over the batch where the value takes the mean?"
     elif 0 < whole < 1:
-        known = f"{round(1 / whole)} times too small: a mean over the batch too many?"
+        known = f"{round(1 / whole)} times too small: is the mean over the batch taken twice?"
 
     def all_off_by(factor):
         return np.all(np.abs(analytic - factor * numeric) <= 1e-6 * np.abs(factor * numeric) + slack)

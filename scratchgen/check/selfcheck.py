@@ -1,8 +1,8 @@
-"""The gradient checker turned on everything this library has: layers, losses and every objective of every model.
+"""The gradient checker applied to everything in this library: layers, losses and every objective of every model.
 
-Nothing is listed by hand: every subclass of Layer, every public function of nn/losses.py with each of its options, every
-marked function of nn/distributions.py, every second-order pass and every objective that a model names is found and tried on
-the example that it brings. One without an example fails, so nothing new can be left out.
+Nothing is listed by hand. This file finds every subclass of Layer, every public function of nn/losses.py with each of its
+options, every marked function of nn/distributions.py, every second-order pass and every objective that a model names. Each
+is checked on its own example. One without an example fails, so nothing new can be left out.
 """
 
 import copy
@@ -35,7 +35,7 @@ def selfcheck(pattern="", seed=0):
         if plain(pattern) in plain(name):
             try:
                 report = check(seed=seed)
-            except Exception as error:  # whatever is wrong with one, the others are still worth checking
+            except Exception as error:  # an error in one must not stop the others
                 report = GradReport.failure(name, seed, f"{type(error).__name__}: {error}")
             report.name = name
             yield kind, report
@@ -98,7 +98,7 @@ def _check_layer(layer_class, seed):
 
 
 class _Function(Layer):
-    """f(*arrays, rng) -> output, backward in a layer's clothes."""
+    """A function f(*arrays, rng) -> (output, backward) as a layer."""
 
     def __init__(self, f):
         self.f = f
@@ -119,7 +119,7 @@ def _check_loss(f, options, seed):
 
 
 def _check_forward_twice(layer_class, seed):
-    """The backward pass as a layer, whose own backward is `again`."""
+    """A GradReport of the backward pass as a layer, whose own backward is double_backward."""
     rng = Rng((seed, 1), "float64")
     if layer_class is Sequential:
         layer, x = mlp([3, 4, 4, 2], Tanh), rng.normal((5, 3))
@@ -135,7 +135,7 @@ def _check_penalty(activation, options, seed):
     D = Sequential(mlp([4, 6, 5], activation), activation(), Residual(Linear(5, 5)), activation(), Linear(5, 1))
     params, x = Parameters(rng, D=D), 2 * rng.normal((5, 4))
     slopes = D.forward_twice(x)[2](rng.zeros((5, 1)) + 1)[0]  # (5, 4)
-    D.layers[-1].W /= rng.xp.sqrt((slopes * slopes).sum(axis=1)).mean()  # about 1: some steeper and some flatter
+    D.layers[-1].W /= rng.xp.sqrt((slopes * slopes).sum(axis=1)).mean()  # slopes about 1, some above and some below
 
     def objective():
         params.zero_grad()
@@ -154,7 +154,7 @@ def _check_objective(model_class, objective, settings, seed):
 
     def value():
         for p in everything:
-            p.grad.fill(1)  # left over from before: to be cleared in the objective's own Parameters, and there alone
+            p.grad.fill(1)  # an old gradient, which the objective must clear in its own Parameters only
         losses = getattr(model, objective)(**batch, rng=Rng((seed, 2), "float64"))
         if not isinstance(losses, dict) or objective not in losses:
             said = f"the keys {', '.join(losses)}" if isinstance(losses, dict) else repr(losses)
@@ -164,7 +164,7 @@ def _check_objective(model_class, objective, settings, seed):
             )
         if not all((p.grad == 1).all() for p in everything if p is not params):
             raise ValueError(
-                f"{objective} adds to gradients that are not its own: a network it does not train must not learn"
+                f"{objective} changes the gradients of a network that it does not train: pass learn=False to its backward"
             )
         return losses[objective]
 

@@ -1,6 +1,6 @@
-"""A layer made into something that can be checked: a number whose gradient is known, and the contract of nn/layer.py.
+"""A layer as an objective for the gradient check, and a test of the contract in nn/layer.py.
 
-gradcheck.py compares the numbers; here the layer is run, and what it does wrong beside its numbers is put into words.
+gradcheck.py compares the numbers. This file runs the layer, and describes what else it does wrong.
 """
 
 import copy
@@ -14,17 +14,17 @@ from ..nn.layer import Layer, Weight
 from ..nn.parameters import Parameters
 from .derivative import is_single, is_torch
 
-# Streams of random numbers, one for each use: were w the same numbers as x, a normalising layer would have gradient 0.
+# Streams of random numbers, one for each use. If w and x came from the same one, a normalising layer would have gradient 0.
 MOVE, INPUT, OUTPUT = 1001, 1002, 1003
 
 ON_SELF = (
-    "backward uses what a later forward left on self: keep it in the closure (a name of forward, x rather than self.x), "
-    "for a network may run on two batches before it learns from either"
+    "backward uses what a later forward left on self: keep it in the closure (a local variable of forward, x and not "
+    "self.x), because a network may run on two batches before it learns from either"
 )
 
 
 def layer_inputs(x, seed):
-    """What stands for x in a check: whether it is several, its parts (arrays and numbers), and which were shapes."""
+    """Whether x is several inputs, the list of its parts (arrays and numbers), and which of them were given as shapes."""
     if _is_shape(x):
         return False, [Rng((seed, INPUT), "float64").normal(_shape(x))], [True]
     items = isinstance(x, (list, tuple)) and any(isinstance(item, (tuple, np.ndarray)) for item in x)
@@ -48,16 +48,16 @@ def _shape(x):
 
 
 def as_array(x, name):
-    """x as a NumPy array, in double precision if it holds floats. Raises ValueError for what is no array of numbers."""
+    """x as a NumPy array, in double precision if it holds floats. Raises ValueError if it is not an array of numbers."""
     if is_torch(x):
         raise ValueError(f"{name} is a torch tensor: give a NumPy array, {name}.numpy()")
     try:
         array = np.array(to_host(x))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is no array of numbers: {error}") from None
+        raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if array.dtype.kind not in "fiub":
         raise ValueError(
-            f"{name} is no array of real numbers but {type(x).__name__} of {array.dtype}: give a NumPy array"
+            f"{name} is not an array of real numbers but {type(x).__name__} of {array.dtype}: give a NumPy array"
         )
     return array.astype("float64") if array.dtype.kind == "f" else array
 
@@ -74,7 +74,7 @@ def not_checked(name, part):
 
 
 class Broken(Exception):
-    """A backward that does not keep the contract of nn/layer.py."""
+    """Raised for a layer that does not keep the contract of nn/layer.py."""
 
 
 class _Inputs(Layer):
@@ -86,11 +86,11 @@ class _Inputs(Layer):
 
 
 class Trial:
-    """A layer as an objective: the value Σ w y with fixed random weights w, whose gradient in y is w."""
+    """A layer as an objective: the value Σ w y with fixed random weights w. Its gradient with respect to y is w."""
 
     def __init__(self, layer, several, parts, filled, rng_seed, seed):
         self.layer, self.several, self.parts, self.rng_seed, self.seed = layer, several, parts, rng_seed, seed
-        self.single = False  # whether outputs or dx turned out to have single precision where x had double
+        self.single = False  # whether outputs or dx have single precision although x has double
         floats = {f"x{i}": part for i, part in enumerate(parts) if getattr(part, "dtype", np.dtype(int)).kind == "f"}
         fixed = [i for i, part in enumerate(parts) if f"x{i}" not in floats or not part.size]
         self.notes = tuple(not_checked(f"x{i}", parts[i]) for i in fixed)
@@ -103,10 +103,10 @@ class Trial:
         """Why there is nothing to check, or ""."""
         if self.params.theta.size:
             return ""
-        return f"there is nothing to check: {'; '.join(self.notes) or 'the layer has no weights, and x no entries'}"
+        return f"there is nothing to check: {'; '.join(self.notes) or 'the layer has no weights, and x has no entries'}"
 
     def first_call(self):
-        """Lets a layer that takes its first weights from the first batch (ActNorm) do so, before anything is compared."""
+        """Run the layer once, because the first batch may set weights (ActNorm), before anything is compared."""
         with np.errstate(all="ignore"), suppress(Exception):
             first = copy.deepcopy(self)
             first.forward([np.copy(part) if isinstance(part, np.ndarray) else part for part in self.x()])
@@ -119,7 +119,7 @@ class Trial:
         before = [np.copy(part) for part in x]
         outputs, backward = self.forward(x)
         w = self.d_outputs(outputs)
-        if self.params.theta.dtype.kind != "c":  # the complex step needs the value alone
+        if self.params.theta.dtype.kind != "c":  # the complex step needs only the value
             for i, dx in self.backward(backward, w, x, learn, inputs):
                 self.inputs.__dict__[f"dx{i}"] += dx
         if not all(map(unchanged, x, before)):
@@ -130,7 +130,7 @@ class Trial:
         return [getattr(self.inputs, f"x{i}", part) for i, part in enumerate(self.parts)]
 
     def forward(self, x, stream=0):
-        """The outputs, in a tuple even if there is one, and backward. stream: another one draws another dropout mask."""
+        """A tuple of the outputs, even if there is only one, and backward. Another stream draws another dropout mask."""
         single = self.params.theta.dtype == np.float32
         rng = None
         if self.rng_seed is not None:
@@ -143,7 +143,7 @@ class Trial:
         for output in outputs:
             if not isinstance(output, (int, float, complex, np.generic, np.ndarray)):
                 what = "a torch tensor" if is_torch(output) else type(output).__name__
-                raise Broken(f"forward must return a NumPy array, or a tuple of them, and returned {what}")
+                raise Broken(f"forward must return a NumPy array, or a tuple of them, but it returned {what}")
             if np.iscomplexobj(output) and self.params.theta.dtype.kind != "c":
                 raise Broken("forward returns complex numbers: return real and imaginary part as two arrays")
         self.single = self.single or (not single and any(map(is_single, outputs)))
@@ -151,7 +151,7 @@ class Trial:
         return outputs, backward
 
     def backward(self, backward, w, x, learn=True, inputs=True):
-        """Runs backward on the gradients w of the outputs. Returns (i, dx) for each input that is checked."""
+        """(i, dx) for each input that is checked, from backward on the gradients w of the outputs."""
         dy = [part.copy() for part in w]
         try:
             dx = backward(self.kind(dy) if self.kind else dy[0], learn=learn, inputs=inputs)
@@ -159,7 +159,7 @@ class Trial:
             if "unexpected keyword argument" not in str(error) or error.__traceback__.tb_next:
                 raise
             raise Broken("backward must take (dy, learn=True, inputs=True)") from error
-        except ValueError as error:  # mostly shapes that do not fit, such as a sum over the batch left out
+        except ValueError as error:  # mostly wrong shapes, such as after a missing sum over the batch
             line = traceback.extract_tb(error.__traceback__)[-1]
             raise Broken(f"backward failed in line {line.lineno} of {line.filename}: {error}") from error
         if not all(map(unchanged, dy, w)):
@@ -185,7 +185,7 @@ class Trial:
         return found
 
     def why_calls_differ(self):
-        """Where two calls of forward on the same data and equal rngs get their difference from."""
+        """Why two calls of forward on the same data, with equal rngs, differ."""
         with np.errstate(all="ignore"):
             try:
                 global_noise = np.random.get_state()[1:3]  # noqa: NPY002
@@ -193,7 +193,7 @@ class Trial:
                 first, second = (twin.forward(twin.x())[0] for twin in twins)
                 after = np.random.get_state()[1:3]  # noqa: NPY002
                 names = _differences(self.layer, twins[0].layer)
-            except Exception:  # what cannot be copied, such as a lock
+            except Exception:  # something that cannot be copied, such as a lock
                 return "two calls of forward differ: draw all noise from its rng, and keep nothing on self"
         if global_noise[1] != after[1] or not np.array_equal(global_noise[0], after[0]):
             return "two calls of forward differ: it draws from np.random; draw from the rng that forward gets"
@@ -201,14 +201,14 @@ class Trial:
             return "two calls of forward differ: it draws noise of its own; draw from the rng that forward gets"
         what = ", ".join(names) or "something on self"
         return (
-            f"two calls of forward differ: it changes {what}, and the next call sees that; take a state as an input and "
-            "return it as an output"
+            f"two calls of forward differ: it changes {what}, which the next call uses; make a state an input and an "
+            "output instead"
         )
 
     def why_weights_change(self):
         return (
-            "forward changes the weights: only an optimizer may (or forward itself once, for the first batch it sees, as a "
-            "flag on self then tells it)"
+            "forward changes the weights: only an optimizer may change them (or forward, once, for its first batch, with a "
+            "flag on self that says so)"
         )
 
     def d_outputs(self, outputs):
@@ -216,7 +216,7 @@ class Trial:
         return [rng.normal(np.shape(output)) for output in outputs]
 
     def broken_contract(self):
-        """What backward does wrong beside its numbers, or "": it must add to dW, and do nothing when not learning."""
+        """What backward does wrong apart from its numbers, or "". It must add to dW, and with learn=False change nothing."""
         grad, buffers = self.params.grad, self.params.buffers
         before = buffers.copy()
         own = [where for name, where in self.params.slices().items() if name.startswith("layer.")]
@@ -230,18 +230,18 @@ class Trial:
         once = run()
         self()
         if not same(grad, 2 * once):
-            return "backward overwrites dW: it must add (self.dW += ...), for a layer may run twice before a step"
+            return "backward overwrites dW: it must add (self.dW += ...), because a layer may run twice before a step"
         no_inputs = run(inputs=False)
         if not all(same(no_inputs[where], once[where]) for where in own):
-            return "backward(inputs=False) gives another dW: only dx may be left out"
+            return "backward(inputs=False) gives a different dW: it may leave out only dx"
         buffers[...] = before
         self.forward(self.x())
         moved = [name for name, where in self.buffer_slices() if not unchanged(before[where], buffers[where])]
         if moved:
-            return f"forward changes {', '.join(moved)} (learned=False): move it in backward, under `if learn:`"
+            return f"forward changes {', '.join(moved)} (learned=False): update it in backward, under `if learn:`"
         frozen = run(learn=False)
         if any(np.any(frozen[where]) for where in own) or not unchanged(before, buffers):
-            return "backward(learn=False) changes dW or a buffer: a frozen network must stay as it is"
+            return "backward(learn=False) changes dW or a buffer: a frozen network must not change"
         run(learn=False)
         return self.disturbed_by_another_run()
 
@@ -268,7 +268,7 @@ class Trial:
             with np.errstate(all="ignore"):
                 try:
                     return self.forward(data, stream=1)
-                except Exception:  # other data may not be to the layer's liking, its own are
+                except Exception:  # the layer may refuse other data, but not its own
                     return self.forward(x, stream=1)
 
         alone, dx_alone, _ = run(lambda: None)
@@ -300,9 +300,10 @@ class Trial:
                 yield [part[rows] if np.ndim(part) else part for part in x]
 
     def in_single_precision(self):
-        """Runs the layer in float32. Returns remarks, and raises Broken if float64 comes out though all x were floats.
+        """Remarks on a run in float32. Raises Broken if the layer returns float64.
 
-        A layer that draws its own noise when using, or that whole numbers or arrays of its maker make float64, is told so.
+        It is only a remark if whole numbers in x or arrays given to the layer may be the reason, or if the layer is being used
+        (rng None), when it may draw noise of its own.
         """
         self.params.cast("float32")
         try:
@@ -317,7 +318,7 @@ class Trial:
             return ()
         said = f"{wide} returns float64 for float32 inputs: "
         if held and not without:
-            return (f"{said}{', '.join(held)} kept float64; make it with the Rng's dtype, or as Weight(constant=True)",)
+            return (f"{said}{', '.join(held)} is float64; make it with the Rng's dtype, or as Weight(constant=True)",)
         said += (
             "a NumPy number such as np.sqrt(n), or an array made without dtype, widens it; use math.sqrt(n), and x.dtype "
             "for new arrays"
@@ -327,7 +328,7 @@ class Trial:
         raise Broken(said)
 
     def _returns_float64(self):
-        """Which of forward and backward does, or ""."""
+        """ "forward" or "backward" if it returns float64, else ""."""
         x = self.x()
         outputs, backward = self.forward(x)
         dx = self.backward(backward, self.d_outputs(outputs), x)
@@ -337,7 +338,7 @@ class Trial:
         return ""
 
     def _cast_arrays(self):
-        """Casts the float64 arrays that the layer's maker gave it to float32. Returns their names."""
+        """Names of the float64 arrays that were given to the layer. They are cast to float32."""
         names, layers = [], [self.layer]
         while layers:
             layer = layers.pop()
@@ -350,7 +351,7 @@ class Trial:
 
 
 def another(part):
-    """Other data from the same domain: rows taken twice and left out, so that neither entries nor statistics are kept."""
+    """Other data from the same domain: the first row twice and no last one, so entries and statistics change."""
     if not isinstance(part, np.ndarray) or part.size == 0:
         return part
     if part.size == 1:
@@ -361,12 +362,12 @@ def another(part):
 
 
 def negative(part):
-    """The same with all signs changed, which changes every mask, even that of data all above 0."""
+    """The same numbers with all signs changed. This changes every mask, even if all numbers are above 0."""
     return -part if isinstance(part, np.ndarray) and part.dtype.kind == "f" else part
 
 
 def fresh(part, rng):
-    """Other numbers of the same kind and between the same limits; where all are equal, smaller ones, or 1 instead of 0."""
+    """Other numbers of the same kind and between the same limits. If all are equal: smaller ones, or 1 instead of 0."""
     if not isinstance(part, np.ndarray) or part.size == 0:
         return part
     if part.dtype.kind == "b":
@@ -383,7 +384,7 @@ def fresh(part, rng):
 
 
 def _differences(a, b, path=""):
-    """Names of what two copies of a layer hold differently: weights, buffers, and anything else on self."""
+    """Names of what differs in two copies of a layer: weights, buffers, and anything else on self."""
     names = [f"self.{path}{name}" for name in vars(b) if name not in vars(a)]
     for name, value in vars(a).items():
         gradient = a._is_view(name) and name not in a.__dict__["_weights"]

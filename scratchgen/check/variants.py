@@ -1,6 +1,6 @@
-"""Settings with which the checks try each model, beside those of its example: every choice that a setting offers.
+"""Settings with which each model is checked, in addition to those of its example. They cover every choice of a setting.
 
-selfcheck.py differentiates all of them, and the tests also run them on other devices, resume them and record them.
+selfcheck.py checks the gradients of all of them. The tests also run them on other devices, resume them and record them.
 """
 
 VARIANTS = {
@@ -117,5 +117,5 @@ VARIANTS = {
 
 
 def variants(name):
-    """The settings, one dict for each variant, of the model of this name."""
+    """The variants of the model of this name: a tuple of dicts of settings."""
     return VARIANTS.get(name, ({},))

@@ -1,4 +1,4 @@
-"""Layers, losses and optimizers: all that networks are made of, each with its backward pass beside it."""
+"""Layers, losses and optimizers: the parts of every network. Each layer and each loss has its backward pass beside it."""
 
 from . import distributions, initialisers, losses, schedules
 from .activations import ACTIVATIONS, ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh, sigmoid, softplus

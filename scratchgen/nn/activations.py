@@ -1,7 +1,7 @@
 """Activations: y = f(x) for each number, so dx = f′(x) dy. Forward and backward are written once; each class gives f and f′.
 
-All of them work on complex numbers, which the checker needs (x > 0 and maximum compare real parts; |x| is maximum(x, -x)),
-and keep float32. A boolean times a Python float would become float64, so masks are cast first.
+All of them work on complex numbers, because the checker needs that: x > 0 and maximum compare real parts, and |x| is
+written maximum(x, -x). They also keep float32: a boolean times a Python float would become float64, so masks are cast first.
 """
 
 import math
@@ -12,12 +12,12 @@ from .layer import Layer
 
 
 def sigmoid(x):
-    """1 / (1 + e⁻ˣ), written ½ + ½ tanh(x/2): no overflow on either side."""
+    """1 / (1 + e⁻ˣ), computed as ½ + ½ tanh(x/2), which never overflows."""
     return 0.5 + 0.5 * array_module(x).tanh(0.5 * x)
 
 
 def softplus(x):
-    """log(1 + eˣ), written max(x, 0) + log(1 + e^-|x|): no overflow on either side."""
+    """log(1 + eˣ), computed as max(x, 0) + log(1 + e^-|x|), which never overflows."""
     xp = array_module(x)
     return xp.maximum(x, 0) + xp.log1p(xp.exp(xp.minimum(x, -x)))
 
@@ -25,7 +25,7 @@ def softplus(x):
 class Activation(Layer):
     """y = f(x).      dx = f′(x) dy.      Subclasses define f(xp, x) and df(xp, x, y), which may use y = f(x) to save work.
 
-    ddf(xp, x, y) is f″, which only gradient penalties need; None means that f consists of straight lines, where f″ = 0.
+    ddf(xp, x, y) returns f″, which only gradient penalties need. It returns None if f consists of straight lines: f″ = 0.
     """
 
     @operation
@@ -42,7 +42,7 @@ class Activation(Layer):
     def forward_twice(self, x):
         if not hasattr(self, "ddf"):
             raise ValueError(
-                f"{type(self).__name__} needs a method ddf(xp, x, y), its f″, for a gradient penalty to pass through it"
+                f"{type(self).__name__} needs a method ddf(xp, x, y) that returns f″: a gradient penalty uses it"
             )
         y, back = self.forward(x, None)
 
@@ -171,7 +171,7 @@ class SiLU(Activation):
 class GELU(Activation):
     """y = ½ x (1 + tanh u), u = √(2/π) (x + 0.044715 x³).      f′ = ½ (1 + tanh u) + ½ x (1 - tanh² u) u′
 
-    Hendrycks & Gimpel 2016, section 2: the tanh form, an approximation to x Φ(x).
+    Hendrycks & Gimpel 2016, section 2. This is their tanh form, which approximates x Φ(x).
     """
 
     def tanh_u(self, xp, x):

@@ -1,8 +1,8 @@
 """Distributions: log-densities in nats, samplers, and the reparameterisation trick with its backward.
 
-One meaning for each name: mu is a mean, log_var a log-variance, sigma = exp(½ log_var) a standard deviation, cov a
-covariance matrix. The source notes mix these up, and a sampler that takes a variance for a standard deviation passes
-every gradient check, so the tests measure the samples' moments.
+Each name has one meaning everywhere: mu is a mean, log_var a log-variance, sigma = exp(½ log_var) a standard deviation, cov
+a covariance matrix. They are easily confused. A sampler that uses a variance as a standard deviation passes every gradient
+check, so the tests measure the moments of samples.
 """
 
 import math
@@ -15,16 +15,16 @@ from .layers import log_softmax, one_hot
 from .losses import kl_standard_normal
 
 LOG_2PI = math.log(2 * math.pi)
-LOG_VAR_RANGE = (-30.0, 10.0)  # σ from 3e-7 to 148: wider, exp(log σ²) drowns every other term of a loss
+LOG_VAR_RANGE = (-30.0, 10.0)  # σ from 3e-7 to 148; beyond, exp(log σ²) would dominate any loss
 
 
 @example(lambda rng: (rng.normal((3, 4)), rng.normal((3, 4))))
 def reparameterize(mu, log_var, rng):
     """z = μ + σ ε, ε ~ N(0, I), σ = exp(½ log σ²).      dμ = dz,   dlog σ² = ½ σ ε dz.      All (B, D).
 
-    Returns z and backward(dz) -> (d_mu, d_log_var). The randomness sits in ε, which does not depend on the weights, so
-    the gradient passes through the sample. Kingma & Welling 2013, section 2.4. backward uses forward's ε: fresh noise
-    would be uncorrelated with dz and train σ on nothing.
+    Returns z and backward(dz) -> (d_mu, d_log_var). All randomness is in ε, which does not depend on the weights, so the
+    gradient passes through the sample (Kingma & Welling 2013, section 2.4). backward uses the ε of forward: new noise would
+    be uncorrelated with dz, so the gradient of σ would be 0 on average.
     """
     same_shape("reparameterize", mu=mu, log_var=log_var)
     sigma_eps = array_module(mu).exp(0.5 * log_var) * rng.normal(mu.shape)  # σ = √exp(log σ²)
@@ -37,10 +37,10 @@ def reparameterize(mu, log_var, rng):
 
 @example(lambda rng: (20 * rng.normal((3, 8)),))
 def gaussian_head(h, rng=None):
-    """An encoder's output h (B, 2 D) as μ and log σ², each (B, D).      dh = [dμ, dlog σ²], 0 where log σ² hit its bound.
+    """μ and log σ², each (B, D): the two halves of an encoder's output h (B, 2 D).      dh = [dμ, dlog σ²].
 
-    One matrix with two halves serves as both heads. log σ² is clipped to LOG_VAR_RANGE. Returns
-    (mu, log_var) and backward((d_mu, d_log_var)) -> dh. rng is not used.
+    Returns (mu, log_var) and backward((d_mu, d_log_var)) -> dh. One matrix, whose output is h, serves as both heads. log σ²
+    is clipped to LOG_VAR_RANGE; where it is clipped, its gradient is 0. rng is not used.
     """
     xp = array_module(h)
     if h.ndim != 2 or h.shape[1] % 2:
@@ -61,9 +61,9 @@ def gaussian_head(h, rng=None):
 def gaussian_posterior(h, rng):
     """z ~ q(z|x) = N(μ, diag σ²) and KL(q ‖ N(0, I)) in nats, from an encoder's output h = [μ, log σ²].      h (B, 2 D)
 
-    gaussian_head, reparameterize and kl_standard_normal together, as every VAE needs them. Returns (z (B, D), kl) and
-    backward((dz, d_kl)) -> dh, in which the gradients of both meet:
-    dμ = dz + d_kl μ / B   and   dlog σ² = ½ σ ε dz + d_kl ½ (σ² - 1) / B, which is 0 where log σ² hit its bound.
+    Returns (z (B, D), kl) and backward((dz, d_kl)) -> dh. It joins gaussian_head, reparameterize and kl_standard_normal,
+    because every VAE needs all three. backward adds the gradients of z and of the KL:
+    dμ = dz + d_kl μ / B   and   dlog σ² = ½ σ ε dz + d_kl ½ (σ² - 1) / B, which is 0 where log σ² is clipped.
     """
     (mu, log_var), back_head = gaussian_head(h)
     z, back_z = reparameterize(mu, log_var, rng)
@@ -90,8 +90,8 @@ def diagonal_gaussian_log_prob(x, mu, log_var):
 def gaussian_log_prob(x, mu, cov):
     """log N(x; μ, Σ) = -½ (D log 2π + log |Σ| + (x - μ)ᵀ Σ⁻¹ (x - μ)).      x (B, D), mu (D,), cov (D, D); -> (B,)
 
-    With Σ = L Lᵀ (Cholesky): log |Σ| = 2 Σ log L_ii, and the quadratic form is ‖L⁻¹ (x - μ)‖². A cov that is not
-    positive definite raises numpy.linalg.LinAlgError on the CPU, and gives nan on a GPU.
+    With Σ = L Lᵀ (Cholesky): log |Σ| = 2 Σ log L_ii, and the quadratic form is ‖L⁻¹ (x - μ)‖². If cov is not positive
+    definite, this raises numpy.linalg.LinAlgError on the CPU and returns nan on a GPU.
     """
     xp = array_module(x)
     if x.ndim != 2 or cov.shape != (x.shape[1], x.shape[1]):
@@ -103,9 +103,10 @@ def gaussian_log_prob(x, mu, cov):
 
 
 def sample_gaussian(n, mu, cov, rng):
-    """n draws of x = μ + L ε, L Lᵀ = Σ: a linear map of a Gaussian is Gaussian, with mean μ and covariance L Lᵀ. -> (n, D)
+    """n draws of x = μ + L ε, with L Lᵀ = Σ and ε ~ N(0, I). -> (n, D)
 
-    L is a matrix square root and L ε a matrix product; only for a diagonal Σ is it the elementwise σ ⊙ ε.
+    A linear map of a Gaussian is Gaussian, here with mean μ and covariance L Lᵀ. L is a matrix square root of Σ, and L ε is
+    a matrix product. Only for a diagonal Σ is it the elementwise σ ⊙ ε.
     """
     mu, cov = rng.array(mu), rng.array(cov)
     L = rng.xp.linalg.cholesky(cov)
@@ -113,7 +114,7 @@ def sample_gaussian(n, mu, cov, rng):
 
 
 def bernoulli_log_prob(x, logits):
-    """Σ [x log p + (1 - x) log(1 - p)], p = sigmoid(logits), x of zeros and ones.      Both (B, D); -> (B,)"""
+    """Σ [x log p + (1 - x) log(1 - p)], p = sigmoid(logits), for x of zeros and ones.      Both (B, D); -> (B,)"""
     same_shape("bernoulli_log_prob", x=x, logits=logits)
     return (x * logits - softplus(logits)).sum(axis=-1)
 
@@ -133,5 +134,5 @@ def categorical_log_prob(labels, logits):
 def sample_categorical(logits, rng):
     """Labels drawn from softmax(logits) by the Gumbel-max trick: arg max (l_k - log(-log u_k)).      (B, K) -> (B,)"""
     xp = array_module(logits)
-    u = 1 - rng.uniform(logits.shape)  # (0, 1]: log u exists
+    u = 1 - rng.uniform(logits.shape)  # in (0, 1], so that log u exists
     return (logits - xp.log(-xp.log(u) + 1e-30)).argmax(axis=1)

@@ -9,8 +9,8 @@ from .layers import add_matmul, matmul, one_hot
 class Embedding(Layer):
     """y = W[label], written as one_hot(label) W.      dW = one_hotᵀ dy. Labels have no gradient.
 
-    It is a product with one-hot rows, not a sum by index: on a GPU, many threads that add to one row would round differently
-    in every run.
+    The gradient is a product with one-hot rows, not a sum by index. In such a sum, many threads of a GPU would add to one
+    row in a different order in every run, and each order rounds differently.
     """
 
     def __init__(self, n_classes, n_dim, init=he):
@@ -33,7 +33,7 @@ class Embedding(Layer):
 class TimeEmbedding(Layer):
     """y = [cos ω t, sin ω t], ω from 1 down towards 1/max_period.      dt = Σ ω (cos(ω t) d_sin - sin(ω t) d_cos)
 
-    Vaswani et al. 2017, section 3.5. t (B,) becomes (B, n_dim). Times that are close look alike, and distant ones do not.
+    Vaswani et al. 2017, section 3.5. t (B,) becomes (B, n_dim). Close times have similar embeddings, distant ones do not.
     """
 
     def __init__(self, n_dim, max_period=10_000):

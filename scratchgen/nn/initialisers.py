@@ -1,7 +1,7 @@
-"""How weights start. An initialiser is a function init(rng, shape, fan_in) that returns an array.
+"""The initial values of weights. An initialiser is a function init(rng, shape, fan_in) that returns an array.
 
-A layer y = x W adds up fan_in products for each output. So the variance of W must shrink with fan_in, or signals grow or
-vanish from layer to layer. Shapes are (n_in, n_out), one row for each input.
+A layer y = x W adds up fan_in products for each output. So the variance of W must decrease with fan_in: otherwise signals
+grow or vanish from layer to layer. Shapes are (n_in, n_out), one row for each input.
 """
 
 import math
@@ -21,12 +21,12 @@ def he(rng, shape, fan_in):
 
 
 def glorot(rng, shape, fan_in):
-    """U(-a, a), a² = 6 / (fan_in + fan_out): variance kept half forward, half backward (Glorot & Bengio 2010, eq 16)."""
+    """U(-a, a), a² = 6 / (fan_in + fan_out): a compromise of forward and backward variance (Glorot & Bengio 2010, eq 16)."""
     return math.sqrt(6 / (fan_in + shape[-1])) * (2 * rng.uniform(shape) - 1)
 
 
 def pytorch(rng, shape, fan_in):
-    """U(-a, a), a = 1 / √fan_in, weights and biases alike: what torch.nn.Linear does."""
+    """U(-a, a), a = 1 / √fan_in, for weights and biases, as in torch.nn.Linear."""
     return (2 * rng.uniform(shape) - 1) / math.sqrt(fan_in)
 
 
@@ -36,7 +36,7 @@ def orthogonal(rng, shape, fan_in):
     normal = rng.normal((max(n_in, n_out), min(n_in, n_out)))
     q, r = rng.xp.linalg.qr(normal)  # q (max, min)
     diagonal = rng.xp.diagonal(r)
-    q = q * (2 * (diagonal > 0).astype(q.dtype) - 1)  # QR leaves the signs open; without this q would not be uniform
+    q = q * (2 * (diagonal > 0).astype(q.dtype) - 1)  # QR does not fix the signs: without this, q is not uniform
     return q if n_in >= n_out else q.T
 
 

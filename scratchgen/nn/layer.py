@@ -22,9 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Weight:
     """The declaration of a weight, made in a layer's __init__: self.W = Weight((n_in, n_out), he).
 
-    init: how it starts (initialisers.py); at 0 if not given. fan_in: how many inputs each output adds up; the length of the
-    first axis if not given. learned=False makes it a buffer, which is saved with the weights but never trained (running
-    statistics). constant=True says that nothing ever changes it (masks, frequencies), so a gradient check leaves it alone.
+    init: makes its initial values (initialisers.py); zeros by default. fan_in: how many inputs each output adds up; by
+    default, the length of the first axis. learned=False makes it a buffer, which is saved with the weights but never trained
+    (running statistics). constant=True: nothing ever changes it (masks, frequencies), and a gradient check does not either.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Weight:
         learned: bool = True,
         constant: bool = False,
     ):
-        self.shape, self.init = tuple(map(int, shape)), init  # of NumPy's small integers products overflow
+        self.shape, self.init = tuple(map(int, shape)), init  # products of NumPy's small integers overflow
         self.learned, self.constant = learned and not constant, constant
         self.fan_in = int(fan_in or (self.shape[0] if self.shape else 1))
 
@@ -55,9 +55,9 @@ def same_shape(name: str, **arrays: Array) -> None:
 
 
 def example(make: Callable[[Rng], Any], **choices: Any) -> Callable[[F], F]:
-    """Marks a function for the gradient check: make(rng) returns the arrays to try it with.
+    """A decorator that marks a function for the gradient check. make(rng) returns the arrays to call it with.
 
-    choices: an option of the function with all values that are to be tried, such as kind=["hinge", ...].
+    choices: an option of the function and all its values to try, such as kind=["hinge", ...].
     """
 
     def mark(function):
@@ -98,7 +98,7 @@ class Layer:
         if isinstance(value, Weight):
             if hasattr(Layer, name):
                 raise AttributeError(
-                    f"{type(self).__name__}.{name}: every layer has this already; name the weight otherwise"
+                    f"{type(self).__name__}.{name}: every layer has an attribute of this name; rename the weight"
                 )
             self.__dict__.setdefault("_weights", {})[name] = value
         elif self._is_view(name) and value is not self.__dict__.get(name):
@@ -124,7 +124,7 @@ class Layer:
         return name in weights or (name[:1] == "d" and name[1:] in weights)
 
     def __getstate__(self):
-        """What is copied and pickled: all but the views, which the copy's Parameters makes anew."""
+        """The attributes that are copied and pickled: all except the views. The copy's Parameters makes new views."""
         return {name: value for name, value in vars(self).items() if not self._is_view(name)}
 
     def __repr__(self):
@@ -133,7 +133,7 @@ class Layer:
         return f"{type(self).__name__}({', '.join(filter(None, [weights, inside]))})"
 
     def children(self):
-        """The layers inside this one, as (name, layer) pairs; also those in lists, tuples and dicts, however nested."""
+        """The layers inside this one, as (name, layer) pairs, including those in nested lists, tuples and dicts."""
         for name, value in self.__dict__.items():
             yield from layers_in(name, value)
 
@@ -151,7 +151,7 @@ def layers_in(name, value):
 class Sequential(Layer):
     """Layers one after the other. backward runs through them in reverse.
 
-    A backward from before the weights changed raises RuntimeError, since dx = dy Wᵀ would silently use the new W.
+    backward raises RuntimeError if the weights have changed since forward, because dx = dy Wᵀ would silently use the new W.
     """
 
     def __init__(self, *layers: "Layer"):
@@ -159,7 +159,7 @@ class Sequential(Layer):
             if not isinstance(layer, Layer):
                 remedy = "; write Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
                 remedy = f"; write {layer.__name__}(...)" if isinstance(layer, type) else remedy
-                raise ValueError(f"Sequential chains layers, and number {i} is {layer!r}{remedy}")
+                raise ValueError(f"Sequential takes layers, but number {i} is {layer!r}{remedy}")
         self.layers = layers
 
     @operation
@@ -169,8 +169,8 @@ class Sequential(Layer):
             x, back = layer.forward(x, rng)
             if isinstance(x, (tuple, list)):
                 raise ValueError(
-                    f"Sequential cannot chain {layer!r}: it returned {len(x)} arrays, and Sequential passes on only one; "
-                    "call it from a layer of your own that says where each array goes"
+                    f"Sequential cannot chain {layer!r}: it returned {len(x)} arrays, but Sequential passes on only one; "
+                    "write a layer of your own that calls it and uses each array"
                 )
             backs.append(back)
         return x, chained(backs, x, check)
@@ -197,7 +197,7 @@ class Sequential(Layer):
                     v, dx = double(v, learn, inputs or i > 0)
                     curved.append(dx)
                 d = None
-                for i in reversed(range(len(backs))):  # backwards once more, for what f″ has left at each layer
+                for i in reversed(range(len(backs))):  # backwards once more, for the f″ term of each layer
                     if d is not None:
                         d = backs[i](d, learn, inputs or i > 0)
                     if curved[i] is not None:
@@ -209,12 +209,12 @@ class Sequential(Layer):
         return y, chained(backs, y, check), gradient
 
     def same_weights(self):
-        """check(y, dy), which a backward calls first: it raises unless the weights are still the same and dy fits y."""
+        """check(y, dy), which backward calls first: it raises an error if the weights have changed or dy does not fit y."""
         params, version = self.params, self.params and self.params.version
 
         def check(y, dy):
             if params and params.version != version:
-                raise RuntimeError("backward belongs to weights that have changed since: call forward again")
+                raise RuntimeError("the weights have changed since forward: call forward again before backward")
             if dy.shape != y.shape:
                 raise ValueError(f"backward got dy of shape {dy.shape} for an output of shape {y.shape}")
 
@@ -225,7 +225,7 @@ class Sequential(Layer):
 
 
 def chained(backs, y, check):
-    """The backward of several layers one after the other, from the backward of each."""
+    """The backward of several layers in a row, made from the backward of each."""
 
     def backward(dy, learn=True, inputs=True):
         check(y, dy)

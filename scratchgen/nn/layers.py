@@ -2,7 +2,7 @@
 
 Each docstring gives the forward formula and the gradients that follow from it. The functions below it are these formulas as
 code. B is the batch, D a number of features; dy is the gradient of the loss with respect to y, dW that with respect to W.
-All layers also work on complex numbers, because check/gradcheck.py measures derivatives by the complex step: so |x| is
+All layers also work on complex numbers, because check/gradcheck.py measures derivatives by the complex step. So |x| is
 written maximum(x, -x), and a variance as a mean of products.
 """
 
@@ -59,7 +59,7 @@ class Linear(Layer):
 class Dropout(Layer):
     """y = x m / (1 - p), m = 0 with probability p, else 1, so that E[y] = x.      dx = dy m / (1 - p), with the same m.
 
-    Srivastava et al. 2014, in the inverted form. While using (rng None) it does nothing.
+    Srivastava et al. 2014, in the inverted form. When the layer is used (rng None), it does nothing.
     """
 
     def __init__(self, p=0.5):
@@ -77,7 +77,7 @@ class Dropout(Layer):
 
         return x * scaled_mask, backward
 
-    def forward_twice(self, x):  # no dropout here: the penalty is on the slope of the whole network
+    def forward_twice(self, x):  # no dropout: the penalty is on the slope of the whole network
         return x, lambda dy, learn=True, inputs=True: dy, lambda u: (u, lambda v, learn=True, inputs=True: (v, None))
 
     @classmethod
@@ -92,7 +92,7 @@ class Dropout(Layer):
 def matmul(a, b):
     """a b.      (n, k), (k, m) -> (n, m)
 
-    A layer whose products are written so, and not a @ b, can be part of a training step that is recorded and replayed.
+    A layer that calls this function, instead of writing a @ b, can be part of a training step that is recorded and replayed.
     """
     return a @ b
 
@@ -110,17 +110,17 @@ def add_rows(out, rows):
 
 
 def one_hot(labels, n, dtype):
-    """Rows (B, n) with a single one each, from labels (B,), integers from 0 to n - 1. Raises ValueError for others."""
+    """Rows (B, n) with a single 1 each, for labels (B,). Raises ValueError unless these are integers from 0 to n - 1."""
     xp = array_module(labels)
     if labels.ndim != 1:
-        raise ValueError(f"labels of shape {labels.shape}, expected (B,)")
+        raise ValueError(f"one_hot got labels of shape {labels.shape}, expected (B,)")
     if xp.__name__ == "numpy" and labels.size and not 0 <= labels.min() <= labels.max() < n:  # a GPU would have to wait
         raise ValueError(f"labels must lie in 0 ... {n - 1}, got {labels.min()} ... {labels.max()}")
     return (labels[:, None] == xp.arange(n)).astype(dtype)
 
 
 def log_sum_exp(l, axis):
-    """log Σ exp l along an axis, which disappears. The largest l is taken out first, so exp cannot overflow."""
+    """log Σ exp l along an axis, which is removed. The largest l is subtracted first, so exp cannot overflow."""
     xp, largest = array_module(l), l.max(axis=axis, keepdims=True)
     return largest.squeeze(axis) + xp.log(xp.exp(l - largest).sum(axis=axis))
 
@@ -172,7 +172,7 @@ class Residual(Layer):
 
 
 class Maxout(Layer):
-    """y = max over k of the pieces x W_k + b_k.      The winning piece gets dy, the others nothing.
+    """y = max over k of the pieces x W_k + b_k.      The winning piece gets dy, the others get 0.
 
     Goodfellow et al. 2013. One Linear makes all pieces, unit by unit: h (B, n_out, n_pieces).
     """
@@ -203,7 +203,7 @@ class Maxout(Layer):
         return gather(h), backward, gradient
 
     def winners(self, h):
-        """gather: (B, n_out n_pieces) -> the winning pieces (B, n_out); scatter: the way back, with zeros for the others."""
+        """gather(h) takes the winners, (B, n_out n_pieces) -> (B, n_out); scatter(y) puts y back, with 0 elsewhere."""
         pieces = (len(h), -1, self.n_pieces)
         numbers = array_module(h).arange(self.n_pieces)
         winner = h.reshape(pieces).argmax(axis=2)[:, :, None] == numbers  # only one is true, also in a tie
@@ -218,7 +218,7 @@ class Maxout(Layer):
 
 
 def mlp(sizes, activation=ReLU, init=he, norm=None, dropout=0.0, last=None):
-    """A Sequential of Linear layers of these sizes, with an activation (a class) after each but the last.
+    """A Sequential of Linear layers of these sizes, with an activation (a class) after each except the last.
 
     last: an activation after the last one. norm: BatchNorm or LayerNorm, before each activation. dropout: the probability of
     Dropout, after each activation.

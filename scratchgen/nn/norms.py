@@ -1,6 +1,6 @@
 """Normalising layers: batch norm and layer norm with their full gradients, and a layer that only records moments.
 
-The common mistake is a gradient that treats the mean and the variance as constants, although every number moves both.
+A common mistake is to treat the mean and the variance as constants in the gradient, although every number changes both.
 `normalise` derives the gradient once, for any axis.
 """
 
@@ -12,7 +12,7 @@ from .layer import Layer, Weight, check_width
 def normalise(x, axis, eps):
     """x̂ = (x - m) / s with m the mean and s² = variance + eps along an axis. Returns x̂, m, variance, s, backward.
 
-    Every x also moves m and s, so with g = dx̂:   dx = (g - mean(g) - x̂ mean(g x̂)) / s.
+    Every x also changes m and s, so with g = dx̂:   dx = (g - mean(g) - x̂ mean(g x̂)) / s.
     """
     xp = array_module(x)
     m = x.mean(axis, keepdims=True)
@@ -30,8 +30,9 @@ def normalise(x, axis, eps):
 class BatchNorm(Layer):
     """y = γ x̂ + β, x̂ standardised over the batch.      dγ = Σ dy x̂,   dβ = Σ dy,   dx: see normalise, with g = γ dy.
 
-    While using, x̂ takes the running mean and variance, which are constants: dx = γ dy / s. These move in backward, and only
-    under learn, so a frozen network stays as it is. Ioffe & Szegedy 2015, algorithms 1 and 2.
+    When the layer is used (rng None), x̂ comes from the running mean and variance. These are constants: dx = γ dy / s. They
+    are updated in backward, and only if learn is true, so a frozen network does not change. Ioffe & Szegedy 2015,
+    algorithms 1 and 2.
     """
 
     def __init__(self, n, momentum=0.1, eps=1e-5):
@@ -69,7 +70,7 @@ class BatchNorm(Layer):
     def forward_twice(self, x):
         raise ValueError(
             "BatchNorm makes the score of one example depend on the whole batch, so a penalty on the gradient of each "
-            "example means nothing: use no BatchNorm under a gradient penalty (Gulrajani et al. 2017, section 4)"
+            "example has no meaning: do not use BatchNorm with a gradient penalty (Gulrajani et al. 2017, section 4)"
         )
 
     @classmethod
@@ -78,7 +79,7 @@ class BatchNorm(Layer):
 
 
 class LayerNorm(Layer):
-    """y = γ x̂ + β, x̂ standardised over an example's features.      Gradients as BatchNorm's. Ba et al. 2016, eq 4."""
+    """y = γ x̂ + β, x̂ standardised over an example's features.      Gradients as in BatchNorm. Ba et al. 2016, eq 4."""
 
     def __init__(self, n, eps=1e-5):
         self.gamma, self.beta, self.eps = Weight((n,), ones), Weight((n,)), eps
@@ -102,7 +103,7 @@ class LayerNorm(Layer):
 
 
 class RunningMoments(Layer):
-    """y = x, and the mean and variance of x are recorded.      dx = dy. They move in backward, and only under learn."""
+    """y = x, and the mean and variance of x are recorded.      dx = dy. backward records, and only if learn is true."""
 
     def __init__(self, n, momentum=0.01):
         self.mean, self.variance = Weight((n,), learned=False), Weight((n,), ones, learned=False)

@@ -14,13 +14,13 @@ import numpy as np
 from ..backend import array_module
 from ..kernels import operation
 
-# What watches the steps: each observer(stepper, numbers) is called before the update and returns the numbers to update with.
+# Functions that watch the steps: observer(stepper, numbers) is called before each update and returns the numbers for it.
 OBSERVERS: contextvars.ContextVar = contextvars.ContextVar("observers", default=())
 
 
 @contextlib.contextmanager
 def observed(observer):
-    """Within this context an observer is called at each step of every Stepper."""
+    """A context in which an observer is called at each step of every Stepper."""
     token = OBSERVERS.set((*OBSERVERS.get(), observer))
     try:
         yield
@@ -29,9 +29,9 @@ def observed(observer):
 
 
 class Stepper:
-    """Base of everything that moves once in a training step. It counts the steps, t.
+    """Base of everything that is updated once in a training step. It counts the steps, t.
 
-    numbers(t) gives a tuple of Python numbers that depend on t, and update(*numbers) does the work on arrays.
+    numbers(t) returns a tuple of Python numbers that depend on t, and update(*numbers) does the work on arrays.
     """
 
     slots: tuple[str, ...] = ()  # names of its vectors, each as long as theta
@@ -79,7 +79,7 @@ class Optimizer(Stepper):
 class SGD(Optimizer):
     """v ← μ v + g,   θ ← θ - lr v   (Nesterov: θ ← θ - lr (g + μ v)).      μ = momentum
 
-    Sutskever et al. 2013, in PyTorch's form: lr is not a part of v.
+    Sutskever et al. 2013, in PyTorch's form: v does not contain lr.
     """
 
     slots = ("v",)
@@ -116,7 +116,7 @@ class RMSProp(Optimizer):
 @operation
 def adam(theta, g, m, v, beta1, beta2, rate, eps, keep):
     """m ← β1 m + (1 - β1) g,   v ← β2 v + (1 - β2) g²,   θ ← keep θ - rate m / (√v + ε), all in place."""
-    xp, scratch = array_module(g), (1 - beta1) * g  # one array for all in between: memory is what takes the time here
+    xp, scratch = array_module(g), (1 - beta1) * g  # one array for all results in between: memory is the slow part
     m *= beta1
     m += scratch
     xp.multiply(g, g, out=scratch)
@@ -135,20 +135,20 @@ def adam(theta, g, m, v, beta1, beta2, rate, eps, keep):
 class Adam(Optimizer):
     """m ← β1 m + (1 - β1) g,   v ← β2 v + (1 - β2) g²,   θ ← θ - lr m̂ / (√v̂ + ε).      Kingma & Ba 2014, algorithm 1
 
-    with m̂ = m / (1 - β1ᵗ), v̂ = v / (1 - β2ᵗ), without which the first steps would be far too small (m) or large (v).
-    As the paper says at the end of section 2, the corrections fit into two numbers: with k = √(1 - β2ᵗ) it is
+    with m̂ = m / (1 - β1ᵗ) and v̂ = v / (1 - β2ᵗ). Without these corrections the first steps would be far too small (because
+    of m) or too large (because of v). The end of the paper's section 2 puts both into two numbers: with k = √(1 - β2ᵗ),
     lr m̂ / (√v̂ + ε) = rate m / (√v + ε k),   rate = lr k / (1 - β1ᵗ).
     """
 
     slots = ("m", "v")
-    weight_decay = 0.0  # AdamW's
+    weight_decay = 0.0  # AdamW sets it
 
     def __init__(self, params, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
         super().__init__(params, lr)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def numbers(self, t):
-        """(rate, ε k, what θ keeps) of step t."""
+        """(rate, ε k, the factor of θ) at step t."""
         k, lr = math.sqrt(1 - self.beta2**t), self.rate(t)
         return lr * k / (1 - self.beta1**t), self.eps * k, 1 - lr * self.weight_decay
 
@@ -157,7 +157,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam, and separately θ ← θ - lr λ θ, which does not go through g.      λ = weight_decay; Loshchilov & Hutter 2017.
+    """Adam, and separately θ ← θ - lr λ θ, which is not a part of g.      λ = weight_decay; Loshchilov & Hutter 2017.
 
     lr λ is PyTorch's convention; in the paper's algorithm 2 the rate α does not multiply λ.
     """
@@ -168,7 +168,7 @@ class AdamW(Adam):
 
 
 def clip_by_norm(params, max_norm):
-    """g ← g · min(1, max_norm / ‖g‖) over all of grad. Returns ‖g‖ from before, a 0-d array (so a GPU need not wait)."""
+    """g ← g · min(1, max_norm / ‖g‖) over all of grad. Returns the old ‖g‖, a 0-d array, so a GPU need not wait."""
     xp, g = params.rng.xp, params.grad
     norm = xp.sqrt((g * g).sum())
     g *= xp.minimum(max_norm / (norm + 1e-12), 1.0)
@@ -184,8 +184,8 @@ def move_towards(average, theta, rate):
 class EMA(Stepper):
     """Averaged weights: θ̄ ← d θ̄ + (1 - d) θ after every step, with d = min(decay, (1 + t) / (10 + t)).
 
-    d starts small and rises, as in TensorFlow, so the average forgets the random start quickly. Buffers are not averaged.
-    `with ema.swapped():` puts θ̄ in place of θ.
+    d starts small and rises, as in TensorFlow, so the average soon forgets the random initial weights. Buffers are not
+    averaged. `with ema.swapped():` puts θ̄ in place of θ.
     """
 
     slots = ("average",)
@@ -231,7 +231,7 @@ class Annealed(Stepper):
 
 
 def clip_weights(params, bound):
-    """θ ← θ cut to [-bound, bound], number by number."""
+    """θ ← θ clipped to [-bound, bound], elementwise."""
     xp, theta = params.rng.xp, params.theta
     xp.minimum(xp.maximum(theta, -bound, out=theta), bound, out=theta)
     params.changed()

@@ -15,8 +15,8 @@ class Parameters:
 
         params = Parameters(rng, encoder=encoder, decoder=decoder)
 
-    Each layer's W, dW, ... become views into them. A layer that is used twice has its weights once. Raises ValueError for a
-    layer that already belongs to another Parameters. Code that changes theta calls `changed()`.
+    Each layer's W, dW, ... become views into them. A layer that is used twice has one set of weights. Raises ValueError for
+    a layer that already belongs to another Parameters. Code that changes theta calls `changed()`.
     """
 
     def __init__(self, rng: Rng, **layers: Any):
@@ -74,7 +74,7 @@ class Parameters:
         self.grad.fill(0)
 
     def changed(self) -> None:
-        """Say that theta has new values. A backward from before will refuse to run."""
+        """Record that theta has new values. A backward from an earlier forward will then raise RuntimeError."""
         self.version += 1
 
     def cast(self, dtype: Any) -> "Parameters":

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: each gives a function from the number of steps done so far to a learning rate."""
+"""Learning-rate schedules: each is a function of the number of steps done so far and returns a learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class constant:
 
 @dataclass(frozen=True)
 class cosine:
-    """From lr down to last along half a cosine in n_steps, then last. Loshchilov & Hutter 2016, eq 5, one period."""
+    """From lr down to last along half a cosine in n_steps, then constant. Loshchilov & Hutter 2016, eq 5, one period."""
 
     lr: float
     n_steps: int
@@ -28,7 +28,7 @@ class cosine:
 
 @dataclass(frozen=True)
 class linear:
-    """lr for `start` steps, then on a straight line down to last, reached after `stop` steps."""
+    """lr for `start` steps, then a straight line down to last, which is reached after `stop` steps."""
 
     lr: float
     start: float
@@ -40,13 +40,13 @@ class linear:
 
 
 def falling(lr, n_steps):
-    """lr for the first half of n_steps, then on a straight line down to 0. n_steps = 0: lr, always."""
+    """lr for the first half of n_steps, then a straight line down to 0. n_steps = 0: lr, always."""
     return linear(lr, n_steps / 2, n_steps) if n_steps else constant(lr)
 
 
 @dataclass(frozen=True)
 class steps:
-    """lr · factor^⌊step / every⌋: down by a factor every so many steps."""
+    """lr · factor^⌊step / every⌋: multiplied by factor after every `every` steps."""
 
     lr: float
     every: int

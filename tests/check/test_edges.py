@@ -287,7 +287,7 @@ def shrinks(self, x, rng):
 @pytest.mark.parametrize(
     ("f", "said"),
     [
-        (remembers, "it changes self.h, and the next call sees that"),
+        (remembers, "it changes self.h, which the next call uses"),
         (global_noise, "it draws from np.random; draw from the rng"),
         (own_noise, "it draws noise of its own; draw from the rng"),
         (shrinks, "forward changes the weights"),
@@ -330,8 +330,11 @@ def not_implemented(y):
         (not_implemented, "inverse(y) raises NotImplementedError: no closed form"),
         (lambda y, rng: y / 2, "inverse(y) raises TypeError"),
         (lambda y: y @ np.ones((7, 7)), "inverse(y) raises ValueError"),
-        (lambda y: [y / 2, np.zeros(len(y))], "inverse must return x, or the tuple (x, log_det), and returned a list"),
-        (lambda y: None, "the result of inverse is no array of"),
+        (
+            lambda y: [y / 2, np.zeros(len(y))],
+            "inverse must return x, or the tuple (x, log_det), but it returned a list",
+        ),
+        (lambda y: None, "the result of inverse is not an array of"),
     ],
 )
 def test_an_inverse_that_fails_is_one_line_of_the_report(inverse, said):

@@ -129,7 +129,7 @@ def test_without_an_inverse_or_without_log_det_the_report_says_so():
         def forward(self, x, rng):
             return (2 * x, 0 * x[:, 0] + x.shape[1] * math.log(2)), lambda d, learn=True, inputs=True: 2 * d[0]
 
-    assert "there is no inverse: a flow layer has inverse(y)" in str(check_flow(OneWay(), (5, 4)))
+    assert "there is no inverse: add a method inverse(y)" in str(check_flow(OneWay(), (5, 4)))
     assert "must return ((y, log_det), backward)" in str(check_flow(Linear(4, 4), (5, 4)))
     with pytest.raises(ValueError, match=r"\(B, n\)"):
         check_flow(Coupling(), (5, 4, 3))

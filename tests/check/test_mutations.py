@@ -145,9 +145,11 @@ def twice_averaged_gradient(x_hat, x):
 def test_sum_for_mean_is_caught_and_named():
     x_hat, x = arrays((7, 3), (7, 3))
     report = check_loss(summed_gradient, x_hat, x)
-    assert not report and report.hint() == "7 times too large: summed over the batch where the value takes the mean?"
+    assert (
+        not report and report.hint() == "7 times too large: is it a sum over the batch where the value takes the mean?"
+    )
     report = check_loss(twice_averaged_gradient, x_hat, x)
-    assert not report and report.hint() == "7 times too small: a mean over the batch too many?"
+    assert not report and report.hint() == "7 times too small: is the mean over the batch taken twice?"
     assert check_loss(squared_error, x_hat, x)
 
 

@@ -225,7 +225,7 @@ class Liar(Linear):
 def test_forward_twice_must_be_the_same_layer_as_forward(lie):
     layer = Liar(3, 4)
     layer.lie = lie
-    with pytest.raises(ValueError, match=f"Liar.forward_twice has another {lie} than forward and its backward"):
+    with pytest.raises(ValueError, match=f"Liar.forward_twice gives a different {lie} from forward and its backward"):
         check_layer(Gradient(layer), ((5, 3), (5, 4)))
     layer = Liar(3, 4)
     layer.lie = "none"
@@ -249,7 +249,7 @@ class Swish(Layer):
         (mlp([3, 4, 1], norm=LayerNorm), "LayerNorm has no forward_twice"),
         (Sequential(Swish(), Linear(3, 1)), "Swish has no forward_twice"),
         (Sequential(TimeEmbedding(4), Linear(4, 1)), "TimeEmbedding has no forward_twice"),
-        (mlp([3, 4, 2]), r"made \(5, 2\) of \(5, 3\); it must give one number an example, \(B, 1\)"),
+        (mlp([3, 4, 2]), r"returned \(5, 2\) for x \(5, 3\); it must return one number per example, \(B, 1\)"),
         (mlp([2, 4, 1]), r"shape \(5, 3\), expected \(B, 2\)"),
     ],
 )

@@ -244,7 +244,7 @@ def test_stale_backward_is_refused_whatever_changed_the_weights():
         _, back = network.forward(x, None)
         back(dy)
         change()
-        with pytest.raises(RuntimeError, match="weights that have changed since: call forward again"):
+        with pytest.raises(RuntimeError, match="weights have changed since forward: call forward again"):
             back(dy)
 
 
