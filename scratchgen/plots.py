@@ -38,12 +38,11 @@ def save_small(draw, path):
 
     It has 256 colours; if that is too much, fewer, and then fewer dots an inch.
     """
-    from PIL import Image
 
-    for dpi, colours in ((DPI, 256), (DPI, 128), (DPI, 64), (DPI, 32), (95, 64), (80, 64), (80, 32), (65, 64), (65, 32)):
-        # MAXCOVERAGE, because Pillow's default gives some classes' points one and the same colour.
-        image, made = draw(dpi).quantize(colours, Image.Quantize.MAXCOVERAGE), io.BytesIO()
-        image.save(made, "PNG", optimize=True)
+    tries = [(DPI, 256), (DPI, 128), *((dpi, colours) for dpi in (DPI, 95, 80, 65) for colours in (64, 32))]
+    for dpi, colours in tries:
+        made = io.BytesIO()
+        with_palette(draw(dpi), colours).save(made, "PNG", optimize=True)
         if made.tell() <= LARGEST:
             break
     write(made, path)
@@ -82,6 +81,24 @@ def rendered(figure, dpi, **options):
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, **options)
     return Image.open(drawn).convert("RGB")
+
+
+def with_palette(image, n):
+    """The image in n colours, many of them greys from black to white, so that grey stays grey and paper white."""
+    from PIL import Image
+
+    pixels, greys = np.asarray(image), max(n // 4, min(32, n // 2))
+    index = np.rint(pixels[:, :, 0] * ((greys - 1) / 255)).astype(np.uint8)
+    palette = [level for level in np.linspace(0, 255, greys).round().astype(int).tolist() for _ in "rgb"]
+    coloured = np.ptp(pixels, axis=2) > 0
+    if coloured.any():
+        # MAXCOVERAGE, because Pillow's default gives some classes' points one and the same colour.
+        rest = Image.fromarray(pixels[coloured][None]).quantize(n - greys, Image.Quantize.MAXCOVERAGE)
+        index[coloured] = greys + np.asarray(rest)[0]
+        palette += rest.getpalette()[: 3 * (n - greys)]
+    made = Image.fromarray(index)
+    made.putpalette(palette)
+    return made
 
 
 def write(made, path):
@@ -160,11 +177,11 @@ def show_points(axis, x, labels=None, title="", size=4, real=None, names=("x₁"
     else:
         from matplotlib import colormaps, patheffects
 
-        halo = [patheffects.withStroke(linewidth=3, foreground=PAPER)]
+        halo = [patheffects.withStroke(linewidth=4, foreground=PAPER)]
         for k in np.unique(labels):
             points, colour = x[labels == k], colormaps["tab10"](int(k) % 10)
             axis.scatter(*points.T[:2], s=size, color=colour, linewidths=0)
-            place = {"ha": "center", "va": "center", "weight": "bold", "path_effects": halo, "zorder": 3}
+            place = {"ha": "center", "va": "center", "weight": "bold", "size": 12, "path_effects": halo, "zorder": 3}
             axis.text(*np.median(points, axis=0)[:2], str(k), color=colour, **place)
     axis.set_aspect("equal", adjustable="datalim")
     axis.set(xlabel=names[0], ylabel=names[1])
@@ -181,6 +198,9 @@ def show_clouds(axis, mu, log_var, labels=None):
     options = {"units": "xy", "offsets": mu, "offset_transform": axis.transData, "linewidths": 0, "alpha": 0.25}
     width, height = 2 * np.exp(0.5 * log_var).T
     axis.add_collection(EllipseCollection(width, height, np.zeros(len(mu)), facecolors=colours, **options))
+    radii = np.stack([width, height], axis=1) / 2
+    axis.update_datalim(np.concatenate([mu - radii, mu + radii]))  # a collection of ellipses does not do so
+    axis.autoscale_view()
 
 
 def show_curves(axis, x, curves, title="", xlabel="", ylabel=""):

@@ -23,7 +23,7 @@ def unlabelled(figure):
             ("x", axes.xaxis, figure.get_supxlabel()),
             ("y", axes.yaxis, figure.get_supylabel()),
         ):
-            shown = [text.get_text() for text in axis.get_ticklabels() if text.get_visible()]
+            shown = [text.get_text() for text in axis.get_ticklabels() if text.get_visible() and axis.get_visible()]
             if any(map(NUMBER.fullmatch, shown)) and not (axis.get_label_text() or shared):
                 found.append(f"{name} of {axes.get_title()!r}")
     return found
