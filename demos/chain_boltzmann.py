@@ -132,8 +132,8 @@ def main(args):
     )
     for label in right.texts:
         label.set(ha="right", color="white")
-    right.set(yticks=[], ylim=(4.5, -0.5))
-    right.set_title("-log p of test digits, nats", fontsize=10)
+    right.set(yticks=[], ylim=(4.5, -0.5), xlabel="nats per picture")
+    right.set_title("-log p of test digits", fontsize=10)
     save_figure(figure, picture_path(args, "chain_boltzmann"))
 
 

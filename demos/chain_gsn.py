@@ -1,8 +1,8 @@
 """A chain that damages a picture and restores it, again and again, turns random pixels into digits.
 
 One network learns to restore damaged pictures. The other learns along three steps of its own chain, always towards the
-clean picture: that is walk-back. Above: chains after 50 steps, and their Fréchet distance to training pictures, step
-after step. Below: three chains from their first step on.
+clean picture: that is walk-back. Above: chains after 50 steps beside real digits, and their Fréchet distance to
+training pictures, step after step. Below: three chains from their first step on.
 
 Try `--data mnist` (minutes): only with walk-back do chains end in digits. Read scratchgen/models/gsn.py.
 """
@@ -41,21 +41,32 @@ def main(args):
         )
         print(f"rarest digit after 200 steps {rarest:.1%}", flush=True)
 
-    figure, axes = new_figure(11.5, 6.2, 2, 1, height_ratios=[1, 0.45])
+    figure, axes = new_figure(13.5, 5.8, 2, 1, height_ratios=[1, 0.48])
     axes[0, 0].axis("off")
-    *grids, right = (figure.add_subplot(place) for place in axes[0, 0].get_subplotspec().subgridspec(1, 3))
+    *grids, right = (
+        figure.add_subplot(place)
+        for place in axes[0, 0].get_subplotspec().subgridspec(1, 4, width_ratios=[1, 1, 1, 1.15])
+    )
+    *grids, real = grids
+    show_images(real, data.x_test[:64], data.shape, 8, "real test digits", pixels=40)
     for axis, (k, name), colour in zip(grids, NAMES.items(), (RED, BLUE)):
-        show_images(axis, chains[k][49][:64], data.shape, 8, f"{name}: 50 steps from random pixels", pixels=40)
+        show_images(axis, chains[k][49][:64], data.shape, 8, f"{name}: after 50 steps", pixels=40)
         right.plot(STEPS, distances[k], "o-", color=colour, markersize=3, label=name)
     right.axhline(floor, color=GREY, linestyle="--", label="real test pictures")
-    right.set(xscale="log", yscale="log", xlabel="steps of the chain from random pixels")
+    right.set(xscale="log", yscale="log", xlabel="steps of the chain", ylabel="Fréchet distance, squared")
     right.set_ylim(bottom=0.5 * floor)
-    right.set_title(f"Fréchet distance (squared) of {n:,} chains", fontsize=10)
+    right.set_title(f"how far from real: {n:,} chains", fontsize=10)
     right.legend(fontsize=8, frameon=False)
     strips = [np.stack([to_host(x[i]) for x in chains[k][:24]]) for k, i in ((1, 0), (3, 0), (3, 1))]
-    words = ("k = 1", "k = 3", "k = 3")
+    words = ("no walk-back", "walk-back", "walk-back")
     show_images(
-        axes[1, 0], np.concatenate(strips), data.shape, 24, "the first 24 steps of three chains", words, pixels=40
+        axes[1, 0],
+        np.concatenate(strips),
+        data.shape,
+        24,
+        "the first 24 steps of three chains, from left to right",
+        words,
+        pixels=40,
     )
     save_figure(figure, picture_path(args, "chain_gsn"))
 

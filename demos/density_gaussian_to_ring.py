@@ -90,10 +90,10 @@ def main(args):
     colours = np.arctan2(*z[some].T[::-1])
     y = images[SIZES[-1]][some]
     first.scatter(*z[some].T, c=colours, cmap="twilight", s=4, linewidths=0)
-    first.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")
+    first.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal", xlabel="z₁", ylabel="z₂")
     first.set_title("z ~ N(0, I), coloured by angle", fontsize=10)
     second.scatter(*y.T, c=colours, cmap="twilight", s=4, linewidths=0)
-    second.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal")
+    second.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", xlabel="x₁", ylabel="x₂")
     inside = (np.sqrt((images[SIZES[-1]] ** 2).sum(axis=1)) < 0.9).mean()
     second.set_title(f"where 2 layers of {SIZES[-1]} units carry it; {inside:.1%} within 0.9", fontsize=10)
     t = np.linspace(-1, 1, 2_001)
@@ -111,7 +111,7 @@ def main(args):
         kept = np.arange(len(z), 0, -1)
         beyond = np.cumsum(errors[size][order][::-1])[::-1] / kept
         sixth.plot(radius[order][:-5_000:50], beyond[:-5_000:50], color=colour, label=name)
-    third.set(xlabel="z = (t, 0)", ylabel="first coordinate")
+    third.set(xlabel="t, where z = (t, 0)", ylabel="x₁")
     third.set_title("along a line through 0", fontsize=10)
     share = fourth.twinx()
     share.fill_between(edges, 1 - np.exp(-(edges**2) / 2), color=GREY, alpha=0.15, linewidth=0)
@@ -119,12 +119,12 @@ def main(args):
     fourth.set(yscale="log", xlabel="‖z‖", ylabel="squared error", xlim=(0, 3))
     fourth.set_title("the error against ‖z‖", fontsize=10)
     fifth.plot(radii, 1 / radii, color=INK, linestyle=":", label="z/‖z‖: 1/‖z‖")
-    fifth.set(xscale="log", yscale="log", xlabel="‖z‖", ylim=(0.2, 300))
-    fifth.set_title("steepness: largest singular value of the Jacobian", fontsize=10)
+    fifth.set(xscale="log", yscale="log", xlabel="‖z‖", ylabel="largest singular value", ylim=(0.2, 300))
+    fifth.set_title("steepness of the networks (of their Jacobian)", fontsize=10)
     sixth.set(yscale="log", xlabel="ε", ylabel="squared error", xlim=(0, 2))
     sixth.set_title("mean error of the z with ‖z‖ > ε", fontsize=10)
-    for axis in (third, fourth, fifth, sixth):
-        axis.legend(fontsize=8, frameon=False)
+    for axis, place in ((third, "upper left"), (fourth, "upper right"), (fifth, "lower left"), (sixth, "upper center")):
+        axis.legend(fontsize=8, frameon=False, loc=place)
     save_figure(figure, args.out / "density_gaussian_to_ring.png")
 
 

@@ -51,19 +51,20 @@ def main(args):
     left.plot(*samples["z on the line"][:20_000].T, ".", color=BLUE, markersize=1)
     for point, colour in zip(points, (RED, INK, GREY)):
         left.plot(*point, "o", color=colour, markersize=6)
+    left.set(xlabel="x₁", ylabel="x₂")
     left.set_title("20,000 samples of G, from the line to the plane", fontsize=10)
     for (name, m), share in shares.items():
         style = {"color": BLUE if "line" in name else GREY, "linestyle": "-" if m == n else "--"}
         middle.plot(SIDES, share, "o", markersize=4, label=f"{name}, {m:,} samples", **style)
-    middle.set(xscale="log", yscale="log", xlabel="cells a side")
+    middle.set(xscale="log", yscale="log", xlabel="cells on a side of the grid", ylabel="share of the cells")
     middle.legend(fontsize=8, frameon=False)
-    middle.set_title("share of the cells that hold a sample", fontsize=10)
+    middle.set_title("how many cells of a grid hold a sample", fontsize=10)
     for column, colour, distance in zip(log_p.T, (RED, INK, GREY), away):
         name = "on the curve" if distance < 1e-3 else f"at distance {distance:.2g}"
         right.plot(SIGMAS, column, color=colour, label=name)
-    right.set(xscale="log", xlabel="σ of the noise", ylabel="nats", ylim=(-40, 8))
+    right.set(xscale="log", xlabel="σ of the noise", ylabel="log p(x), nats", ylim=(-40, 8))
     right.legend(fontsize=8, frameon=False, loc="lower right")
-    right.set_title("log p(x) with noise", fontsize=10)
+    right.set_title("the density at three points, with noise", fontsize=10)
     save_figure(figure, args.out / "density_on_a_curve.png")
 
 

@@ -146,7 +146,7 @@ def draw_density(axis, G, samples, mass):
     axis.plot(x, density(G, x), color=BLUE, linewidth=1.2, label="Σ p(z) / |G′(z)|")
     for k, place in enumerate(value(G, turns(G))):
         axis.axvline(place, color=RED, linewidth=0.7, linestyle=":", label="G′ = 0" if k == 0 else None)
-    axis.set(xlabel="x", ylim=(0, 2), xlim=(low, high))
+    axis.set(xlabel="x", ylabel="density", ylim=(0, 2), xlim=(low, high))
     axis.legend(fontsize=8, frameon=False)
     axis.set_title(f"the density of x = G(z), ∫ = {mass:.5f}", fontsize=10)
 
@@ -156,7 +156,7 @@ def draw_spike(axis, G, peak, near):
     d = np.geomspace(1e-8, 1, 200)
     axis.plot(d, density(G, peak - d), color=BLUE, label="p_G")
     axis.plot(d, near * np.sqrt(1e-8 / d), color=INK, linestyle=":", label="1 / √distance")
-    axis.set(xscale="log", yscale="log", xlabel=f"distance below the spike at {peak:.2f}")
+    axis.set(xscale="log", yscale="log", xlabel=f"distance below the spike at x = {peak:.2f}", ylabel="density")
     axis.legend(fontsize=8, frameon=False)
     axis.set_title("infinite where G turns, yet integrable", fontsize=10)
 

@@ -14,7 +14,7 @@ from common import is_small, nearest, picture_path, pictures, run, train
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.ddpm import DDPM
-from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
+from scratchgen.plots import BLUE, GREY, RED, name_columns, new_figure, save_figure, show_images
 
 STEPS, MOMENTS, WAYS = (5, 10, 20, 50), 9, 3
 
@@ -54,22 +54,26 @@ def main(args):
     found, test = (float((p.max(axis=1) >= 0.9).mean()) for p in sure)
     print(f"the classifier is 90 % sure of {found:.1%} of the samples, of {test:.1%} of the test pictures")
 
-    figure, axes = new_figure(11, 5.6, 1, 2, width_ratios=[1, 1.05])
-    show_images(axes[0, 0], x[:81], data.shape, 9, "made from noise", pixels=48)
-    axes[0, 1].axis("off")
-    place = axes[0, 1].get_subplotspec().subgridspec(2, 1, height_ratios=[1.75, 1])
+    figure, axes = new_figure(13.5, 5.2, 1, 3, width_ratios=[1, 1, 1.35])
+    show_images(axes[0, 0], x[:96], data.shape, 8, "made from noise", pixels=48)
+    show_images(axes[0, 1], data.x_test[:96], data.shape, 8, "real test pictures", pixels=48)
+    axes[0, 2].axis("off")
+    place = axes[0, 2].get_subplotspec().subgridspec(2, 1, height_ratios=[1.75, 1])
     above, below = (figure.add_subplot(part) for part in place)
     times, seen, taken = ways(model, model.rng((args.seed, 0, 4)))
     strip = np.stack([seen, taken], axis=1).reshape(2 * WAYS * MOMENTS, -1)
-    title = "three samples on their way: t = " + ", ".join(map(str, times))
+    title = "three samples on their way, and what the network takes them to be"
     show_images(above, strip, data.shape, MOMENTS, title, ["x_t", "x̂_0"] * WAYS, pixels=48)
+    name_columns(above, times)
+    above.set_xlabel("t", fontsize=9)
     below.plot(STEPS, [found for found, _ in by_steps.values()], color=BLUE, marker="o", label="DDIM")
     below.plot([model.n_times], [ancestral], color=RED, marker="o", linestyle="", label="ancestral")
     below.axhline(floor, color=GREY, linestyle="--", label="real test pictures")
     ticks = [*STEPS, model.n_times]
-    below.set(xscale="log", ylim=(0, None), xlabel="steps", xticks=ticks, xticklabels=ticks)
+    below.set(xscale="log", ylim=(0, None), xlabel="steps of the sampler", xticks=ticks, xticklabels=ticks)
+    below.set_ylabel("Fréchet distance, squared")
     below.minorticks_off()
-    below.set_title(f"Fréchet distance (squared) of {n:,} samples", fontsize=10)
+    below.set_title(f"how far {n:,} samples are from real ones", fontsize=10)
     below.legend(fontsize=8, frameon=False)
     save_figure(figure, picture_path(args, "diffusion"))
 

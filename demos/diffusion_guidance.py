@@ -19,6 +19,12 @@ from scratchgen.train.progress import told
 W = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
+def one_of_each(x, labels, asked):
+    """A picture of x (N, D) for each of the labels asked for, in their order: another one each time."""
+    places = {k: iter(np.resize(np.flatnonzero(labels == k), len(asked))) for k in np.unique(asked)}
+    return np.stack([x[next(places[k])] for k in asked])
+
+
 def main(args):
     data = pictures(args, of_each=2)
     judge, classes, small = FrechetJudge(data), np.unique(data.labels_train), is_small(data)
@@ -46,7 +52,7 @@ def main(args):
         )
     print(f"Fréchet distance of {n} real test pictures: {judge.floor(n):.2f}")
 
-    figure, axes = new_figure(11, 6, 2, 1, height_ratios=[1.35, 1])
+    figure, axes = new_figure(11.5, 6.6, 2, 1, height_ratios=[1.5, 1])
     rng = model.rng((args.seed, 0, 3))
     labels = np.tile(classes, 2)
     noise = to_host(rng.normal((len(labels), model.n_diffused)))
@@ -54,24 +60,23 @@ def main(args):
     for w in W:
         *_, (_, x_0) = model.path(rng.array(noise), rng, rng.array(labels), guidance=w)
         rows.append(to_host(model.scaler.undo(x_0)))
-    title = f"asked for {', '.join(map(str, classes))}, twice; a column starts from the same noise"
-    show_images(axes[0, 0], np.concatenate(rows), data.shape, len(labels), title, [f"w = {w:g}" for w in W], pixels=48)
+    title = f"asked for {', '.join(map(str, classes))}, twice; all of a column start as the same noise"
+    rows.append(one_of_each(data.x_test, data.labels_test, labels))
+    names = [*(f"w = {w:g}" for w in W), "real"]
+    show_images(axes[0, 0], np.concatenate(rows), data.shape, len(labels), title, names, pixels=48)
     axes[1, 0].axis("off")
     places = axes[1, 0].get_subplotspec().subgridspec(1, 3)
-    titles = (
-        f"Fréchet distance (squared) of {n:,} samples",
-        "read as the digit asked for",
-        "distances within a digit / real ones'",
-    )
+    titles = (f"how far {n:,} samples are from real ones", "how often they are as asked for", "how they vary")
+    labels = ("Fréchet distance, squared", "read as asked", "distance within a digit / real")
     references = {judge.floor(n): "real test pictures", judge.accuracy: "real test pictures", 1.0: "real pictures"}
     formats = ("{x:g}", "{x:.1%}", "{x:.2f}")
-    for place, title, values, (reference, word), form in zip(
-        places, titles, columns.values(), references.items(), formats
+    for place, title, label, values, (reference, word), form in zip(
+        places, titles, labels, columns.values(), references.items(), formats
     ):
         axis = figure.add_subplot(place)
         axis.plot(W, values, color=BLUE, marker="o")
         axis.axhline(reference, color=GREY, linestyle="--", label=word)
-        axis.set(xlabel="guidance w", xticks=W)
+        axis.set(xlabel="guidance w", xticks=W, ylabel=label)
         axis.yaxis.set_major_formatter(form)
         axis.set_title(title, fontsize=10)
         axis.legend(fontsize=8, frameon=False)

@@ -16,7 +16,7 @@ from scratchgen.data import fixed_order
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.vqvae import VQVAE
-from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
+from scratchgen.plots import BLUE, GREY, RED, name_columns, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
 
 STEPS = (2, 5, 10, 20, 50, 100)
@@ -57,17 +57,22 @@ def main(args):
     made, tests = (nearest(to_host(part[:300]), data.x_train).mean() for part in (samples[0], x_test))
     print(f"distance to the nearest training picture {made:.2f}, of test pictures {tests:.2f}")
 
-    figure, axes = new_figure(11, 7.2, 2, 1, height_ratios=[1, 1.25])
+    figure, axes = new_figure(12.5, 7, 2, 1, height_ratios=[1, 1.25])
     strip, times = way(model, 5, 16, model.rng((args.seed, 0, 4)))
-    show_images(axes[0, 0], strip, data.shape, 16, "t = " + ",  ".join(map(str, times)), pixels=40)
+    title = "five samples on their way from noise, decoded"
+    show_images(axes[0, 0], strip, data.shape, 16, title, pixels=40)
+    name_columns(axes[0, 0], times)
+    axes[0, 0].set_xlabel("t", fontsize=9)
     axes[1, 0].axis("off")
-    left, right = (figure.add_subplot(p) for p in axes[1, 0].get_subplotspec().subgridspec(1, 2, width_ratios=[1.5, 1]))
-    show_images(left, samples[0][:96], data.shape, 12, f"samples, {STEPS[-1]} steps of DDIM", pixels=40)
+    places = axes[1, 0].get_subplotspec().subgridspec(1, 3, width_ratios=[1, 1, 1.1])
+    left, middle, right = (figure.add_subplot(place) for place in places)
+    show_images(left, samples[0][:80], data.shape, 10, f"samples, {STEPS[-1]} steps of DDIM", pixels=40)
+    show_images(middle, x_test[:80], data.shape, 10, "real test digits", pixels=40)
     right.plot(*zip(*distances.items()), "o-", color=BLUE, label="latent diffusion")
     right.axhline(restored, color=RED, linestyle="--", label="test digits, restored by the VQ-VAE")
     right.axhline(floor, color=GREY, linestyle="--", label="test digits")
-    right.set(xscale="log", yscale="log", xlabel="steps of DDIM")
-    right.set_title(f"Fréchet distance (squared) of {n:,} samples", fontsize=10)
+    right.set(xscale="log", yscale="log", xlabel="steps of DDIM", ylabel="Fréchet distance, squared")
+    right.set_title(f"how far {n:,} samples are from real ones", fontsize=10)
     right.legend(fontsize=8, frameon=False)
     save_figure(figure, picture_path(args, "diffusion_latent"))
 

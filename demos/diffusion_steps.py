@@ -82,7 +82,7 @@ def main(args):
         words = ", ".join(f"{n_steps}: {ratio:.2f}" for n_steps, ratio in found[name, eta].items())
         print(f"{name:<11}η = {eta:.0f}   {words}")
 
-    figure, axes = new_figure(11, 6.6, 2, 1, height_ratios=[1.35, 1])
+    figure, axes = new_figure(12.5, 7.4, 2, 1, height_ratios=[1.3, 1])
     for axis in axes[:, 0]:
         axis.axis("off")
     above, below = (axis.get_subplotspec() for axis in axes[:, 0])
@@ -91,9 +91,10 @@ def main(args):
         for name, (_, _, style) in LINES.items():
             axis.plot(*zip(*found[name, eta].items()), label=name, **style)
         axis.axhline(1, color=GREY, linestyle=":")
-        axis.set(xscale="log", yscale="log", xlabel="steps", xticks=EXACT_STEPS, xticklabels=EXACT_STEPS)
+        axis.set(xscale="log", yscale="log", xlabel="steps of DDIM", xticks=EXACT_STEPS, xticklabels=EXACT_STEPS)
+        axis.set_ylabel("distance to the ring / that of real points")
         axis.minorticks_off()
-        axis.set_title(f"distance / floor, η = {eta:.0f}", fontsize=10)
+        axis.set_title(f"η = {eta:.0f}: {'noise' if eta else 'no noise'} is added on the way", fontsize=10)
         axis.legend(fontsize=8, frameon=False)
     for name, model in models.items():
         times, of_x, of_eps = errors(model, data.toy, args.seed)
@@ -103,16 +104,19 @@ def main(args):
             right.plot(times, of_eps, linestyle=":", label="ε̂ of the network for ε", **style)
         root = math.sqrt(model.alpha_bar[-1])
         print(f"{name}: first step: √ᾱ = {root:.2g}, error of ε̂ {of_eps[-1]:.2g}, of x̂_0 {of_x[-1]:.2g}")
-    right.set(yscale="log", xlabel="t")
-    right.set_title("error of the networks, before clipping", fontsize=10)
+    right.set(yscale="log", xlabel="t", ylabel="root mean square")
+    right.set_title("errors of the networks, before clipping", fontsize=10)
     right.legend(fontsize=8, frameon=False)
     for place, (name, x) in zip(below.subgridspec(1, len(LINES)), shown.items()):
         axis = figure.add_subplot(place)
         reach = max(1.5, float(np.quantile(np.abs(x), 0.99)))
+        axis.scatter(*data.x_test.T, s=2, color="0.8", linewidths=0)
         axis.scatter(*x.T, s=2, color=LINES[name][2]["color"], linewidths=0)
         axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axis.tick_params(labelsize=7)
-        axis.set_title(f"{name}: {found[name, 0.0][20]:.3g} × the floor", fontsize=9)
+        axis.set_xlabel("x₁", fontsize=8)
+        axis.set_ylabel("x₂", fontsize=8)
+        axis.set_title(f"{name}, 20 steps\nat {found[name, 0.0][20]:.3g} × the distance", fontsize=9)
     save_figure(figure, args.out / "diffusion_steps.png")
 
 

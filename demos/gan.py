@@ -46,12 +46,13 @@ def main(args):
 
     n_epochs = len(history)
     shown = sorted({round(n_epochs ** (i / 4)) for i in range(5)})
-    figure, axes = new_figure(2.3 * 5, 5.2, 2, 1, height_ratios=[1, 0.9])
+    figure, axes = new_figure(2.2 * 6, 5.2, 2, 1, height_ratios=[1, 1])
     for axis in axes[:, 0]:
         axis.axis("off")
     above, below = axes[0, 0].get_subplotspec(), axes[1, 0].get_subplotspec()
-    for place, epoch in zip(above.subgridspec(1, 5), shown):
-        show_images(figure.add_subplot(place), snapshots[epoch], data.shape, 6, f"after epoch {epoch}", pixels=40)
+    sheets = {f"after epoch {epoch}": snapshots[epoch] for epoch in shown} | {"real test pictures": data.x_test[:36]}
+    for place, (title, sheet) in zip(above.subgridspec(1, 6), sheets.items()):
+        show_images(figure.add_subplot(place), sheet, data.shape, 6, title, pixels=40)
     left, *others = (figure.add_subplot(place) for place in below.subgridspec(1, 3 if judge else 1))
     epochs = [row["epoch"] for row in history]
     losses = {name: [row[f"{name}_loss"] for row in history] for name in ("discriminator", "generator")}
@@ -61,14 +62,16 @@ def main(args):
         measured = [(row["epoch"], row["frechet"]) for row in history if "frechet" in row]
         middle.plot(*zip(*measured), color=BLUE)
         middle.axhline(judge.floor(n_measured), color=GREY, linestyle="--", label="real test pictures")
-        middle.set(yscale="log", xlabel="epoch")
-        middle.set_title(f"Fréchet distance (squared) of {n_measured:,} samples", fontsize=10)
+        middle.set(yscale="log", xlabel="epoch", ylabel="Fréchet distance, squared")
+        middle.set_title(f"how far {n_measured:,} samples are from real ones", fontsize=10)
         middle.legend(fontsize=8, frameon=False)
         right.bar(np.arange(len(classes)), shares, color=BLUE)
-        right.axhline(1 / len(classes), color=GREY, linestyle="--")
+        right.axhline(1 / len(classes), color=GREY, linestyle="--", label="evenly")
         right.set_xticks(np.arange(len(classes)), classes)
-        right.set_xlabel("digit, as the classifier reads it")
-        right.set_title("share of the samples", fontsize=10)
+        right.set(xlabel="digit, as the classifier reads it", ylabel="share of the samples")
+        right.set_ylim(0, 1.3 * max(shares.max(), 1 / len(classes)))
+        right.set_title("how often each digit is made", fontsize=10)
+        right.legend(fontsize=8, frameon=False, loc="upper right")
     save_figure(figure, picture_path(args, "gan"))
 
 

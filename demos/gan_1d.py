@@ -46,7 +46,7 @@ def draw(above, below, moment, title):
     above.plot(X, d, color=RED, label="D")
     above.axhline(0.5, color=RED, linewidth=0.6, linestyle=":")
     above.legend(fontsize=8, frameon=False, loc="upper right")
-    above.set(xlim=(X[0], X[-1]), ylim=(0, 1.5), xticklabels=[], yticks=[0, 0.5, 1])
+    above.set(xlim=(X[0], X[-1]), ylim=(0, 1.5), xticklabels=[], yticks=[0, 0.5, 1], ylabel="density; D")
     above.set_title(title, fontsize=9)
     some = slice(len(made) // ARROWS // 2, None, len(made) // ARROWS)
     z, x = QUANTILES[some, 0] + 1, made[some]  # z = 0 stands under the middle of the picture
@@ -63,7 +63,7 @@ def draw(above, below, moment, title):
         color=BLUE,
         headwidth=6,
     )
-    below.set(xlim=(X[0], X[-1]), ylim=(0, 1), yticks=[0, 1], yticklabels=["z", "x"])
+    below.set(xlim=(X[0], X[-1]), ylim=(0, 1), yticks=[0, 1], yticklabels=["z", "x"], xlabel="x = G(z)")
     below.tick_params(axis="y", length=0)
 
 
@@ -97,6 +97,7 @@ def main(args):
         print(f"{name}: mean |D - ½| over the data {off:.4f}, Wasserstein distance of p_g to the data {far:.3f}")
         if step > -ahead:
             above.get_legend().remove()
+            above.set(ylabel="", yticklabels=[])
     print(f"two samples of the data, 50,000 points each: {wasserstein_samples(x, DATA.sample(50_000, rng)):.3f}")
     save_figure(figure, args.out / "gan_1d.png")
 

@@ -1,8 +1,8 @@
 """A conditional GAN makes the digit it is asked for.
 
-Left: ten rows, one digit each. Right: the Fréchet distance while training, beside that of a plain GAN of the same size.
-Printed: how often a classifier reads the digit asked for, and how different the pictures of one digit are, compared
-with real ones.
+Left: ten rows, one digit each; beside them real ones. Right: the Fréchet distance while training, beside that of a
+plain GAN of the same size. Printed: how often a classifier reads the digit asked for, and how different the pictures
+of one digit are, compared with real ones.
 
 Try `--data mnist` (minutes). Read scratchgen/models/conditional_gan.py.
 """
@@ -48,17 +48,20 @@ def main(args):
     for name, history in histories.items():
         print(f"Fréchet distance at the end, {name}: {[row['frechet'] for row in history if 'frechet' in row][-1]:.2f}")
 
-    figure, axes = new_figure(10, 5.2, 1, 2, width_ratios=[1.1, 1])
-    grid = x.reshape(len(classes), 100, -1)[:, :12].reshape(12 * len(classes), -1)
-    show_images(axes[0, 0], grid, data.shape, 12, "asked for, row by row", rows=[str(k) for k in classes])
-    axis = axes[0, 1]
+    figure, axes = new_figure(13, 4.6, 1, 3, width_ratios=[1, 1, 1.1])
+    grid = x.reshape(len(classes), 100, -1)[:, :10].reshape(10 * len(classes), -1)
+    real = np.concatenate([np.resize(some, (10, x.shape[1])) for some in real])
+    for axis, sheet, title in zip(axes[0], (grid, real), ("generated, a digit each row", "real")):
+        show_images(axis, sheet, data.shape, 10, title, rows=[str(k) for k in classes])
+    axes[0, 0].set_ylabel("digit asked for")
+    axes[0, 1].set_ylabel("digit")
+    axis = axes[0, 2]
     for (name, history), colour in zip(histories.items(), (RED, BLUE)):
-        axis.plot(
-            *zip(*[(row["epoch"], row["frechet"]) for row in history if "frechet" in row]), color=colour, label=name
-        )
+        points = [(row["epoch"], row["frechet"]) for row in history if "frechet" in row]
+        axis.plot(*zip(*points), color=colour, label=f"{name} GAN")
     axis.axhline(judge.floor(n), color=GREY, linestyle="--", label="real test pictures")
-    axis.set(yscale="log", xlabel="epoch")
-    axis.set_title(f"Fréchet distance (squared) of {n:,} samples", fontsize=10)
+    axis.set(yscale="log", xlabel="epoch", ylabel="Fréchet distance, squared")
+    axis.set_title(f"how far {n:,} samples are from real ones", fontsize=10)
     axis.legend(fontsize=9, frameon=False)
     save_figure(figure, picture_path(args, "gan_conditional"))
 

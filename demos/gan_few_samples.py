@@ -80,9 +80,12 @@ def main(args):
     for points_, colour, name in ((real, "navy", "data"), (made, "darkred", "generated")):
         left.plot(*points_.T, "o", color=colour, markersize=4, label=name)
     left.plot([], [], "--", color=INK, label="where the best D says ½")
-    left.set(xlim=(-3, 3), ylim=(-3, 3))
-    left.set_title(f"{SIZES[-1]} units and {SHOWN} points of each: D right on {right_ones:.0%} of them", fontsize=10)
-    left.legend(fontsize=8, loc="lower right")
+    left.set(xlim=(-3, 3), ylim=(-3, 3), xlabel="x₁", ylabel="x₂")
+    left.set_title(
+        f"D of {SIZES[-1]} units, right on {right_ones:.0%} of {SHOWN} + {SHOWN} points\n(it says real where it is blue)",
+        fontsize=10,
+    )
+    left.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), columnspacing=1)
     for axis, which, name in ((middle, 0, "on the points it learned from"), (right, 1, "on fresh points")):
         for size, colour in zip(SIZES, colours):
             axis.plot(COUNTS, [found[size, n][which] for n in COUNTS], "o-", color=colour, label=f"3 layers of {size}")

@@ -1,8 +1,8 @@
 """G and D improve together, generation after generation.
 
-Each row shows pictures of G at one moment of the training. The number under a picture is D(x) at that moment, the
-probability that it is real. The printed table shows what each D thinks of each G: an old D takes the new G's pictures
-for real, and a new D sees through the old G's.
+Each row shows pictures of G at one moment of the training, the last row real ones. The number under a picture is D(x)
+at that moment, the probability that it is real. The printed table shows what each D thinks of each G: an old D takes
+the new G's pictures for real, and a new D sees through the old G's.
 
 Try `--data mnist`. Read scratchgen/models/gan.py.
 """
@@ -14,6 +14,13 @@ from scratchgen.backend import to_host
 from scratchgen.models.gan import GAN
 from scratchgen.nn.activations import sigmoid
 from scratchgen.plots import new_figure, save_figure, show_images
+
+
+def show_row(axes, x, scores, shape, name):
+    """Pictures of x (N, D), one on each of the axes, with D's score under each."""
+    for axis, one, score in zip(axes, x, scores):
+        show_images(axis, one[None], shape, 1, rows=[name] if axis is axes[0] else ())
+        axis.set_xlabel(f"{score:.2f}", fontsize=9)
 
 
 def main(args):
@@ -30,15 +37,17 @@ def main(args):
     for moment in moments:
         model.params_G.theta[...] = model.average.average[...] = kept[moment][0]
         samples.append(model.sample(500, model.rng((args.seed, 0, 2))))
-    figure, axes = new_figure(11, 3.7, 3, 12)
+    figure, axes = new_figure(11, 5, 4, 12)
     print("mean D(x) of:          G v1   G v2   G v3   test pictures")
     for i, moment in enumerate(moments):
         model.params_D.theta[...] = kept[moment][1]
         scores = [to_host(sigmoid(model.judge(x)))[:, 0] for x in (*samples, model.rng(0).array(data.x_test[:400]))]
         print(f"D v{i + 1}, after epoch {moment + 1:>4}: " + "".join(f"{score.mean():7.2f}" for score in scores))
-        for axis, x, score in zip(axes[i], to_host(samples[i]), scores[i]):
-            show_images(axis, x[None], data.shape, 1, rows=[f"v{i + 1}"] if axis is axes[i, 0] else ())
-            axis.set_xlabel(f"{score:.2f}", fontsize=9)
+        show_row(axes[i], to_host(samples[i]), scores[i], data.shape, f"G of\nepoch {moment + 1}")
+    show_row(axes[3], data.x_test, scores[3], data.shape, "real")
+    figure.suptitle(
+        "under each picture: how likely D of the same moment (for real ones the last D) holds it for real", fontsize=10
+    )
     save_figure(figure, args.out / "gan_generations.png")
 
 

@@ -70,6 +70,12 @@ def train(kind, optimizer, seed, ahead, rounds):
     return np.array(lengths), np.array(distances)
 
 
+def running_median(values, factor=1.25):
+    """Rounds, evenly spread on a logarithmic axis, and the median of values (N,) in a window about each of them."""
+    rounds = np.unique(np.geomspace(1, len(values), 60).round().astype(int))
+    return rounds, [np.median(values[int(r / factor) : math.ceil(r * factor)]) for r in rounds]
+
+
 def main(args):
     share = 20 if args.quick else 1
     for kind, (slope, of_divergence) in slopes_at_the_best_D().items():
@@ -95,7 +101,8 @@ def main(args):
                 first.append(f"{lengths[0]:.2g}")
                 if (ahead, optimizer) == (AHEAD, "sgd"):
                     label = kind.replace("_", "-") if seed == args.seed else None
-                    lengths_axis.plot(range(1, len(lengths) + 1), lengths, color=colour, linewidth=0.8, label=label)
+                    lengths_axis.plot(range(1, len(lengths) + 1), lengths, color=colour, linewidth=0.4, alpha=0.25)
+                    lengths_axis.plot(*running_median(lengths), color=colour, linewidth=1.8, label=label)
                     distances_axis.plot(*distances.T, color=colour, label=label)
             print(
                 f"D {ahead // share:>5} steps ahead, {optimizer}, {kind}: first gradients of length {', '.join(first)}; ",
@@ -103,7 +110,7 @@ def main(args):
             )
             print(f"W₁ to the data halved after {', '.join(halved)} rounds")
 
-    curves.set(xlabel="D(G(z))", ylabel="loss of G", ylim=(-6, 6))
+    curves.set(xlabel="D(G(z))", ylabel="loss of G, nats", ylim=(-6, 6))
     curves.set_title("the two losses", fontsize=10)
     slopes.set(
         xscale="logit",
@@ -111,12 +118,14 @@ def main(args):
         xlabel="D(G(z)), from surely generated to surely real",
         ylabel="|∂loss / ∂logit|",
     )
-    slopes.set_title("the slope that G gets: D against 1 - D", fontsize=10)
+    slopes.set_title("the slope that each loss gives to G", fontsize=10)
     lengths_axis.set(xscale="log", yscale="log", xlabel="rounds after D's start", ylabel="length of G's gradient")
-    lengths_axis.set_title(f"G's gradient, D {AHEAD // share:,} steps ahead; {SEEDS} seeds, SGD", fontsize=10)
+    lengths_axis.set_title(
+        f"G's gradient, D {AHEAD // share:,} steps ahead: running median, {SEEDS} seeds", fontsize=10
+    )
     distances_axis.set(xlabel="rounds after D's start", ylabel="W₁ between G's points and the data", ylim=(0, None))
-    distances_axis.set_title("how far from the data G is in the same runs", fontsize=10)
-    places = {curves: "upper right", slopes: "lower center", lengths_axis: "lower left", distances_axis: "upper right"}
+    distances_axis.set_title("how far from the data G is in the same runs, by SGD", fontsize=10)
+    places = {curves: "upper right", slopes: "lower center", lengths_axis: "upper right", distances_axis: "upper right"}
     for axis in places:
         axis.grid(color="0.92")
         axis.legend(fontsize=8, frameon=False, loc=places[axis])

@@ -97,7 +97,7 @@ def main(args):
         a, b = held[step, :2]
         right.plot(x, np.exp(log_density(POINTS, b, a * a)), color=colour, label=f"p_g after {step} steps")
     right.plot(x, D, color=INK, linestyle="--", linewidth=1, label="D₀*")
-    right.set(xlabel="x", xlim=(-6, 8), ylim=(0, 1.6))
+    right.set(xlabel="x", ylabel="density; D₀*", xlim=(-6, 8), ylim=(0, 1.6))
     right.set_title("G runs through the data to where D₀* is greatest", fontsize=10)
     right.legend(fontsize=8, frameon=False, loc="upper left")
     save_figure(figure, args.out / "gan_held_discriminator.png")

@@ -1,8 +1,8 @@
 """D's loss cannot tell a bad G from a good one while data and samples do not overlap.
 
 Above: two lines at distance d. Their JSD is log 2 until they meet, and their Wasserstein distance W₁ is d; trained
-networks find this. Below: digits of G after 1, 10 and 25 epochs. They get better, and a fresh D still tells nearly all
-from real ones.
+networks find this. Below: digits of G after 1, 10 and 25 epochs, and real ones. They get better, and a fresh D still
+tells nearly all from real ones.
 
 Try `--data mnist`. Read scratchgen/nn/losses.py: loss_D; scratchgen/models/wgan.py.
 """
@@ -51,17 +51,17 @@ def draw_lines(axes, found):
             label="p_g at several distances" if d == 1 else None,
         )
     axes[0].plot([0, 0], [-1, 1], color=INK, label="data")
-    axes[0].set(xlim=(-0.6, 1.6), ylim=(-1.2, 1.9), yticks=[-1, 0, 1])
+    axes[0].set(xlim=(-0.6, 1.6), ylim=(-1.2, 1.9), yticks=[-1, 0, 1], xlabel="x₁", ylabel="x₂")
     axes[0].set_title("two lines in the plane", fontsize=10)
     d = np.array(DISTANCES)
     axes[1].plot([0, 1], [LOG_2, LOG_2], color=INK, label="exact: log 2, and 0 where they meet")
     axes[1].plot([0], [0], "s", color=INK, markersize=9, fillstyle="none")
     axes[1].plot(d, found[:, 0], "o", color=RED, label="log 2 - loss / 2 of the trained D")
-    axes[1].set(xlabel="distance", ylabel="nats", ylim=(-0.05, 1))
+    axes[1].set(xlabel="distance of the lines", ylabel="JSD, nats", ylim=(-0.05, 1))
     axes[1].set_title("JSD: the same at every distance", fontsize=10)
     axes[2].plot([0, 1], [0, 1], color=INK, label="exact: the distance")
     axes[2].plot(d, found[:, 1], "o", color=RED, label="trained WGAN-GP critic")
-    axes[2].set(xlabel="distance", ylim=(-0.05, 1.25))
+    axes[2].set(xlabel="distance of the lines", ylabel="W₁", ylim=(-0.05, 1.25))
     axes[2].set_title("Wasserstein distance W₁: falls with it", fontsize=10)
     for axis in axes:
         axis.legend(fontsize=8, frameon=False, loc="upper left")
@@ -100,22 +100,27 @@ def digits(axes, data, args):
             for real in (x, x_test)
         )
         show_images(
-            axis, to_host(made[:40]), data.shape, 10,
+            axis, to_host(made[:36]), data.shape, 9,
             f"G of epoch {epoch}: {far:.2f} from a real picture\n"
-            f"fresh D: loss {loss:.3f}, {right:.1%} right; test {right_test:.1%}",
+            f"a fresh D: {right:.1%} right, test {right_test:.1%}",
         )  # fmt: skip
         print(
             f"G of epoch {epoch}, {far:.2f} from the nearest training picture. Fresh D: loss {loss:.4f}, JSD "
             f"{LOG_2 - loss / 2:.4f}, right {right:.1%}; with test pictures: loss {loss_test:.3f}, right {right_test:.1%}"
         )
-    print(f"test pictures: {nearest(data.x_test, data.x_train).mean():.2f} from the nearest training picture")
+    far = nearest(data.x_test, data.x_train).mean()
+    print(f"test pictures: {far:.2f} from the nearest training picture")
+    show_images(axes[-1], data.x_test[:36], data.shape, 9, f"real test pictures:\n{far:.2f} from another real one")
 
 
 def main(args):
     data = pictures(args)
-    figure, axes = new_figure(12, 6.2, 2, 3, height_ratios=[1.25, 1])
-    draw_lines(axes[0], two_lines(75 if args.quick else 1_500, args.seed))
-    digits(axes[1], data, args)
+    figure, axes = new_figure(13, 5.7, 2, 1, height_ratios=[1.3, 0.8])
+    for axis in axes[:, 0]:
+        axis.axis("off")
+    above, below = (axis.get_subplotspec().subgridspec(1, n).subplots() for axis, n in zip(axes[:, 0], (3, 4)))
+    draw_lines(above, two_lines(75 if args.quick else 1_500, args.seed))
+    digits(below, data, args)
     save_figure(figure, args.out / "gan_jsd_stuck.png")
 
 

@@ -2,7 +2,7 @@
 
 Seven trainings: the WGAN, and GANs with good, weak and bad settings, each also with packing, where D judges two points
 at once. Above: samples during training. Below: modes hit, points within 3σ of one, reverse KL of the modes' shares to
-uniform.
+uniform. The animation shows four of them.
 
 Try `--seeds 10`. Read scratchgen/models/wgan.py, scratchgen/models/gan.py, scratchgen/metrics/coverage.py.
 """
@@ -38,6 +38,16 @@ RUNS = {  # name: model, rounds, whether the rates fall to 0 in the second half
     "chosen to fail, packed": (GAN(**FAILING, pack=2), 4_000, False),
 }
 
+TITLES = {  # over the columns of the picture
+    "WGAN-GP": "WGAN with\ngradient penalty",
+    "plain GAN": "GAN,\ngood settings",
+    "plain, packed": "GAN, good settings,\npacking",
+    "weak": "GAN,\na weak D",
+    "weak, packed": "GAN, a weak D,\npacking",
+    "chosen to fail": "GAN,\nchosen to fail",
+    "chosen to fail, packed": "GAN, chosen to fail,\npacking",
+}
+
 
 def one_run(name, args, seed):
     """Train one of RUNS. Returns its history with the coverage, and 800 points after each epoch."""
@@ -57,12 +67,17 @@ def one_run(name, args, seed):
     return train(dataclasses.replace(model), data, args, rounds, **options)[1], snapshots
 
 
+REAL = TOYS["ring"].sample(800, Rng(0))
+
+
 def draw_ring(axis, x, row, name):
+    """The samples x over the modes of the data; the name, and how well the samples hit them."""
     axis.clear()
     axis.scatter(*TOYS["ring"].centres.T, s=60, facecolors="none", edgecolors=GREY, linewidths=0.6)
+    axis.scatter(*REAL.T, s=2, color=GREY, linewidths=0)
     axis.scatter(*x.T, s=2, color=BLUE, linewidths=0)
     axis.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[], yticks=[])
-    axis.set_title(f"{name}\n{row['modes']:.0f} modes, {row['high_quality']:.0%} within 3σ", fontsize=9)
+    axis.set_title(f"{name}{row['modes']:.0f} modes, {row['high_quality']:.0%} within 3σ", fontsize=9)
 
 
 def picture(found, path):
@@ -71,31 +86,32 @@ def picture(found, path):
     for column, (name, (history, snapshots)) in enumerate(found.items()):
         n = len(history)
         for row, i in enumerate((math.ceil(0.1 * n) - 1, math.ceil(0.4 * n) - 1, n - 1)):
-            draw_ring(
-                axes[row, column], snapshots[i], history[i], name if row == 0 else f"{(i + 1) / n:.0%} of training"
-            )
+            draw_ring(axes[row, column], snapshots[i], history[i], f"{TITLES[name]}\n" if row == 0 else "")
+            if column == 0:
+                axes[row, 0].set_ylabel(("after a tenth\nof training", "after 40 %\nof training", "at the end")[row])
         axis, t = axes[3, column], (np.arange(n) + 1) / n
         axis.plot(t, [row["modes"] / 8 for row in history], color=GREY, label="modes / 8")
         axis.plot(t, [row["high_quality"] for row in history], color=BLUE, label="within 3σ")
         axis.plot(t, [row["reverse_kl"] for row in history], color=RED, label="reverse KL, nats")
-        axis.set(ylim=(0, 1.05), xlabel="training", xticks=[0, 0.5, 1])
+        axis.set(ylim=(0, 1.05), xlabel="share of training", xticks=[0, 0.5, 1])
         if column:
             axis.set_yticklabels([])
-    figure.legend(
-        *axes[3, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False
-    )
+    axes[3, 0].set_ylabel("share, or nats")
+    figure.legend(*axes[3, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    words = "circles: the eight modes of the data; grey: 800 real points; blue: 800 samples"
+    figure.suptitle(f"Seven trainings, a column each ({words})", fontsize=11)
     save_figure(figure, path)
 
 
 def animation(found, path):
     names = ["chosen to fail", "weak", "plain GAN", "WGAN-GP"]
-    figure, axes = new_figure(2.2 * len(names), 2.7, 1, len(names))
+    figure, axes = new_figure(2.2 * len(names), 2.9, 1, len(names))
 
     def draw(t):
         for axis, name in zip(axes[0], names):
             history, snapshots = found[name]
             i = round(t * (len(history) - 1))
-            draw_ring(axis, snapshots[i], history[i], name)
+            draw_ring(axis, snapshots[i], history[i], f"{TITLES[name]}\n")
 
     save_animation(figure, draw, told(np.linspace(0, 1, 30), "frame"), path)
 

@@ -94,7 +94,7 @@ def theory(axes, args):
     axes[1].plot(
         [0, 1], [LOG_2 - entropy(0.2)] * 2, color=INK, linestyle="--", label="labels flipped, ε = 0.2: no slope"
     )
-    axes[1].set(xlabel="distance of the lines", ylim=(0, 1))
+    axes[1].set(xlabel="distance of the lines", ylabel="exact JSD, nats", ylim=(0, 1))
     axes[1].set_title("noise on inputs gives the JSD a slope", fontsize=10)
     e = np.linspace(0.005, 0.4, 200)
     axes[2].plot(e, np.log((1 - e) / e), color=INK, label="the best D's |logit|, log((1 - ε)/ε)")
@@ -107,7 +107,7 @@ def theory(axes, args):
         )
         axes[2].plot(flip, logit, "o", color=INK)
         axes[2].plot(flip, loss, "o", color=BLUE)
-    axes[2].set(xlabel="probability ε of a flipped label", ylim=(0, 6.5))
+    axes[2].set(xlabel="probability ε of a flipped label", ylabel="|logit|; loss, nats", ylim=(0, 6.5))
     axes[2].set_title("flips bound D's logit (dots: a trained D)", fontsize=10)
     for axis in axes:
         axis.legend(fontsize=8, frameon=False, loc="upper right" if axis is axes[2] else "upper left")
@@ -151,18 +151,20 @@ def practice(axes, args):
         axis.set_yticks(range(len(REMEDIES)), REMEDIES if axis is axes[0] else [])
         axis.invert_yaxis()
         axis.grid(color="0.92")
-    axes[0].set(xlim=(-0.4, 8.4))
-    axes[0].set_title("modes of 8, three seeds", fontsize=10)
-    axes[1].set(xlim=(0, 1))
-    axes[1].set_title("share of points within 3σ of a mode", fontsize=10)
+    axes[0].set(xlim=(-0.4, 8.4), xlabel="modes")
+    axes[0].set_title("modes hit, of 8; three seeds", fontsize=10)
+    axes[1].set(xlim=(0, 1), xlabel="share of the points")
+    axes[1].set_title("samples within 3σ of a mode; three seeds", fontsize=10)
+    real = RING.sample(400, Rng(0))
     for i, name in enumerate(("none", "label noise, fading")):
         for centre in RING.centres:
             axes[2].plot(centre[0] + 3.2 * i, centre[1], "o", color=GREY, fillstyle="none", markersize=9)
+        axes[2].scatter(real[:, 0] + 3.2 * i, real[:, 1], s=2, color=GREY, linewidths=0)
         x = pictures[name][np.abs(pictures[name]).max(axis=1) < 1.5]  # what lies further would lie in the other picture
         axes[2].scatter(x[:, 0] + 3.2 * i, x[:, 1], s=2, color=BLUE, linewidths=0)
         axes[2].text(3.2 * i, 1.6, name, ha="center")
     axes[2].set(aspect="equal", xlim=(-1.6, 4.8), ylim=(-1.8, 2), xticks=[], yticks=[])
-    axes[2].set_title("samples of the third seed (circles: the modes)", fontsize=10)
+    axes[2].set_title("third seed: samples (blue), real points (grey)", fontsize=10)
 
 
 def main(args):

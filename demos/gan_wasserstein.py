@@ -1,8 +1,8 @@
 """The critic's loss of a WGAN falls as its samples improve; a plain GAN's losses do not.
 
 Above: losses on test pictures (blue) beside the Fréchet distance of samples (red), for a plain GAN and for WGANs by
-clipping and by gradient penalty. Below: what each makes at the end. With clipping the critic's estimate has no known
-unit, because the slope that clipping allows is not known.
+clipping and by gradient penalty. Below: what each makes at the end, and real digits. With clipping the critic's
+estimate has no known unit, because the slope that clipping allows is not known.
 
 Try `--data mnist`. Read scratchgen/models/wgan.py, scratchgen/nn/double_backward.py.
 """
@@ -35,8 +35,11 @@ def main(args):
     def measure(model, rng, epoch):
         return {"frechet": judge.distance(model.sample(2_000, rng))} if not small or epoch % EVERY == 1 else {}
 
-    figure, axes = new_figure(11, 5.6, 2, len(models), height_ratios=[1, 1])
-    for (above, below), (name, (model, loss)) in zip(axes.T, models.items()):
+    figure, axes = new_figure(13, 6, 2, 1)
+    for axis in axes[:, 0]:
+        axis.axis("off")
+    aboves, belows = (axis.get_subplotspec().subgridspec(1, n).subplots() for axis, n in zip(axes[:, 0], (3, 4)))
+    for above, below, (name, (model, loss)) in zip(aboves, belows, models.items()):
         model, history = train(model, data, args, 4_000 if small else 8_000, measure=measure)
         history = [row for row in history if "frechet" in row]
         epochs, quality, followed = ([row[key] for row in history] for key in ("epoch", "frechet", loss))
@@ -49,13 +52,14 @@ def main(args):
         above.plot(epochs, followed, color=BLUE)
         above.set_yscale("log" if min(followed) > 0 and max(followed) > 5 * min(followed) else "linear")
         above.set_xlabel("epoch")
-        above.set_ylabel(loss.removeprefix("test_"), color=BLUE)
+        above.set_ylabel("D's loss, nats" if loss == "discriminator_loss" else "critic's estimate of W₁", color=BLUE)
         other = above.twinx()
         other.plot(epochs, quality, color=RED)
         other.set_yscale("log")
-        other.set_ylabel("Fréchet distance", color=RED)
+        other.set_ylabel("Fréchet distance, squared", color=RED)
         above.set_title(name, fontsize=10)
-        show_images(below, model.sample(48, model.rng((args.seed, 0, 2))), data.shape, 8)
+        show_images(below, model.sample(48, model.rng((args.seed, 0, 2))), data.shape, 8, name)
+    show_images(belows[-1], data.x_test[:48], data.shape, 8, "real test pictures")
     save_figure(figure, args.out / "gan_wasserstein.png")
 
 

@@ -61,6 +61,7 @@ def picture(axis, model, data, made, name):
     x, y = np.meshgrid(edges, edges)
     logits = model.judge(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(120, 120)
     axis.contourf(edges, edges, sigmoid(logits), levels=np.linspace(0, 1, 11), cmap="PRGn", alpha=0.6)
+    axis.plot(*data.x_test[:400].T, ".", color=GREY, markersize=3)
     axis.plot(*made[:400].T, ".", color=BLUE, markersize=3)
     axis.plot(*(SCALE * data.toy.centres.T), "o", color=INK, fillstyle="none", markersize=8)
     axis.set(aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])
@@ -85,12 +86,12 @@ def main(args):
         lines = {"discriminator_loss": (RED, "D's loss (dotted: 2 log 2)"), "generator_loss": (BLUE, "G's loss")}
         for key, (colour, label) in (lines | {"accuracy": (INK, "D's accuracy")}).items():
             losses.plot(h["epoch"], h[key], color=colour, label=label)
-        losses.set(ylim=(0, 2.5), xlabel="epoch")
+        losses.set(ylim=(0, 2.5), xlabel="epoch", ylabel="loss, nats; accuracy")
         losses.set_title(f"{name}: what the losses say", fontsize=10)
         lines = {"modes": (GREY, "modes / 8"), "high_quality": (BLUE, "points within 3σ")}
         for key, (colour, label) in (lines | {"w1": (RED, "sliced Wasserstein distance")}).items():
             hidden.plot(h["epoch"], h[key] / (8 if key == "modes" else 1), color=colour, label=label)
-        hidden.set(ylim=(0, 1.5), xlabel="epoch")
+        hidden.set(ylim=(0, 1.5), xlabel="epoch", ylabel="share; distance")
         hidden.set_title(f"{name}: what the samples are worth", fontsize=10)
         for axis in (losses, hidden):
             axis.legend(fontsize=8, frameon=False, loc="upper right")
@@ -107,6 +108,8 @@ def main(args):
     cloud = rng.normal((10_000, 2))  # of the data's mean and variance
     mode = (SCALE * (data.toy.centres[1] + data.toy.sigma * rng.normal((10_000, 2)))).astype(np.float32)
     weak, strong = (against(cloud, data, hidden, steps, args.seed) for hidden in ((), (128, 128, 128)))
+    words = "Below: samples (blue), real points (grey, in circles); green: D says real; violet: generated"
+    figure.supxlabel(words, fontsize=10)
     picture(axes[1, 0], weak, data, cloud, "a bad G before a linear D")
     picture(axes[1, 1], strong, data, cloud, "the same G before a large D")
     picture(axes[1, 2], strong, data, mode, "one perfect mode before that large D")

@@ -89,16 +89,16 @@ def main(args):
     figure, axes = new_figure(10.5, 6.6, 2, 2)
     (first, second), (third, fourth) = axes
     shown = [0, 1, 2, 3, 4, 6, 9, 14, 25, steps]
-    for axis, f, name in (
-        (first, lambda p: np.exp(log_likelihood(p, 9, 1)), "p⁹ (1 - p)"),
-        (second, lambda p: log_likelihood(p, 9, 1), "9 log p + log(1 - p)"),
+    for axis, f, name, label in (
+        (first, lambda p: np.exp(log_likelihood(p, 9, 1)), "p⁹ (1 - p)", "likelihood"),
+        (second, lambda p: log_likelihood(p, 9, 1), "9 log p + log(1 - p)", "log-likelihood, nats"),
     ):
         axis.plot(P, f(P), color=BLUE)
         axis.plot(
             p[shown], f(p[shown]), "o-", color=INK, markersize=4, linewidth=0.6, label="on the way up, from p = ½"
         )
         axis.plot(p[-1], f(p[-1]), "o", color=RED, markersize=7, label=f"after {steps} steps: p = {p[-1]:.6f}")
-        axis.set(xlabel="p, the chance of heads")
+        axis.set(xlabel="p, the chance of heads", ylabel=label)
         axis.set_title(name, fontsize=10)
         axis.legend(fontsize=8, frameon=False, loc="upper left" if axis is first else "lower center")
     second.set(ylim=(-15, -2))

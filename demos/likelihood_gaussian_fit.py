@@ -102,7 +102,7 @@ def show_cloud(axis, points, mu, cov, colour, name):
     axis.plot(*points.T, ".", color=GREY, markersize=3, alpha=0.6)
     for radius in (1, 2):
         axis.plot(*ellipse(mu, cov, radius), color=colour, label=name if radius == 1 else None)
-    axis.set(aspect="equal", xlim=(-4.5, 6.5), ylim=(-4.2, 3.2))
+    axis.set(aspect="equal", xlim=(-4.5, 6.5), ylim=(-4.2, 3.2), xlabel="x₁", ylabel="x₂")
 
 
 def main(args):
@@ -134,7 +134,7 @@ def main(args):
 
     figure, axes = new_figure(10.5, 7.2, 2, 2)
     (first, second), (third, fourth) = axes
-    means, sigmas = np.linspace(-4, 6, 200), np.linspace(0.35, 5, 200)
+    means, sigmas = np.linspace(-4, 6, 200), np.linspace(0.35, 6, 200)
     M, S = np.meshgrid(means, sigmas)
     surface = 0.5 * (LOG_2PI + 2 * np.log(S) + (sigma**2 + (mean - M) ** 2) / S**2)
     levels = surface.min() + np.geomspace(0.02, 10, 12)
@@ -144,9 +144,9 @@ def main(args):
         first.plot(*path[:150:5].T, ".", color=INK, markersize=5)
         first.plot(*path[0], "^", color=INK, label="starts; a dot every 5 steps" if path is paths[0] else None)
     first.plot(mean, sigma, "*", color=RED, markersize=12, label="closed form")
-    first.set(xlabel="μ", ylabel="σ", xlim=(-4, 6), ylim=(0.35, 5))
+    first.set(xlabel="μ", ylabel="σ", xlim=(-4, 6), ylim=(0.35, 6))
     first.set_title("-log p per point, and the way down by gradient", fontsize=10)
-    first.legend(fontsize=8, loc="upper right")
+    first.legend(fontsize=8, frameon=False, ncols=2, loc="upper center")
     z = np.linspace(-4.5, 7, 400)[:, None]
     second.hist(line[:, 0], bins=30, density=True, color=GREY, alpha=0.4, label="300 points")
     for name, (mu_, sigma_), options in (
@@ -156,7 +156,7 @@ def main(args):
     ):
         log_p = diagonal_gaussian_log_prob(z, mu_, np.full(1, 2 * math.log(sigma_)))
         second.plot(z, np.exp(log_p), label=name, **options)
-    second.set(xlabel="x")
+    second.set(xlabel="x", ylabel="density")
     second.set_title("on the line", fontsize=10)
     second.legend(fontsize=8, frameon=False)
     show_cloud(third, x, mu, cov, BLUE, "by gradient, 1 σ and 2 σ")
@@ -167,7 +167,7 @@ def main(args):
     fourth.plot(*ellipse(mu, wrong, 2), color=RED, linestyle="--", label="Σ^½ ⊙ ε, number by number")
     fourth.set_title("300 draws from what was learned", fontsize=10)
     for axis in (third, fourth):
-        axis.legend(fontsize=8, frameon=False, loc="lower right")
+        axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
     save_figure(figure, args.out / "likelihood_gaussian_fit.png")
 
 

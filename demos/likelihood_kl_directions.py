@@ -78,7 +78,7 @@ def main(args):
             )
             label = f"{name} from {len(STARTS)} starts" if label else None
             axes[0, 2].plot(rows[:, 2], color=colour, linewidth=1, label=label)
-        axis.set(xlabel="x", xlim=(-5.5, 5.5), ylim=(-0.02, 1.1))
+        axis.set(xlabel="x", ylabel="density", xlim=(-5.5, 5.5), ylim=(-0.02, 1.1))
         axis.set_title(titles[f], fontsize=10)
         axis.legend(fontsize=8, frameon=False, loc="upper left")
     axes[0, 2].axhline(math.log(2), color=GREY, linestyle=":", label="log 2: one of two modes left out")

@@ -27,8 +27,14 @@ def expectations(model, x):
         return to_host(sigmoid(model.conditionals(model.rng(0).array(x), 0, None)[0]))
 
 
-def show_map(axis, values, shape, title, colours):
-    axis.imshow(values.reshape(shape), cmap=colours, vmin=0, vmax=max(values.max(), 0.01))
+def show_map(axis, values, shape, title, colours, label, ticks=None):
+    """A number for each pixel as a colour, with a bar that says which is which; ticks: {number: word} on the bar."""
+    image = axis.imshow(values.reshape(shape), cmap=colours, vmin=0, vmax=max(values.max(), 0.01))
+    bar = axis.figure.colorbar(image, ax=axis, location="bottom", shrink=0.9, aspect=16)
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    if ticks:
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=10)
 
@@ -58,7 +64,7 @@ def main(args):
     )
     print(", ".join(f"{name} {cost.mean():.2f}" for name, cost in costs.items()))
 
-    figure, axes = new_figure(12, 6.7, 2, 1, height_ratios=[1.45, 1])
+    figure, axes = new_figure(13.5, 7.6, 2, 1, height_ratios=[1.2, 1])
     for axis in axes[:, 0]:
         axis.axis("off")
     above, below = (axis.get_subplotspec() for axis in axes[:, 0])
@@ -76,15 +82,21 @@ def main(args):
     low, high = len(x) // 3, len(x) // 2  # of the black pixels about the middle the one that matters most
     i = low + (x * moved.sum(axis=1))[low:high].argmax()
     *maps, last = (figure.add_subplot(place) for place in below.subgridspec(1, 5, width_ratios=[1, 1, 1, 1, 1.5]))
-    show_map(maps[0], x, shape, "a test digit x", "Greys")
-    show_map(maps[1], expected, shape, "p(black | pixels before)", "Greys")
-    show_map(maps[2], surprise, shape, f"surprise: {surprise.sum():.1f} nats in all", "Reds")
-    show_map(maps[3], moved[i], shape, f"if the cross flips: up to {moved[i].max():.2f}", "Blues")
-    maps[3].plot(i % shape[1], i // shape[1], "x", color=RED, markersize=8)
+    show_map(maps[0], x, shape, "a test digit,\nwritten row by row", "Greys", "pixel", {0: "white", 1: "black"})
+    show_map(
+        maps[1], expected, shape, "each pixel as predicted\nfrom the pixels before", "Greys", "probability of black"
+    )
+    title = f"surprise of each pixel:\n{surprise.sum():.1f} in all, which is -log p"
+    show_map(maps[2], surprise, shape, title, "Reds", "nats")
+    title = "how each prediction changes\nif the pixel at × is flipped"
+    show_map(maps[3], moved[i], shape, title, "Blues", "change of the probability")
+    maps[3].plot(i % shape[1], i // shape[1], "x", color=RED, markersize=10, markeredgewidth=2)
     for (name, cost), colour in zip(costs.items(), (BLUE, RED, GREY)):
         last.hist(cost, 30, density=True, color=colour, histtype="step", linewidth=1.5, label=name)
-    last.set(xlabel="-log p, nats", yticks=[], ylim=(0, 1.6 * last.get_ylim()[1]))
-    last.legend(fontsize=8, frameon=False)
+    last.set(xlabel="-log p of a picture, nats", yticks=[], ylim=(0, 1.5 * last.get_ylim()[1]))
+    last.set_ylabel("how many pictures, as a share", fontsize=9)
+    last.set_title("how probable whole pictures are:\nto the left the more probable ones", fontsize=10)
+    last.legend(fontsize=8, frameon=False, loc="upper right")
     save_figure(figure, picture_path(args, "likelihood_made"))
 
 

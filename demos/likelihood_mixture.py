@@ -89,11 +89,13 @@ def main(args):
         show_cloud(axis, x, f"after {i} iterations: {model.log_prob(x).mean():.3f} nats")
         show_ellipses(axis, model, COLOURS)
     show_ellipses(axis, truth, [INK] * 3, ":")
+    for axis in axes[0, len(states) :]:
+        axis.axis("off")
     for _, other, _ in runs:
         axes[1, 0].plot(other, color=RED if other is curve else BLUE, linewidth=2 if other is curve else 1)
-    axes[1, 0].set(xlabel="iteration", ylabel="nats")
+    axes[1, 0].set(xlabel="iteration", ylabel="mean log p(x), nats")
     axes[1, 0].grid(color="0.92")
-    axes[1, 0].set_title("mean log p(x), 12 starts; red: as above", fontsize=10)
+    axes[1, 0].set_title("12 starts; red: the one above", fontsize=10)
     slanted(args, iterations, axes[1, 1:3])
     identity(args, truth, axes[1, 3])
     save_figure(figure, args.out / "likelihood_mixture.png")
@@ -135,13 +137,15 @@ def identity(args, truth, axis):
             f"{n:>7,} points: largest at {radii[best]:.2f}; mean log p + KL + H is {off.mean():+.4f} on average and varies "
             f"by {off.max() - off.min():.4f} over all radii"
         )
-        axis.plot(radii, mean, color=colour, label=f"mean log p of {n:,} points, dot: largest")
+        axis.plot(radii, mean, color=colour, label=f"of {n:,} points")
         axis.plot(radii[best], mean[best], "o", color=colour, markersize=5)
     axis.axvline(0.7, color=GREY, linestyle="--", linewidth=1)
     axis.yaxis.tick_right()
-    axis.set(xlabel="radius of one circle of P_G; dashed: of P_data", ylim=(by_kl.max() - 0.5, by_kl.max() + 0.02))
-    axis.set_title("likelihood and KL", fontsize=10)
-    axis.legend(fontsize=7.5, frameon=False, loc="lower right")
+    axis.yaxis.set_label_position("right")
+    axis.set(xlabel="radius of one circle of P_G (dashed: true)", ylim=(by_kl.max() - 0.5, by_kl.max() + 0.02))
+    axis.set_ylabel("nats a point")
+    axis.set_title("mean log p, largest at the dots", fontsize=10)
+    axis.legend(fontsize=7.5, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,21 @@ from scratchgen.plots import new_figure, save_figure, show_images
 
 FLOOR = 1e-3  # the least variance: a standard deviation of 0.03, half of one of the small digits' 17 levels of grey
 
+TITLES = {
+    "10 full": "10 Gaussians",
+    "50 diagonal": "50 diagonal Gaussians",
+    "1 Gaussian": "samples of one Gaussian",
+    "VAE": "samples of a VAE",
+    "GAN": "samples of a GAN",
+    "test digits": "real test digits",
+}
+
+
+def in_title(numbers):
+    """The measures of a set of pictures, in words."""
+    *distance, sharp = numbers.split(", ")
+    return "".join(f"Fréchet distance {one}, " for one in distance) + f"sharpness {sharp}"
+
 
 def main(args):
     data = pictures(args, to_train=50, side=2)
@@ -71,14 +86,16 @@ def main(args):
         )
 
     shown = 40 if small else 48  # enlarged pictures make a larger file
-    figure, axes = new_figure(11, 5.2, 2, 4)
+    figure, axes = new_figure(13, 5.6, 2, 4)
     for k, name in enumerate(("10 full", "50 diagonal")):
         blurry, columns = sharpness(means[name], data.shape), 5 if len(means[name]) == 10 else 8
-        title = f"means of {name}: sharpness {blurry:.3f}"
+        title = f"the means of {TITLES[name]}:\nsharpness {blurry:.3f}"
         show_images(axes[0, 2 * k], means[name][:shown], data.shape, columns, title, pixels=30)
-        show_images(axes[0, 2 * k + 1], made[name][:shown], data.shape, 8, f"samples: {found[name]}", pixels=30)
+        title = f"samples of {TITLES[name]}:\n{in_title(found[name])}"
+        show_images(axes[0, 2 * k + 1], made[name][:shown], data.shape, 8, title, pixels=30)
     for axis, name in zip(axes[1], ("1 Gaussian", "VAE", "GAN", "test digits")):
-        show_images(axis, made[name][:shown], data.shape, 8, f"{name}: {found[name]}", pixels=30)
+        title = f"{TITLES[name]}:\n{in_title(found[name])}"
+        show_images(axis, made[name][:shown], data.shape, 8, title, pixels=30)
     save_figure(figure, picture_path(args, "likelihood_mixture_digits"))
 
 

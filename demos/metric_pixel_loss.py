@@ -81,13 +81,14 @@ def main(args):
     middle.axvline(0, color=INK, linewidth=0.8)
     middle.axvline(generated - logits["the digit"].mean(), color=GREY, linestyle="--", label="G's own pictures")
     middle.invert_yaxis()
-    middle.legend(fontsize=8, frameon=False, loc="lower center")
+    middle.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     middle.set_title(f"D's logit minus the digit's,\nmean of {len(x)} test digits", fontsize=10)
     right.imshow(shares, vmin=0, vmax=1, cmap="RdBu")
     for i, name in enumerate(HARMLESS):
         print(f"{name} ranked above: " + ", ".join(f"{w} in {s:.0%}" for w, s in zip(WORSE, shares[i])))
         for j, share in enumerate(shares[i]):
             right.text(j, i, f"{share:.0%}", ha="center", va="center", color="white" if abs(share - 0.5) > 0.3 else INK)
+    middle.set_xlabel("logits")
     right.set_xticks(range(3), WORSE)
     right.set_yticks(range(3), HARMLESS)
     right.set_title("share of digits where D ranks\nthe row above the column, as we do", fontsize=10)

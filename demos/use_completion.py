@@ -123,8 +123,9 @@ def main(args):
     right.set(yticks=y, yticklabels=list(found), ylim=(-0.6, len(found) - 0.4))
     right.grid(axis="x", color="0.92")
     right.invert_yaxis()
-    right.set_title(f"PSNR in the hole, dB, {n} pictures", fontsize=10)
-    right.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=2)
+    right.set_xlabel("PSNR in the hole, dB")
+    right.set_title(f"how near to the original, {n} pictures", fontsize=10)
+    right.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=2)
     save_figure(figure, picture_path(args, "use_completion"))
 
 

@@ -80,7 +80,7 @@ def draw_answers(axis, real, made, word, names):
         axis.plot(t, height + 2 * x.T - 1, color=colour, linewidth=0.7, alpha=0.8)
     axis.set(ylim=(-2.2, 2.2), yticks=[1.1, -1.1], xlim=(0, 24))
     axis.set_yticklabels(names, rotation=90, va="center")
-    axis.set_xlabel("ms", fontsize=8, labelpad=1)
+    axis.set_xlabel("time, ms", fontsize=8, labelpad=1)
     axis.tick_params(labelsize=8, left=False)
     axis.set_title(word, fontsize=10)
 
@@ -94,7 +94,9 @@ def draw_sound(axis, sound, title):
     for column in f.T:
         axis.plot(moments, column / 1000, ".", color=RED, markersize=2.5)
     step = SECONDS + GAP
-    axis.set(xticks=[step * (i + 0.45) for i in range(len(WORDS))], xticklabels=WORDS, ylabel="kHz", ylim=(0, 4))
+    axis.set(
+        xticks=[step * (i + 0.45) for i in range(len(WORDS))], xticklabels=WORDS, ylabel="frequency, kHz", ylim=(0, 4)
+    )
     axis.tick_params(axis="x", length=0)
     axis.set_title(title, fontsize=10)
 

@@ -20,6 +20,13 @@ from scratchgen.models.pix2pix import Pix2Pix, enlarged
 from scratchgen.plots import name_columns, new_figure, save_figure, show_images
 
 SHOWN, OF = 4, 100
+TITLES = {  # under the columns of the picture
+    "pixels repeated": "pixels\nrepeated",
+    "bicubic": "bicubic\nenlargement",
+    "squares": "network of least\nsquared error",
+    "squares + adversarial": "network that\nalso fools a D",
+    "original": "original\n",
+}
 
 
 def bicubic(images, side):
@@ -55,15 +62,16 @@ def main(args):
 
     words = []
     for name, x_hat in made.items():
-        decibels = "" if x_hat is x else f"{psnr(x_hat, x):.2f} dB / {ssim(x_hat, x, data.shape):.4f}"
+        decibels = "\n" if x_hat is x else f"PSNR {psnr(x_hat, x):.2f} dB\nSSIM {ssim(x_hat, x, data.shape):.4f}"
         sharp = f"sharpness {sharpness(np.clip(x_hat, 0, 1), data.shape):.3f}"
         words.append(f"{decibels}\n{sharp}" + (f"\nFréchet distance {judge.distance(x_hat):.2f}" if judge else ""))
         print(f"{name}: " + words[-1].strip().replace("\n", ", "))
     figure, axes = new_figure(7.8, 1.5 * SHOWN + 0.8)
     sheet = np.stack([x_hat[shown] for x_hat in made.values()], axis=1).reshape(-1, x.shape[1])
     axis = axes[0, 0]
-    show_images(axis, sheet, data.shape, len(made), pixels=84)
-    name_columns(axis, [f"{name}\n{numbers}" for name, numbers in zip(made, words)])
+    title = f"test digits, enlarged {by_squares.factor} times from the coarse copies at the left"
+    show_images(axis, sheet, data.shape, len(made), title, pixels=84)
+    name_columns(axis, [f"{TITLES[name]}\n{numbers}" for name, numbers in zip(made, words)])
     save_figure(figure, picture_path(args, "use_super_resolution"))
 
 

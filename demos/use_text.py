@@ -146,8 +146,13 @@ def show_costs(axis, costs):
             y, style = nats[-6:].min() - 0.07, "--"
         axis.plot(place, nats, "o-" if name == MADE_TEST else style, color=colour, markersize=4)
         axis.text(N, y, name, ha="right", fontsize=9, color=INK if colour == GREY else colour)
-    axis.set(xlabel="place of the character in the window", ylim=(1.2, 3.1), xticks=[1, *range(4, N + 1, 4)])
-    axis.set_title("-log p of a character of the test part, nats", fontsize=10)
+    axis.set(
+        xlabel="place of the character in the window",
+        ylabel="-log p of a character, nats",
+        ylim=(1.2, 3.1),
+        xticks=[1, *range(4, N + 1, 4)],
+    )
+    axis.set_title("what a character of the test part costs", fontsize=10)
     axis.grid(color="0.92")
 
 
@@ -227,9 +232,11 @@ def main(args):
     blocks = [
         {name: [(line, 1) for line in lines[:8]] for name, lines in list(drawn.items())[:4]},
         {name: [(line[:LINE], len(opening)) for line, opening in zip(lines, given)] for name, lines in ended.items()},
-        {f"a longer text at temperature {COOL} (red: no word of the training part)": wrapped},
+        {f"a longer text at temperature {COOL}": wrapped},
     ]
     show_text(axes[0, 1], blocks, vocabulary)
+    words = "black: given; blue: drawn by the model; red: drawn, and no word of the training part"
+    axes[0, 1].set_title(words, fontsize=10, loc="left")
     save_figure(figure, args.out / "use_text.png")
 
 

@@ -119,7 +119,7 @@ def main(args):
             worst = np.abs(first - x)[SHOWN:OF].sum(axis=1).argsort()[-SHOWN:]
             shown = [*range(SHOWN), *np.sort(SHOWN + worst)]
         columns = [painted[shown] for painted in (*model.film, first, second)]
-        show_columns(axis, columns, data.shape, names, name, words(first))
+        show_columns(axis, columns, data.shape, names, name, f"steps of training\n{words(first)}")
     show_columns(outline, [c[shown]], data.shape, [""], "outline")
     show_columns(truth, [x[shown]], data.shape, [""], "truth")
     save_figure(figure, picture_path(args, "use_translation"))

@@ -75,16 +75,16 @@ def on_two_modes(axes, args):
         label = f"{name}: {between(made):.1%} between"
         middle.hist(made, bins, density=True, histtype="step", color=colour, label=label)
     left.set(title="what each code z becomes", xlabel="z", ylabel="x")
-    middle.set(title="samples: z ~ N(0, 1)", xlabel="x", ylim=(0, 5))
+    middle.set(title="samples: z ~ N(0, 1)", xlabel="x", ylabel="density", ylim=(0, 5))
 
     x = np.linspace(-1.5, 1.5, 401)
     p, q = np.exp(MODES.log_density(x[:, None])), 1 / 3
     right.plot(x, 0.5 * ((x - 1) ** 2 + (x + 1) ** 2), color=BLUE, label="squared error, mean over both modes")
     right.plot(x, -np.log(p / (p + q)), color=RED, label="-log D*(x)")
-    right.set(title="what an answer x costs", xlabel="x", ylim=(0, 9))
+    right.set(title="what an answer x costs", xlabel="x", ylabel="squared error; nats", ylim=(0, 9))
     for axis in axes:
         axis.title.set_size(10)
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
 
 
 def expected(model, x, z):

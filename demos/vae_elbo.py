@@ -92,7 +92,7 @@ def main(args):
         left.scatter(*data.x_test[:800].T, s=3, color=GREY, linewidths=0, label="data")
         left.plot(*model.decode(GRID[np.abs(GRID[:, 0]) < 3]).T, color=BLUE, label="decoder, z from -3 to 3")
         left.plot(*x.T, "o", color=RED, label="x")
-        left.set(aspect="equal", xlim=(-1.9, 1.9), ylim=(-1.4, 1.9))
+        left.set(aspect="equal", xlim=(-1.9, 1.9), ylim=(-1.4, 2.3), xlabel="x₁", ylabel="x₂")
         left.set_title(name, fontsize=10)
         middle.plot(*curve.T, color=BLUE, label="ELBO")
         middle.axhline(log_p, color=INK, linestyle="--", label="log p(x)")
@@ -101,10 +101,10 @@ def main(args):
         middle.set_title(f"gap left: {gap:.2g} nats", fontsize=10)
         right.plot(GRID, density, color=INK, label="p(z|x)")
         right.plot(GRID, q_density(model, x), color=BLUE, linestyle="--", label="q(z|x)")
-        right.set(xlim=(-4, 4), xlabel="z")
+        right.set(xlim=(-4, 4), ylim=(0, 1.3 * density.max()), xlabel="z", ylabel="density")
         right.set_title("posterior and the Gaussian q", fontsize=10)
         for axis in axes[row]:
-            axis.legend(fontsize=8, frameon=False, loc="best" if axis is not left else "upper left")
+            axis.legend(fontsize=8, frameon=False, loc="lower right" if axis is middle else "upper left")
     save_figure(figure, args.out / "vae_elbo.png")
 
 

@@ -54,7 +54,7 @@ def main(args):
         left.plot(x, components[:, k] / SHOWN, color=BLUE, linewidth=0.7, alpha=0.7, label=label)
     left.plot(x, density, color=BLUE, linewidth=2, label="their average over all z: the VAE's p(x)")
     left.plot(x, true, color=INK, linewidth=1, linestyle="--", label="true density")
-    left.set(xlabel="x", ylim=(0, 1.45 * true.max()))
+    left.set(xlabel="x", ylabel="density", ylim=(0, 1.45 * true.max()))
     left.legend(fontsize=8, frameon=False, loc="upper right")
     left.set_title(f"KL(true ‖ VAE) = {kl:.4f} nats", fontsize=10)
     z = np.linspace(-3, 3, 400)[:, None]

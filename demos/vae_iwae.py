@@ -48,7 +48,8 @@ def main(args):
     }
     chosen = args.only or [*trainings]
     draws = max(1, args.draws // 100) if args.quick else args.draws
-    figure, axes = new_figure(4 + 3.2 * (1 + len(chosen)), 3.6, 1, 2 + len(chosen))
+    ratios = [1.3, 1.3, *[0.8] * (1 + len(chosen))]
+    figure, axes = new_figure(2.8 * sum(ratios), 3.4, 1, len(ratios), width_ratios=ratios)
     curves, histories = {}, {}
     for axis, name in zip(axes[0, 2:], chosen):
         label, settings = trainings[name]
@@ -67,9 +68,10 @@ def main(args):
         show_images(
             axis, model.sample(48, model.rng((seed, 0, 4))), data.shape, 6, f"{label}: {found.nll:.2f} nats", pixels=40
         )
+    show_images(axes[0, -1], x_test[:48], data.shape, 6, "test pictures, binarized", pixels=40)
     for axis, ys, title, xlabel in (
-        (axes[0, 0], curves, "the bound on -log p, by number of weights", "weights"),
-        (axes[0, 1], histories, "-ELBO while training, test pictures", "pass"),
+        (axes[0, 0], curves, "the bound on -log p", "importance weights"),
+        (axes[0, 1], histories, "-ELBO of test pictures", "pass over the training pictures"),
     ):
         for (label, y), colour in zip(ys.items(), (BLUE, GREY, RED)):
             x = COUNTS[: len(y)] if axis is axes[0, 0] else np.arange(1, len(y) + 1)

@@ -11,7 +11,7 @@ from common import pictures, run, train
 
 from scratchgen.backend import to_host
 from scratchgen.models.vae import VAE
-from scratchgen.plots import new_figure, save_figure, show_images
+from scratchgen.plots import name_columns, new_figure, save_figure, show_images
 
 DIGITS, DRAWS = 6, 8
 
@@ -29,8 +29,9 @@ def main(args):
     sheet = np.concatenate(columns, axis=1)
 
     figure, axes = new_figure(7.4, 4.4)
-    title = "test digit | decoded mean code | eight draws of the code decoded | spread"
+    title = "test digits, and what the VAE makes of the cloud of codes of each"
     show_images(axes[0, 0], sheet.reshape(-1, x.shape[1]), data.shape, sheet.shape[1], title)
+    name_columns(axes[0, 0], ["test digit", "mean code,\ndecoded", *(f"draw {i + 1}" for i in range(DRAWS)), "spread"])
     save_figure(figure, args.out / "vae_many_outputs.png")
 
 

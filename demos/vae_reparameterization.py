@@ -51,6 +51,7 @@ def main(args):
     grid = np.linspace(z.min(), z.max(), 300)[:, None]
     axes[0, 0].hist(z[:, 0], bins=80, density=True, color=BLUE, alpha=0.5, label="μ + σ ε")
     axes[0, 0].plot(grid, np.exp(diagonal_gaussian_log_prob(grid, MU, LOG_VAR)), color=INK, label="N(μ, σ²)")
+    axes[0, 0].set(xlabel="z", ylabel="density")
     axes[0, 0].set_title("the distribution of z", fontsize=10)
     counts = np.arange(1, n + 1)
     for estimate, colour, name in ((score, RED, "score function"), (d_log_var, BLUE, "reparameterised")):
@@ -59,15 +60,16 @@ def main(args):
         axes[0, 1].fill_between(counts, exact - spread, exact + spread, color=colour, alpha=0.1, linewidth=0)
     axes[0, 1].axhline(exact, color=GREY, linestyle="--", label="quadrature")
     axes[0, 1].set(xscale="log", xlim=(10, n), ylim=(exact - 1, exact + 1), xlabel="samples averaged")
-    axes[0, 1].set_title("∂E[f(z)] / ∂log σ², averaged", fontsize=10)
+    axes[0, 1].set_ylabel("∂E[f(z)] / ∂log σ²")
+    axes[0, 1].set_title("averages of one-sample gradients", fontsize=10)
 
     noise = {
         name: [noise_of_one_sample(d, args.seed)[name] for d in DIMENSIONS] for name in ("score", "reparameterised")
     }
     axes[0, 2].loglog(DIMENSIONS, noise["score"], "o-", color=RED, label="score function")
     axes[0, 2].loglog(DIMENSIONS, noise["reparameterised"], "o-", color=BLUE, label="reparameterised")
-    axes[0, 2].set_title("standard deviation of one sample's gradient", fontsize=10)
-    axes[0, 2].set_xlabel("dimensions of z")
+    axes[0, 2].set_title("noise of a one-sample gradient", fontsize=10)
+    axes[0, 2].set(xlabel="dimensions of z", ylabel="standard deviation")
     for axis in axes[0]:
         axis.legend(fontsize=8, frameon=False)
     save_figure(figure, args.out / "vae_reparameterization.png")

@@ -16,7 +16,7 @@ from scratchgen.metrics.divergences import grid
 from scratchgen.models.vae import VAE
 from scratchgen.nn.distributions import bernoulli_log_prob, diagonal_gaussian_log_prob, reparameterize
 from scratchgen.nn.layers import log_sum_exp
-from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure, tile
+from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
@@ -103,7 +103,7 @@ def show_plane(left, right, model, x, rng, k=1_000):
     p = posterior.reshape(400, 400).T  # rows are the second coordinate
     left.contour(axis, axis, p, levels=[p.max() / 50], colors=INK, linewidths=0.8)
     left.plot([], [], color=INK, linewidth=0.8, label="p(z|x)")
-    left.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
+    left.set(xlim=(-4, 4), ylim=(-4, 5.2), aspect="equal")
     left.set_title(title, fontsize=10)
     right.contourf(axis, axis, p, levels=p.max() * np.linspace(0.02, 1, 12), cmap="Greys")
     angle = np.linspace(0, 2 * np.pi, 100)
@@ -111,10 +111,11 @@ def show_plane(left, right, model, x, rng, k=1_000):
         ring = mu + radius * np.exp(0.5 * log_var) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         right.plot(*ring.T, color=BLUE, label="q(z|x): 1 σ, 2 σ" if radius == 1 else None)
     mean, reach = (p.sum(axis=0) @ axis * cell, p.sum(axis=1) @ axis * cell), 4 * np.exp(0.5 * log_var).max()
-    right.set(xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + reach), aspect="equal")
+    right.set(xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + 1.3 * reach), aspect="equal")
     right.set_title("the posterior p(z|x), grey, and q", fontsize=10)
     for one in (left, right):
-        one.legend(fontsize=8, loc="upper right", framealpha=0.8)
+        one.set(xlabel="z₁", ylabel="z₂")
+        one.legend(fontsize=8, frameon=False, loc="upper center")
 
 
 def main(args):
@@ -160,14 +161,14 @@ def main(args):
         if np.exp(kl) < COUNTS[-1]:
             axis.axvline(np.exp(kl), color=GREY, linestyle=":", label="exp(KL(q ‖ p(z))) draws")
         span = 28 if small else 160
-        axis.set(xscale="log", xlabel="draws k", ylabel="nats", ylim=(best - span, best + span / 8))
-        axis.set_title(f"test digit {i}: log of the mean weight of k draws", fontsize=10)
+        axis.set(
+            xscale="log", xlabel="draws k", ylabel="estimate of log p(x), nats", ylim=(best - span, best + span / 8)
+        )
+        axis.set_title(f"test digit {i}, by the mean weight of k draws", fontsize=10)
         axis.legend(fontsize=8, frameon=False, loc="lower right")
-        inset = axis.inset_axes([0.77, 0.34, 0.2, 0.3])
-        inset.imshow(tile(x, data.shape, 1))
-        inset.axis("off")
-    left.set(xscale="log", yscale="log", xlabel="draws k", ylabel="nats")
-    left.set_title("standard deviation of the log of the mean weight", fontsize=10)
+        show_images(axis.inset_axes([0.77, 0.38, 0.2, 0.3]), x, data.shape, 1)
+    left.set(xscale="log", yscale="log", xlabel="draws k", ylabel="standard deviation, nats")
+    left.set_title("how uncertain the estimate is", fontsize=10)
     left.legend(fontsize=8, frameon=False)
 
     plane, _ = train(VAE(n_latent=2, **settings), data, args, steps)

@@ -14,15 +14,20 @@ from scratchgen.backend import to_host
 from scratchgen.models.vae import VAE
 from scratchgen.plots import new_figure, save_figure, show_clouds, show_curves, show_points
 
-BETAS, SHOWN = (0.0, 1.0, 10.0), 250
+SAYS = {  # what a weight of the KL does
+    0.0: "no KL: clouds shrink\nto points, far from 0",
+    1.0: "KL: clouds overlap\naround 0",
+    10.0: "KL too strong:\nevery cloud is the prior",
+}
+SHOWN = 250
 
 
 def main(args):
     data = pictures(args)
     labels = None if data.labels_test is None else data.labels_test[:SHOWN]
-    figure, axes = new_figure(13.5, 3.7, 1, 4)
+    figure, axes = new_figure(14, 4.2, 1, 4)
     curves = {}
-    for axis, beta in zip(axes[0], BETAS):
+    for axis, beta in zip(axes[0], SAYS):
         seen = []
 
         def watch(model, row, seen=seen):
@@ -33,18 +38,17 @@ def main(args):
         curves[f"β = {beta:g}"] = seen
         mu, log_var = map(to_host, model.encode(model.rng(0).array(data.x_test[:SHOWN])))
         show_clouds(axis, mu, log_var, labels)
-        show_points(axis, mu, labels, size=3)
+        show_points(axis, mu, labels if beta < 5 else None, size=3, names=("z₁", "z₂"))
         limit = 1.1 * np.abs(mu).max() if beta < 5 else 3
-        if beta > 5:
-            axis.text(0, -1.5, "every cloud is the prior", ha="center")
         axis.set_aspect("equal", adjustable="box")
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit))
         last = history[-1]
-        axis.set_title(f"β = {beta:g}: KL {last['test_kl']:.2f}, restoring {last['test_nll']:.1f} nats", fontsize=10)
+        found = f"KL {last['test_kl']:.2f}, restoring {last['test_nll']:.1f} nats"
+        axis.set_title(f"β = {beta:g}, {SAYS[beta]}\n{found}", fontsize=10)
         print(
             f"β = {beta:g}: mean log σ² {seen[-1]:.2f}, test KL {last['test_kl']:.2f}, -log p(x|z) {last['test_nll']:.2f}"
         )
-    show_curves(axes[0, 3], range(1, len(seen) + 1), curves, "mean log σ² over training", "epoch")
+    show_curves(axes[0, 3], range(1, len(seen) + 1), curves, "how wide the clouds are", "epoch", "mean log σ²")
     save_figure(figure, args.out / "vae_why_kl.png")
 
 

@@ -55,6 +55,7 @@ def main(args):
             axis.text(place, value, f"{value:.3g}", ha="center", va="bottom", fontsize=8)
         axis.set_ylim(0, 1.15 * max(values) or 1)
         axis.tick_params(axis="x", labelsize=8)
+        axis.set_yticks([])  # the numbers stand over the bars
     save_figure(figure, picture_path(args, "vqgan"))
 
 

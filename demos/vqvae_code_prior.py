@@ -72,7 +72,7 @@ def main(args):
     print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
     if judge:
         print(f"Fréchet distance of {n} pictures to training pictures")
-    figure, axes = new_figure(11, 4.9, 2, 4)
+    figure, axes = new_figure(11.5, 5.3, 2, 4)
     for axis, (name, x) in zip(axes.ravel(), found.items()):
         title = name
         if judge:
@@ -80,6 +80,8 @@ def main(args):
             print(f"  {name:<40}{distance:.2f}")
             title = f"{name}: {distance:.2f}"
         show_images(axis, x[:48], data.shape, 8, title, pixels=40)
+    if judge:
+        figure.suptitle("after each name the Fréchet distance to training pictures: lower is nearer", fontsize=10)
     save_figure(figure, picture_path(args, "vqvae_code_prior"))
     nll = -to_host(made.log_prob(made.rng(0).array(codes[1]))).mean()
     alone = sum(surprise(*(part[:, i] for part in codes), vqvae.n_embeddings) for i in range(vqvae.n_codes))

@@ -5,6 +5,7 @@ Nothing here touches pyplot, so no window opens and no global state is left behi
 """
 
 import io
+import itertools
 import math
 import pathlib
 
@@ -13,6 +14,8 @@ import numpy as np
 from .backend import UsageError, to_host, written_whole
 
 PAPER, INK, BLUE, RED, GREY = "#ffffff", "#1a1a1a", "#2a6fbb", "#c8402f", "#8a8a8a"
+DPI, LARGEST = 110, 150_000  # of a figure, dots an inch; of a file that is written here, bytes
+SMALL = 16  # the height of pictures whose pixels are seen one by one
 
 
 def new_figure(width, height, rows=1, columns=1, **options):
@@ -21,41 +24,87 @@ def new_figure(width, height, rows=1, columns=1, **options):
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("pictures need matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor=PAPER)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor=PAPER)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def save_figure(figure, path):
-    """Write a .png of 256 colours (half the size), whole or not at all, and print its path."""
-    from PIL import Image
+    """Write a .png of at most LARGEST bytes, whole or not at all, and print its path."""
+    save_small(lambda dpi: rendered(figure, dpi, bbox_inches="tight", pad_inches=0.08), path)
 
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.08)
-    # MAXCOVERAGE, because Pillow's default gives some classes' points one and the same colour.
-    image = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
-    with written_whole(path) as file:
-        image.save(file, "PNG", optimize=True)
-    print(pathlib.Path(path), flush=True)
+
+def save_small(draw, path):
+    """Write draw(dpi), an RGB image of Pillow, as a .png of at most LARGEST bytes, and print its path.
+
+    It has 256 colours; if that is too much, fewer, and then fewer dots an inch.
+    """
+
+    tries = [(DPI, 256), (DPI, 128), *((dpi, colours) for dpi in (DPI, 95, 80, 65) for colours in (64, 32))]
+    for dpi, colours in tries:
+        made = io.BytesIO()
+        with_palette(draw(dpi), colours).save(made, "PNG", optimize=True)
+        if made.tell() <= LARGEST:
+            break
+    write(made, path)
 
 
 def save_animation(figure, draw, frames, path, fps=8, dpi=70):
-    """Write a .gif: draw(frame) changes the figure for each of the frames; the last one is held for two seconds.
+    """Write a .gif of at most LARGEST bytes: draw(frame) changes the figure for each of the frames. Prints its path.
 
-    One palette of 64 colours for all, so that nothing flickers and the file stays small. Prints its path.
+    One palette of 64 colours for all, so that nothing flickers. If that is too much, there are fewer frames, as long in all,
+    and then smaller ones. The last one is held for two seconds.
     """
     from PIL import Image
 
-    images = []
-    for frame in frames:
-        draw(frame)
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=dpi)
-        images.append(Image.open(drawn).convert("RGB"))
-    palette = images[-1].quantize(64, Image.Quantize.MEDIANCUT)
-    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    durations = [1000 // fps] * (len(images) - 1) + [2000]
+    for scale in (1, 0.85, 0.7):
+        frames, again = itertools.tee(frames)
+        images = []
+        for frame in again:
+            draw(frame)
+            images.append(rendered(figure, scale * dpi))
+        palette = images[-1].quantize(64, Image.Quantize.MEDIANCUT)
+        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+        for share in (1, 0.75, 0.6):
+            some = [images[round(i)] for i in np.linspace(0, len(images) - 1, math.ceil(share * len(images)))]
+            durations = [round(1000 * len(images) / (fps * len(some)))] * (len(some) - 1) + [2000]
+            options, made = {"save_all": True, "duration": durations, "loop": 0, "optimize": True}, io.BytesIO()
+            some[0].save(made, "GIF", append_images=some[1:], **options)
+            if made.tell() <= LARGEST:
+                return write(made, path)
+    write(made, path)
+
+
+def rendered(figure, dpi, **options):
+    """The figure as an RGB image of Pillow."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, **options)
+    return Image.open(drawn).convert("RGB")
+
+
+def with_palette(image, n):
+    """The image in n colours, many of them greys from black to white, so that grey stays grey and paper white."""
+    from PIL import Image
+
+    pixels, greys = np.asarray(image), max(n // 4, min(32, n // 2))
+    index = np.rint(pixels[:, :, 0] * ((greys - 1) / 255)).astype(np.uint8)
+    palette = [level for level in np.linspace(0, 255, greys).round().astype(int).tolist() for _ in "rgb"]
+    coloured = np.ptp(pixels, axis=2) > 0
+    if coloured.any():
+        # MAXCOVERAGE, because Pillow's default gives some classes' points one and the same colour.
+        rest = Image.fromarray(pixels[coloured][None]).quantize(n - greys, Image.Quantize.MAXCOVERAGE)
+        index[coloured] = greys + np.asarray(rest)[0]
+        palette += rest.getpalette()[: 3 * (n - greys)]
+    made = Image.fromarray(index)
+    made.putpalette(palette)
+    return made
+
+
+def write(made, path):
+    """Write the bytes of a buffer, whole or not at all, and print the path."""
     with written_whole(path) as file:
-        images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False)
+        file.write(made.getvalue())
     print(pathlib.Path(path), flush=True)
 
 
@@ -70,7 +119,7 @@ def tile(images, shape, columns, pixels=56):
     images = np.clip(to_host(images), 0, 1).reshape(-1, *shape)
     if len(shape) == 2:
         images = np.repeat(1 - images[..., None], 3, axis=3)  # ink on paper
-    margin = 1 if shape[0] <= 16 else 0
+    margin = 1 if shape[0] <= SMALL else 0
     images = np.pad(images, [(0, 0), (margin, margin), (margin, margin), (0, 0)], constant_values=1)
     factor = max(1, round(pixels / max(images.shape[1:3])))
     h, w, line = images.shape[1] * factor, images.shape[2] * factor, 2
@@ -86,7 +135,7 @@ def tile(images, shape, columns, pixels=56):
 def show_images(axis, images, shape, columns, title="", rows=(), pixels=56):
     """Draw a tile of images on an axis; rows: a word beside each row."""
     sheet = tile(images, shape, columns, pixels)
-    axis.imshow(sheet, interpolation="antialiased")
+    axis.imshow(sheet, interpolation="nearest" if shape[0] <= SMALL else "antialiased")
     axis.set_title(title, fontsize=10)
     axis.set_xticks([])
     axis.set_yticks([])
@@ -105,22 +154,37 @@ def name_columns(axis, names):
     axis.tick_params(length=0)
 
 
-def show_points(axis, x, labels=None, title="", size=4):
-    """Draw points (N, 2) on an axis, coloured by label with a legend, or a histogram of (N, 1)."""
-    x = to_host(x)
+def show_points(axis, x, labels=None, title="", size=4, real=None, names=("x₁", "x₂")):
+    """Draw points (N, 2) on an axis, coloured by label, or a histogram of (N, 1).
+
+    Each class's name is written in the middle of its points. real: real points, drawn in grey below. names: of the two axes.
+    """
+    x, real = to_host(x), None if real is None else to_host(real)
     if x.shape[1] == 1:
-        axis.hist(x[:, 0], bins=80, density=True, color=BLUE)
-    elif labels is None:
+        both = x if real is None else np.concatenate([x, real])
+        bins = np.linspace(both.min(), both.max(), min(80, 5 + len(x) // 4) + 1)
+        if real is not None:
+            axis.hist(real[:, 0], bins, density=True, color=GREY, alpha=0.4)
+        style = {} if real is None else {"histtype": "step", "linewidth": 1.5}
+        axis.hist(x[:, 0], bins, density=True, color=BLUE, **style)
+        axis.set(xlabel="x", ylabel="density")
+        axis.set_title(title, fontsize=10)
+        return
+    if real is not None:
+        axis.scatter(*real.T[:2], s=size, color=GREY, alpha=0.5, linewidths=0)
+    if labels is None:
         axis.scatter(*x.T[:2], s=size, color=BLUE, alpha=0.5, linewidths=0)
     else:
-        from matplotlib import colormaps
+        from matplotlib import colormaps, patheffects
 
-        colours = colormaps["tab10"]
+        halo = [patheffects.withStroke(linewidth=4, foreground=PAPER)]
         for k in np.unique(labels):
-            axis.scatter(*x[labels == k].T[:2], s=size, color=colours(int(k) % 10), label=str(k), linewidths=0)
-        axis.legend(markerscale=3, fontsize=7, loc="upper right", framealpha=0.8, handletextpad=0.1, borderpad=0.3)
-    if x.shape[1] > 1:
-        axis.set_aspect("equal", adjustable="datalim")
+            points, colour = x[labels == k], colormaps["tab10"](int(k) % 10)
+            axis.scatter(*points.T[:2], s=size, color=colour, linewidths=0)
+            place = {"ha": "center", "va": "center", "weight": "bold", "size": 12, "path_effects": halo, "zorder": 3}
+            axis.text(*np.median(points, axis=0)[:2], str(k), color=colour, **place)
+    axis.set_aspect("equal", adjustable="datalim")
+    axis.set(xlabel=names[0], ylabel=names[1])
     axis.set_title(title, fontsize=10)
 
 
@@ -134,12 +198,15 @@ def show_clouds(axis, mu, log_var, labels=None):
     options = {"units": "xy", "offsets": mu, "offset_transform": axis.transData, "linewidths": 0, "alpha": 0.25}
     width, height = 2 * np.exp(0.5 * log_var).T
     axis.add_collection(EllipseCollection(width, height, np.zeros(len(mu)), facecolors=colours, **options))
+    radii = np.stack([width, height], axis=1) / 2
+    axis.update_datalim(np.concatenate([mu - radii, mu + radii]))  # a collection of ellipses does not do so
+    axis.autoscale_view()
 
 
 def show_curves(axis, x, curves, title="", xlabel="", ylabel=""):
     """Draw {label: y} against x on an axis."""
-    for label, y in curves.items():
-        axis.plot(x, y, label=label, linewidth=1.5)
+    for (label, y), colour in zip(curves.items(), itertools.cycle((BLUE, RED, GREY, INK))):
+        axis.plot(x, y, color=colour, label=label, linewidth=1.5)
     axis.set_title(title, fontsize=10)
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
@@ -148,12 +215,13 @@ def show_curves(axis, x, curves, title="", xlabel="", ylabel=""):
         axis.legend(fontsize=8, frameon=False)
 
 
-def picture_of(x, shape, path):
+def picture_of(x, shape, path, real=None):
     """One picture of samples x (N, D), written as a .png: images of this shape in a grid, none smaller than it is; points
-    (shape None) in the plane. Prints the path."""
+    (shape None) in the plane, over real points if there are any. Prints the path."""
     if shape is None:
         figure, axes = new_figure(5, 5)
-        show_points(axes[0, 0], x)
+        title = f"{len(x):,} samples" + ("" if real is None else f" (blue), {len(real):,} real points (grey)")
+        show_points(axes[0, 0], x, title=title, size=9, real=real)
         return save_figure(figure, path)
     try:
         from PIL import Image

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from ..backend import UsageError, to_host, written_whole
+from ..data import fixed_order
 from ..plots import picture_of
 from ..train.checkpoint import load_model
 from .shared import data_of
@@ -27,4 +28,14 @@ def run(args):
     else:
         if args.data or "shape" not in notes:  # an older checkpoint does not know what its examples look like
             notes["shape"] = data_of(notes, args.data).shape
-        picture_of(x, notes["shape"] and tuple(notes["shape"]), path)  # prints the path itself
+        shape = notes["shape"] and tuple(notes["shape"])
+        picture_of(x, shape, path, None if shape else real_points(notes, args.data, args.n))  # prints the path itself
+
+
+def real_points(notes, given, n):
+    """At most n of the points that a model was trained on, or None where they are not to be had any more."""
+    try:
+        x = data_of(notes, given).x_train
+    except UsageError:
+        return None
+    return x[fixed_order(len(x))[:n]]

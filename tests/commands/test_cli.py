@@ -22,6 +22,7 @@ import scratchgen.data
 import scratchgen.nn.layers
 from scratchgen.__main__ import main
 from scratchgen.check import selfcheck
+from scratchgen.commands import sample
 from scratchgen.commands.settings import meanings
 from scratchgen.data import load
 from scratchgen.metrics.frechet import trained_classifier
@@ -296,6 +297,24 @@ def test_points(toy, tmp_path, cli):
     pytest.importorskip("matplotlib")
     cli("sample", tmp_path / "run", "-n", "9", "-o", tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_picture_of_points_shows_as_many_real_ones_while_they_are_there(tmp_path, cli, monkeypatch):
+    pytest.importorskip("matplotlib")
+    x = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
+    np.savez(tmp_path / "points.npz", x_train=x, x_test=x[:5])
+    cli("train", "vae", "--epochs", "1", "--data", tmp_path / "points.npz", "--out", tmp_path / "run", "--set", "hidden=8",
+        "n_latent=1", "likelihood=gaussian", "batch=8")  # fmt: skip
+    drawn = []
+    monkeypatch.setattr(sample, "picture_of", lambda x, shape, path, real: drawn.append((len(x), shape, real)))
+    for n in (9, 100):
+        cli("sample", tmp_path / "run", "-n", n, "-o", tmp_path / "x.png")
+    (tmp_path / "points.npz").unlink()
+    cli("sample", tmp_path / "run", "-n", "9", "-o", tmp_path / "x.png")
+    assert [(n, shape, real if real is None else len(real)) for n, shape, real in drawn] == [
+        (9, None, 9), (100, None, 40), (9, None, None),
+    ]  # fmt: skip
+    assert {*map(tuple, drawn[1][2])} == {*map(tuple, x)}
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (401,)])

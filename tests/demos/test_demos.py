@@ -1,6 +1,7 @@
 """Every command of demos/README.md runs with --quick and prints the paths of its pictures; every demo is listed there.
 
-And demos take a user's own data, or say at once what they need; what takes long says how far it is.
+No axis of a figure has numbers without a label. And demos take a user's own data, or say at once what they need; what takes
+long says how far it is.
 """
 
 import ast
@@ -14,14 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from labelled import unlabelled
 from PIL import Image
 
 from scratchgen.backend import Rng
 from scratchgen.data import load
 from scratchgen.models.gan import GAN
+from scratchgen.plots import new_figure
 from scratchgen.train import progress
 
 DEMOS = pathlib.Path(__file__).parents[2] / "demos"
+LABELLED = pathlib.Path(__file__).with_name("labelled.py")  # runs a demo and looks at its axes
 NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem not in ("common", "recipes"))
 INDEX = (DEMOS / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\|[^|\n]*\| `python demos/(.*?)`", INDEX, flags=re.MULTILINE)
@@ -32,7 +36,7 @@ ROWS = {"L": 9, "A": 3, "V": 9, "G": 17, "Q": 3, "D": 2, "U": 8}  # the claims o
 
 def run(command, *options):
     name, *given = command.split()
-    command = [sys.executable, "-W", "error", str(DEMOS / name), *given, *options]
+    command = [sys.executable, "-W", "error", str(LABELLED), str(DEMOS / name), *given, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -59,6 +63,18 @@ def test_every_command_of_the_index_runs_quickly_and_writes_its_pictures(command
     for path in written:
         assert str(path) in done.stdout
         assert path.read_bytes().startswith(STARTS[path.suffix])
+
+
+def test_an_axis_with_numbers_and_no_label_is_found():
+    figure, axes = new_figure(6, 3, 1, 3)
+    for axis, numbers in zip(axes[0], ([1, 100], [1, 100], ["k = 1", "k = 2"])):
+        axis.plot(numbers, [0.5, 0.25])
+        axis.set(xlabel="x")
+    axes[0, 0].set(yscale="log", ylabel="nats")
+    axes[0, 1].set(xlabel="", title="two", yticks=[])
+    axes[0, 2].set(xlabel="", yticks=[])
+    figure.draw_without_rendering()
+    assert unlabelled(figure) == ["x of 'two'"]
 
 
 def test_every_demo_is_in_the_index_with_its_figure():
