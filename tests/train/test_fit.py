@@ -250,7 +250,7 @@ def test_ctrl_c_says_what_is_saved_and_how_to_go_on(tmp_path, monkeypatch):
     assert "\n" not in message
     assert message.startswith("stopped in epoch 2:")
     assert f"{tmp_path / 'stopped' / 'checkpoint.npz'} holds epoch 1" in message
-    assert message.endswith("go on with resume=True")
+    assert message.endswith("continue with resume=True")
     train("vae", 0, 3, tmp_path / "stopped", resume=True)
     train("vae", 0, 3, tmp_path / "unbroken")
     assert_same_run(tmp_path / "unbroken", tmp_path / "stopped")
@@ -468,7 +468,7 @@ def test_refused_with_nothing_written(options, words, tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        (tiny(), {"resume": False}, "already holds a run; go on with --resume"),
+        (tiny(), {"resume": False}, "already holds a run; continue it with --resume"),
         (tiny(lr=0.1), {}, "lr=0.001, not 0.1"),
         (tiny(hidden=(5,)), {}, r"hidden=\[4\], not \[5\]"),
         (tiny(), {"seed": 1}, "seed=0, not 1"),
@@ -580,7 +580,7 @@ X, LABELS = pixels(8), np.arange(8) % 3
         ({"x": X[:0]}, "x has shape .0, 3. and is empty"),
         ({"x": X.astype(str)}, "x holds <U"),
         ({"x": X.astype(complex)}, "x holds complex128"),
-        ({"x": X[:, :2]}, "2 numbers an example, the model n_features=3"),
+        ({"x": X[:, :2]}, "2 numbers per example, but the model has n_features=3"),
         ({"x": np.where(X[3, 1] == X, np.nan, X)}, "x is nan in row 3, column 1"),
         ({"x": np.where(X[3, 1] == X, np.inf, X)}, "x is inf in row 3, column 1"),
         ({"x": X.astype(np.float64) * 1e39}, "x has numbers beyond 1e15"),
@@ -591,7 +591,7 @@ X, LABELS = pixels(8), np.arange(8) % 3
         ({"labels": LABELS.astype(str)}, "labels holds <U"),
         ({"labels": LABELS.tolist()}, "labels is a builtins.list"),
         ({"x_test": X[:0]}, "x_test has shape .0, 3. and is empty"),
-        ({"x_test": X[:, :2]}, "x_test has 2 numbers an example and x 3"),
+        ({"x_test": X[:, :2]}, "x_test has 2 numbers per example, but x has 3"),
         ({"x_test": X * 2}, r"test data: VAE needs pixels in \[0, 1\]"),
         ({"x_test": np.where(X[3, 1] == X, np.nan, X)}, "x_test is nan in row 3, column 1"),
         ({"x_test": X, "labels_test": LABELS[:7]}, r"labels_test has shape \(7,\) and there are 8"),
