@@ -40,7 +40,7 @@ def list_settings(name):
         if is_model(field.type):
             kind = kind_of(field.type)
             setting = f"{name}=DIR"
-            said += f": the folder of a trained {kind}. Without it, one is trained first: set {name}.batch=50 etc."
+            said += f": the folder of a trained {kind}. Without it one is trained first: {name}.batch=50 sets its batch"
         elif name in FROM_DATA:
             setting, said = name, f"{said}; taken from the data"
         else:

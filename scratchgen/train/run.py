@@ -79,12 +79,14 @@ class Run:
         if known and not changed:
             return  # the same arrays, perhaps in another place
         place = (
-            f"{was}, and {where} is other data" if where and where != was else f"{was or 'data'} that has changed since"
+            f"{was}, but {where} is other data"
+            if where and where != was
+            else f"{was or 'data'}, which has changed since"
         )
         for name in sorted(changed):
             shapes = [text.rpartition(" ")[0] for text in (known[name], data[name])]
             place += (
-                f" ({name} was {shapes[0]}, is {shapes[1]})"
+                f" ({name} was {shapes[0]}, now it is {shapes[1]})"
                 if shapes[0] != shapes[1]
                 else f" ({name} has other values)"
             )

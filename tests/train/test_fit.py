@@ -473,9 +473,9 @@ def test_refused_with_nothing_written(options, words, tmp_path):
         (tiny(hidden=(5,)), {}, r"hidden=\[4\], not \[5\]"),
         (tiny(), {"seed": 1}, "seed=0, not 1"),
         (tiny(), {"notes": {"colour": "red"}}, "colour=blue, not red"),
-        (tiny(), {"x": pixels(9)}, r"x was float32 \(8, 3\), is float32 \(9, 3\)"),
-        (tiny(), {"x": pixels(8)[::-1]}, "yours that has changed since .x has other values"),
-        (tiny(), {"x": pixels(8)[::-1], "notes": {"data": "mine"}}, "yours, and mine is other data"),
+        (tiny(), {"x": pixels(9)}, r"x was float32 \(8, 3\), now it is float32 \(9, 3\)"),
+        (tiny(), {"x": pixels(8)[::-1]}, "yours, which has changed since .x has other values"),
+        (tiny(), {"x": pixels(8)[::-1], "notes": {"data": "mine"}}, "yours, but mine is other data"),
         (AutoEncoder(n_features=3, hidden=(4,), n_latent=1, batch=4).build(Rng(0)), {}, "model=vae, not autoencoder"),
         (VAE(n_features=3, hidden=(4,), n_latent=1, batch=4).build(Rng(0, "float64")), {}, "dtype=float32, not float6"),
     ],
@@ -525,7 +525,7 @@ def test_a_run_of_an_older_version_goes_by_the_name_of_its_data(tmp_path):
     notes, arrays = read_checkpoint(tmp_path / "checkpoint.npz")
     del notes["fingerprint"], notes["threads"]
     np.savez(tmp_path / "checkpoint.npz", notes=np.array(json.dumps(notes)), **arrays)
-    with pytest.raises(UsageError, match="trained on here, and there is other data"):
+    with pytest.raises(UsageError, match="trained on here, but there is other data"):
         fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, notes={"data": "there"})
     fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, notes={"data": "here"})
 
