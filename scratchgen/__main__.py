@@ -69,9 +69,7 @@ def arguments():
     sub.add_argument("dir", metavar="DIR", help="the folder that was given to train --out")
     sub.add_argument("-n", type=int, default=64, help="how many examples (default: 64)")
     sub.add_argument("-o", required=True, metavar="FILE", help="a .png file for pictures or a .npy file for numbers")
-    sub.add_argument(
-        "--seed", type=natural, default=0, metavar="S", help="seed (default: 0, or that of the resumed run)"
-    )
+    sub.add_argument("--seed", type=natural, default=0, metavar="S", help="seed of the random numbers (default: 0)")
     sub.add_argument("--label", type=int, metavar="K", help="the class to draw, for models that take labels")
     sub.add_argument("--data", metavar="D", help="where the training data is now, for runs of older versions")
     sub.add_argument("--device", **device)
