@@ -1,6 +1,6 @@
 """The command line: scratchgen list | gradcheck | train | sample | evaluate.
 
-Whatever a user can get wrong ends in one line on standard error and exit code 2; Ctrl-C ends in one line and 130.
+A user's mistake ends in one line on standard error and exit code 2. Ctrl-C ends in one line and exit code 130.
 """
 
 import argparse
@@ -17,14 +17,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def natural(text):
-    """A whole number >= 0, for argparse."""
+    """The text as a whole number >= 0, for argparse."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number >= 0, got {text!r}")
     return int(text)
 
 
 def positive(text):
-    """A whole number > 0, for argparse."""
+    """The text as a whole number > 0, for argparse."""
     if not natural(text):
         raise argparse.ArgumentTypeError("expected a whole number > 0, got 0")
     return int(text)
@@ -39,58 +39,58 @@ def arguments():
         sub.set_defaults(command=name)
         return sub
 
-    device = {"choices": ["cpu", "gpu", "auto"], "default": "cpu", "help": "auto: a GPU if there is one; default: cpu"}
-    sub = command("list", "show models, data sets and demos, or one model's settings")
-    sub.add_argument("model", nargs="?", metavar="MODEL", help="show the settings of this one")
+    device = {"choices": ["cpu", "gpu", "auto"], "default": "cpu", "help": "auto: a GPU if there is one (default: cpu)"}
+    sub = command("list", "show models, data sets and demos, or the settings of one model")
+    sub.add_argument("model", nargs="?", metavar="MODEL", help="show the settings of this model")
 
     sub = command("gradcheck", "check every gradient of this library; exit code 1 if any fails")
-    sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="only what has this in its name")
+    sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="check only what has this in its name")
     sub.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
 
     sub = command("train", "train a model into a folder")
-    sub.add_argument("model", metavar="MODEL", help="one of those that `list` shows")
+    sub.add_argument("model", metavar="MODEL", help="one of the models that `list` shows")
     sub.add_argument(
         "--data", help="digits (default), mnist, fashion, a toy, a folder of pictures, a .npy or .npz file"
     )
-    sub.add_argument("--epochs", type=natural, required=True, metavar="N", help="passes over the data, in all")
+    sub.add_argument("--epochs", type=natural, required=True, metavar="N", help="total number of passes over the data")
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz and history.csv")
-    sub.add_argument("--resume", action="store_true", help="go on from DIR's checkpoint, with its settings")
+    sub.add_argument("--resume", action="store_true", help="continue from the checkpoint in DIR, with its settings")
     sub.add_argument(
-        "--accept-new-data", action="store_true", help="go on though the data is not that of the run so far"
+        "--accept-new-data", action="store_true", help="continue although the data is not that of the run so far"
     )
     sub.add_argument("--device", **device)
     sub.add_argument("--graph", action="store_true", help="record the training step as a CUDA graph: faster on a GPU")
-    sub.add_argument("--seed", type=natural, metavar="S", help="default: 0")
+    sub.add_argument("--seed", type=natural, metavar="S", help="seed (default: 0, or that of the resumed run)")
     sub.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="name=value", help="settings of the model"
+        "--set", nargs="+", action="extend", default=[], metavar="name=value", help="settings of the model: see `list`"
     )
 
-    sub = command("sample", "draw from a trained model")
-    sub.add_argument("dir", metavar="DIR", help="the folder given to train --out")
-    sub.add_argument("-n", type=int, default=64, help="how many (default: 64)")
-    sub.add_argument("-o", required=True, metavar="FILE", help="a .png to look at or a .npy with the numbers")
-    sub.add_argument("--seed", type=natural, default=0, metavar="S", help="default: 0")
-    sub.add_argument("--label", type=int, metavar="K", help="which class, for models that take one")
-    sub.add_argument("--data", metavar="D", help="where the training data lies now, for runs of older versions")
+    sub = command("sample", "draw examples from a trained model")
+    sub.add_argument("dir", metavar="DIR", help="the folder that was given to train --out")
+    sub.add_argument("-n", type=int, default=64, help="how many examples (default: 64)")
+    sub.add_argument("-o", required=True, metavar="FILE", help="a .png file for pictures or a .npy file for numbers")
+    sub.add_argument("--seed", type=natural, default=0, metavar="S", help="seed of the random numbers (default: 0)")
+    sub.add_argument("--label", type=int, metavar="K", help="the class to draw, for models that take labels")
+    sub.add_argument("--data", metavar="D", help="where the training data is now, for runs of older versions")
     sub.add_argument("--device", **device)
 
     sub = command("evaluate", "measure a trained model on its test data")
-    sub.add_argument("dir", metavar="DIR", help="the folder given to train --out")
+    sub.add_argument("dir", metavar="DIR", help="the folder that was given to train --out")
     sub.add_argument(
         "--draws", type=positive, default=100, metavar="K", help="importance weights for each example (default: 100)"
     )
-    sub.add_argument("--data", metavar="D", help="other data than it was trained on, or where that lies now")
-    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument("--data", metavar="D", help="other data to measure on, or where the training data is now")
+    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sub.add_argument("--device", **device)
     return parser
 
 
 def main(argv=None):
-    """Run one command; returns the exit code."""
+    """The exit code of one command, which this runs."""
 
     def work():
         args = arguments().parse_args(argv)
-        return importlib.import_module(f".commands.{args.command}", __package__).run(args)  # no other command's imports
+        return importlib.import_module(f".commands.{args.command}", __package__).run(args)  # imports only this command
 
     return run_to_the_end("scratchgen", work)
 

@@ -1,1 +1,1 @@
-"""The command line: a file for each command, whose run(args) takes the parsed arguments."""
+"""The command line: one file for each command. Its run(args) takes the parsed arguments."""

@@ -1,4 +1,4 @@
-"""How a program ends in a terminal: whatever a user can get wrong is one line on standard error and an exit code."""
+"""How a program ends in a terminal: a user's mistake gives one line on standard error and an exit code."""
 
 import os
 import sys
@@ -7,10 +7,11 @@ from ..backend import UsageError
 
 
 def run_to_the_end(program, work):
-    """The exit code of work(), a command or a demo: what it returns, or 0.
+    """The exit code of work(), which is a command or a demo: what work() returns, or 0.
 
-    What a user can mend ends in one line on standard error, "program: what is wrong; what to do", and 2; Ctrl-C in one line
-    and 130. A reader that has seen enough (`... | head`) is no mistake. Output may be closed or lack Greek letters.
+    If something is wrong that the user can correct, this prints one line on standard error, "program: what is wrong; what to
+    do", and the exit code is 2. Ctrl-C prints one line, and the exit code is 130. It is not an error if the reader of a pipe
+    stops reading (`... | head`). Standard output may be closed, and it may lack Greek letters.
     """
     prepare_output()
     try:
@@ -42,8 +43,8 @@ def run_to_the_end(program, work):
 
 
 def prepare_output():
-    """Let print work whatever standard output is: closed, it goes nowhere; a letter it does not have is spelled \\u03bc."""
-    for name in ("stdin", "stdout", "stderr"):  # in this order: a file that is opened takes the lowest free number
+    """Make print work with any standard output: if it is closed, print does nothing; a missing letter becomes \\u03bc."""
+    for name in ("stdin", "stdout", "stderr"):  # in this order, because a newly opened file gets the lowest free number
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -52,5 +53,5 @@ def prepare_output():
 
 
 def throw_output_away():
-    """Nobody can read standard output any more: spare the interpreter its complaint on the way out."""
+    """Discard standard output, which nobody reads any more, so that the interpreter prints no error when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""evaluate: a trained model, measured on its test data or on other data."""
+"""evaluate: measure a trained model on its test data or on other data."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def run(args):
     except UsageError as error:
         raise UsageError(f"{data.name}: {error}") from None
     if model.tested_on_labels and data.labels_test is None:
-        raise UsageError(f"{data.name}: a {notes['model']} is tested on labels, and this data has none")
+        raise UsageError(f"{data.name}: has no labels, but a {notes['model']} is tested on labels; use other data")
     given = model.on_device(x=data.x_test, labels=data.labels_test if model.needs_labels else None)
     found = {name: float(value) for name, value in model.evaluate(**given, rng=model.rng((0, 0, 2))).items()}
     found |= likelihood_metrics(model, given["x"], model.rng((0, 0, 4)), args.draws)
@@ -43,4 +43,4 @@ def run(args):
     print(f"{notes['model']} after epoch {notes['epoch']}, on {len(data.x_test)} test example{plural} of {data.name}")
     show(found)
     if not found:
-        print("  it has no measures of its own")
+        print("  this model has no measures of its own")

@@ -1,4 +1,4 @@
-"""gradcheck: every gradient of this library, checked."""
+"""gradcheck: check every gradient of this library."""
 
 import json
 
@@ -13,10 +13,10 @@ def run(args):
         if not args.json:
             print(f"{kind:<10} {report}", flush=True)
     if not reports:
-        raise UsageError(f"gradcheck: nothing has {args.pattern!r} in its name")
+        raise UsageError(f"gradcheck: nothing has {args.pattern!r} in its name; leave PATTERN out to check everything")
     failed = sum(not report["passed"] for report in reports)
     if args.json:
-        for report in reports:  # JSON knows neither infinity nor nan
+        for report in reports:  # JSON has neither infinity nor nan
             report["error"] = report["error"] if report["error"] < 1e308 else 1e308
         print(json.dumps(reports, indent=1))
     else:

@@ -1,4 +1,4 @@
-"""list: the models, data sets and demos, or one model's settings."""
+"""list: show the models, data sets and demos, or the settings of one model."""
 
 import ast
 import dataclasses
@@ -29,7 +29,7 @@ def run(args):
 
 
 def list_settings(name):
-    """Print one model's settings: default, meaning, and what may be chosen."""
+    """Print the settings of one model: their defaults, meanings and allowed values."""
 
     model = find_model(name)
     print(sys.modules[model.__module__].__doc__.splitlines()[0])
@@ -40,7 +40,7 @@ def list_settings(name):
         if is_model(field.type):
             kind = kind_of(field.type)
             setting = f"{name}=DIR"
-            said += f": the folder of a trained {kind}; without it one is trained first, by settings such as {name}.batch=50"
+            said += f": the folder of a trained {kind}. Without it one is trained first: {name}.batch=50 sets its batch"
         elif name in FROM_DATA:
             setting, said = name, f"{said}; taken from the data"
         else:

@@ -1,4 +1,4 @@
-"""sample: examples drawn from a trained model, as a picture or as numbers."""
+"""sample: draw examples from a trained model and save them as a picture or as numbers."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ from .shared import data_of
 def run(args):
     path = pathlib.Path(args.o)
     if args.n <= 0:
-        raise UsageError(f"-n {args.n}: must be > 0")
+        raise UsageError(f"-n {args.n}: expected a whole number > 0")
     if path.suffix not in (".png", ".npy"):
         raise UsageError(f"-o {args.o}: expected a name that ends in .png or .npy")
     model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
@@ -26,7 +26,7 @@ def run(args):
             np.save(file, x)
         print(path)
     else:
-        if args.data or "shape" not in notes:  # an older checkpoint does not know what its examples look like
+        if args.data or "shape" not in notes:  # an older checkpoint does not contain the shape of its examples
             notes["shape"] = data_of(notes, args.data).shape
         shape = notes["shape"] and tuple(notes["shape"])
         picture_of(x, shape, path, None if shape else real_points(notes, args.data, args.n))  # prints the path itself

@@ -1,4 +1,4 @@
-"""Settings on the command line: read from name=value, and told with their meaning and choices."""
+"""Settings on the command line: how they are read from name=value, and what they mean."""
 
 import dataclasses
 import inspect
@@ -11,30 +11,30 @@ from ..models import kind_of
 from ..models.settings import check_setting, is_model, type_and_range
 from ..train.checkpoint import RENAMED, load_model
 
-COMMON = {  # what a setting means where its model's file does not say it
-    "n_features": "numbers an example",
-    "n_classes": "how many classes the labels tell apart",
-    "n_latent": "numbers of a code z",
+COMMON = {  # what a setting means if its model's file does not say it
+    "n_features": "numbers per example",
+    "n_classes": "how many classes the labels have",
+    "n_latent": "length of a code z",
     "hidden": "sizes of the hidden layers",
     "hidden_G": "sizes of G's hidden layers",
     "hidden_D": "sizes of D's hidden layers",
-    "likelihood": "of the decoder: bernoulli for pixels in [0, 1], the other for any numbers",
-    "adversarial_loss": "the adversarial losses, by that of G; see nn/losses.py",
-    "activation": "of the hidden layers",
-    "activation_D": "of D's hidden layers",
-    "init": "how the weights start; see nn/initialisers.py",
-    "optimizer": "see nn/optim.py",
-    "batch": "examples a step",
+    "likelihood": "how x is restored: bernoulli for pixels in [0, 1], the other choice for any numbers",
+    "adversarial_loss": "the losses of D and G; see nn/losses.py",
+    "activation": "activation of the hidden layers",
+    "activation_D": "activation of D's hidden layers",
+    "init": "how the weights are initialised; see nn/initialisers.py",
+    "optimizer": "the optimizer of both networks; see nn/optim.py",
+    "batch": "examples per batch",
     "lr": "learning rate",
     "lr_G": "learning rate of G",
     "lr_D": "learning rate of D",
-    "beta2": "Adam's",
+    "beta2": "Adam's β2",
 }
-FROM_DATA = ("n_features", "n_classes")  # fields that the command line fills in
+FROM_DATA = ("n_features", "n_classes")  # settings that the command line takes from the data
 
 
 def meanings(model):
-    """{name of a setting: what it means}: the comment beside the field, of the model's class or one that it extends."""
+    """{name of a setting: its meaning}: the comment next to the field, in the model's class or in one that it extends."""
     found = dict.fromkeys((field.name for field in dataclasses.fields(model)), "")
     for kind in reversed([kind for kind in model.__mro__ if dataclasses.is_dataclass(kind)]):
         found |= dict(re.findall(r"^    (\w+): [^\n]*?  # (.*)$", inspect.getsource(kind), flags=re.MULTILINE))
@@ -42,7 +42,7 @@ def meanings(model):
 
 
 def choices(kind):
-    """The values that a setting of this type may have, in words: the choices, or the range of a number; "" for all."""
+    """The allowed values of a setting of this type, in words: the choices, or the range of a number, or "" for any value."""
     kind, allowed = type_and_range(kind)
     if kind is bool:
         return "true, false"
@@ -50,9 +50,9 @@ def choices(kind):
 
 
 def parse_settings(model, assignments):
-    """{name: value} from strings such as "hidden=400,200", by the types of the model's fields.
+    """{name: value} from strings such as "hidden=400,200", with the types of the model's fields.
 
-    Of a model inside another, "vqvae.hidden=400,200" are settings: {"vqvae": {"hidden": (400, 200)}}.
+    A setting of a model inside another one is written "vqvae.hidden=400,200", which gives {"vqvae": {"hidden": (400, 200)}}.
     Raises UsageError for an unknown name, a missing = or a value of the wrong type.
     """
     fields = {field.name: field for field in dataclasses.fields(model)}
@@ -69,19 +69,19 @@ def parse_settings(model, assignments):
         elif name in RENAMED.get(kind_of(model), {}):
             now = RENAMED[kind_of(model)][name]
             raise UsageError(
-                f"--set {name}: this setting of a {model.__name__} is called {now} now; use --set {now}={text}"
+                f"--set {name}: this setting of a {model.__name__} is now called {now}; use --set {now}={text}"
             )
         else:
-            raise UsageError(f"--set {name}: {model.__name__} has no such setting, use one of {', '.join(fields)}")
+            raise UsageError(f"--set {name}: {model.__name__} has no such setting; use one of {', '.join(fields)}")
     for name, given in inside.items():
         if name in settings:
-            raise UsageError(f"--set {name}={settings[name]}: is trained already: leave --set {name}.{given[0]} out")
+            raise UsageError(f"--set {name}={settings[name]}: is already trained; leave --set {name}.{given[0]} out")
         settings[name] = parse_settings(fields[name].type, given)
     return settings
 
 
 def parsed(name, kind, text):
-    """The value of a setting of this type that a text stands for. Raises UsageError for one that stands for none."""
+    """The value of a setting of this type, read from a text. Raises UsageError if the text is no such value."""
     if is_model(kind):
         return load_model(Path(text) / "checkpoint.npz")[0]
     kind, _ = type_and_range(kind)

@@ -1,4 +1,4 @@
-"""train: a model into a folder, from the start or on from its checkpoint."""
+"""train: train a model and write it into a folder, from the start or from its last checkpoint."""
 
 import argparse
 import dataclasses
@@ -42,18 +42,18 @@ def run(args):
         settings = {"n_features": data.x_train.shape[1]} | settings
         if settings["n_features"] != data.x_train.shape[1]:
             raise UsageError(
-                f"--data {name}: has {data.x_train.shape[1]} numbers an example, but n_features is "
+                f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
                 f"{settings['n_features']}; use other data, or leave --set n_features out"
             )
-    if inside:  # what is wrong with the whole is said before a part of it is trained
+    if inside:  # errors in the whole model are reported before the model inside it is trained
         parts = {field.name: field.type(n_features=data.x_train.shape[1]) for field in inside}
         model_class(**settings | parts).check_data(data.x_train, data.labels_train)
         if (out / "checkpoint.npz").exists():
-            raise UsageError(f"{out}: already holds a run; go on with --resume, or choose another folder")
+            raise UsageError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
         settings |= {field.name: train_inside(field, args) for field in inside}
     model = model_class(**settings).build(Rng(seed, device=device))
     if model.side and data.shape not in (None, (model.side, model.side)):
-        raise UsageError(f"--data {name}: a {args.model} takes square grey pictures, and these have shape {data.shape}")
+        raise UsageError(f"--data {name}: a {args.model} needs square grey pictures, but these have shape {data.shape}")
     model.check_data(data.x_train, data.labels_train)  # before a classifier is trained for the measures
     model.check_size(len(data.x_train))
     measure, left_out = sample_metrics(data, device) if model.judged_by_samples and args.epochs else (None, "")
@@ -66,7 +66,7 @@ def run(args):
         notes={"data": data.name, "shape": data.shape},
     )  # fmt: skip
     if notes.get("epoch", -1) >= args.epochs:
-        print(f"{out} has {notes['epoch']} epochs already; --epochs is the total")
+        print(f"{out} already has {notes['epoch']} epochs; --epochs is the total number")
     last = history[-1] if history else {"epoch": 0}
     seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}"
     print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}")
@@ -75,9 +75,10 @@ def run(args):
 
 
 class Seldom:
-    """A measure of samples, taken so seldom that it costs a tenth of the training at the most: every so many epochs.
+    """A measure of samples that is taken only every few epochs, so that it costs at most a tenth of the training time.
 
-    How many, the first two epochs tell. The last epoch is measured in any case. The history has nan for the others.
+    The first two epochs are timed to choose the interval. The last epoch is always measured. The history has nan for epochs
+    without a measure.
     """
 
     SHARE = 0.1
@@ -90,7 +91,7 @@ class Seldom:
         if self.every is None and self.ended is not None:
             self.every = math.ceil(self.cost / (self.SHARE * max(started - self.ended, 1e-9)))
             if self.every > 1:
-                print(f"samples are measured after every {self.every} epochs, to save time", file=sys.stderr)
+                print(f"to save time, samples are measured only after every {self.every} epochs", file=sys.stderr)
         if self.every and epoch % self.every and epoch != self.n_epochs:
             return {}
         found = self.measure(model, rng, epoch)
@@ -100,10 +101,10 @@ class Seldom:
 
 
 def train_inside(field, args):
-    """The model that a field of another stands for, trained first and for as many epochs, into a folder inside --out."""
+    """The model for a field of another model, trained first, for the same number of epochs, into a folder inside --out."""
     kind, folder, prefix = kind_of(field.type), pathlib.Path(args.out) / field.name, f"{field.name}."
     print(
-        f"a {args.model} is built on a {kind}: training one first, into {folder} (--set {field.name}=DIR takes another)"
+        f"a {args.model} is built on a {kind}: training one first, into {folder} (--set {field.name}=DIR uses a trained one)"
     )
     path = folder / "checkpoint.npz"
     given = {
@@ -116,5 +117,5 @@ def train_inside(field, args):
         run(argparse.Namespace(**vars(args) | given))
     except UsageError as error:
         said = str(error).replace("--set ", f"--set {prefix}")
-        raise UsageError(f"the {kind} inside: {said}; or train one by itself and use --set {field.name}=DIR") from None
+        raise UsageError(f"the {kind} inside: {said}; or train one separately and use --set {field.name}=DIR") from None
     return load_model(path, args.device)[0]

@@ -1,4 +1,4 @@
-"""The generative adversarial network: G makes examples from noise, D tells them from real ones, and both learn together.
+"""The generative adversarial network: G makes examples from noise, D tells them from real ones; each learns from the other.
 
     V(D, G) = E_x~p_data[log D(x)] + E_z~p_z[log(1 - D(G(z)))]           D raises V, G lowers it
 
@@ -42,7 +42,7 @@ class GAN(Adversarial):
     r1: NonNegative = 1.0  # γ, the weight of the R1 penalty on D's gradient
     dropout: Fraction = 0.0  # dropout rate in D
     noise: NonNegative = 0.0  # standard deviation of the noise on D's inputs when training starts
-    spared: Fraction = 0.0  # the fraction of an example's numbers that get no such noise
+    spared: Fraction = 0.0  # the fraction of D's inputs that get no noise
     label_noise: Fraction = 0.0  # the probability that a label of D is flipped, when training starts
     noise_steps: Whole = 0  # rounds in which noise and label_noise fall linearly to 0; 0: they stay constant
     label_smoothing: Fraction = 0.0  # D's target for real examples is 1 - label_smoothing

@@ -6,9 +6,9 @@ Bengio et al. 2013, "Generalized denoising auto-encoders as generative models"; 
 posterior of the clean x, the chain converges to the distribution of the data (theorem 1). Here an MLP gives p(x|x̃), and its
 pixels are independent. This is accurate only if x̃ almost determines x: so the damage must be small and the steps many.
 
-If the network is trained only on damaged data, it never learns what to do where its own chain goes wrong, and the chain may
-stay in modes that the data does not have. Walk-back training (2013) also trains along the chain: it takes walk_steps steps
-from x, and the target is always x. The paper draws the number of steps at random; here it is fixed.
+If it is trained only on damaged data, the network does not learn what to do when its own chain leaves the data, and the
+chain may stay in modes that the data does not have. Walk-back training (2013) also trains along the chain: it takes
+walk_steps steps from x, and the target is always x. The paper draws the number of steps at random; here it is fixed.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""Picture to picture: G makes a picture x from its outline or a coarse copy c, and D judges whether x and c fit.
+"""Picture to picture: G makes a picture x from a condition c, its outline or a coarse copy, and D judges whether they fit.
 
     G lowers  E Σ |G(c) - x|  (or squares)  + w E[L_G(D(G(c), c))]            D tells (x, c) from (G(c), c)
 

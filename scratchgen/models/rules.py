@@ -111,7 +111,7 @@ def ddpm_data(model, x, labels):
 
 def gmm_data(model, x, labels):
     if max(x.max(), -x.min()) > 1e15:
-        return "the data has numbers beyond 1e15, whose squares are too large for float32: divide it by a large number"
+        return "numbers beyond 1e15 have squares too large for float32: divide the data by its standard deviation"
 
 
 def made_data(model, x, labels):

@@ -12,8 +12,8 @@ points between real and generated examples (Gulrajani et al. 2017, eq 3; nn/doub
 must fit the distances in the data: 10 suits pictures, and 0.1 suits points of unit variance. For such points λ = 10 is too
 large: a critic that starts with the wrong sign cannot change it, and its estimate stays negative.
 
-Three bugs are common: a wrong sign in D, which must raise its score on real examples; a wrong sign in G, which must raise
-that on its own; and an α drawn for each number instead of each example.
+Three bugs are common. D may have a wrong sign: it must raise its score on real examples. G may have a wrong sign: it must
+raise D's score on its own examples. And α must be drawn once per example, not once per number.
 """
 
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""The epoch loop, what it writes, and what makes it faster."""
+"""Training: the epoch loop, the files it writes, and what makes it faster."""

@@ -1,7 +1,7 @@
-"""Checkpoints: one .npz with every array of the model's state and one JSON text for the rest. Never pickle.
+"""Checkpoints: one .npz file with every array of the model's state, and one JSON text with the rest. Pickle is never used.
 
-They are written whole (backend.written_whole): whenever the process is killed, a reader finds the old checkpoint or the new
-one, never half of one.
+A checkpoint is always replaced as a whole (backend.written_whole). If the process is killed at any moment, a reader finds
+the old checkpoint or the new one, never half of one.
 """
 
 import json
@@ -14,7 +14,7 @@ from ..nn.optim import Adam
 
 VERSION = 2
 
-# {model: {a setting's name in version 1: its name now}}. A model inside another is a setting by the name of its own file.
+# {model: {name of a setting in version 1: its name now}}. A model inside another one is listed under its own file's name.
 GENERATOR = {"loss": "adversarial_loss", "k": "d_steps", "rounds": "decay_steps"}
 RENAMED = {
     "classifier": {"steps": "decay_steps"},
@@ -37,25 +37,25 @@ RENAMED = {
     "vqvae": {"rounds": "decay_steps"},
     "wgan": {"c": "clip", "k": "d_steps", "rounds": "decay_steps"},
 }
-COLUMNS = {"critic_loss": "discriminator_loss"}  # of history.csv, likewise
+COLUMNS = {"critic_loss": "discriminator_loss"}  # the same for the columns of history.csv
 
 
 def describe(model, **notes):
-    """What a checkpoint says of a model beside its arrays, as it is read back (JSON has lists for tuples), and the notes."""
+    """The JSON part of a checkpoint: the model's name, settings, precision, and the notes. JSON turns tuples into lists."""
     dtype = next(iter(model.parameters().values())).theta.dtype.name
     said = {"model": kind_of(type(model)), "settings": model.settings(), "dtype": dtype} | notes
     return json.loads(json.dumps(said, default=lambda value: value.tolist()))  # NumPy's numbers and arrays
 
 
 def save_checkpoint(path, model, **notes):
-    """Write the model's state and settings. notes: further JSON values (epoch, seed, data)."""
+    """Write the model's state and settings to path. notes: further JSON values (epoch, seed, data)."""
     notes = np.array(json.dumps({"version": VERSION} | describe(model, **notes)))
     with written_whole(path) as file:
         np.savez(file, notes=notes, **{name: to_host(array) for name, array in model.state().items()})
 
 
 def read_checkpoint(path):
-    """(notes, {name: array}) of a checkpoint. Raises UsageError, naming the file, for anything that is not a whole one."""
+    """(notes, {name: array}) of a checkpoint. Raises UsageError, which names the file, if it is no complete checkpoint."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:  # a pickle can run code
             arrays = {name: saved[name] for name in saved.files}
@@ -65,19 +65,19 @@ def read_checkpoint(path):
             raise ValueError("notes of other types")
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
-            f"{path}: there is no such checkpoint; train first, or name the folder given to --out"
+            f"{path}: there is no such checkpoint; train first, or give the folder that was given to --out"
         ) from None
-    except Exception as error:  # zipfile, zlib, NumPy and json raise almost anything on a broken file
-        reason = "it holds pickled objects" if "Object arrays" in str(error) else "it is damaged or no checkpoint"
+    except Exception as error:  # zipfile, zlib, NumPy and json raise many types of errors for a broken file
+        reason = "it holds pickled objects" if "Object arrays" in str(error) else "it is damaged or not a checkpoint"
         reason = getattr(error, "strerror", None) or reason
         raise UsageError(f"{path}: cannot be loaded ({reason}); train again into another folder") from None
     if version not in (1, VERSION):
-        raise UsageError(f"{path}: written as version {version}, this scratchgen reads version {VERSION}; train again")
+        raise UsageError(f"{path}: has version {version}, but this scratchgen reads version {VERSION}; train again")
     return upgrade(notes, arrays)
 
 
 def upgrade(notes, arrays):
-    """(notes, arrays) of a checkpoint of any version that can be read, as they would be written now."""
+    """(notes, arrays) of a checkpoint of any readable version, in the form of the present version."""
     if notes["version"] == 1:
         settings = with_new_names(notes["model"], notes["settings"])
         notes = notes | {"version": 2, "settings": settings}
@@ -86,7 +86,7 @@ def upgrade(notes, arrays):
 
 
 def with_new_names(model, settings):
-    """The settings {name: value} of a model of version 1, and of a model inside it, by the names that they have now."""
+    """{name: value} of the settings of version 1, with their present names, also those of a model inside another one."""
     names = RENAMED.get(model, {})
     return {
         names.get(name, name): with_new_names(name, value) if isinstance(value, dict) else value
@@ -95,7 +95,7 @@ def with_new_names(model, settings):
 
 
 def restore(model, arrays):
-    """Write a checkpoint's arrays into a built model. Version 1 has M = m / (1 - β1) and V = v / (1 - β2) of Adam."""
+    """Write a checkpoint's arrays into a built model. Version 1 stores M = m / (1 - β1) and V = v / (1 - β2) for Adam."""
     for name, part in vars(model).items():
         if isinstance(part, Adam) and f"{name}.M" in arrays:
             old = {key: arrays[f"{name}.{key}"] for key in "MV"}
@@ -105,8 +105,8 @@ def restore(model, arrays):
 
 
 def load_model(path, device="cpu"):
-    """(model, notes): the model that a checkpoint holds, rebuilt on a device. Raises UsageError as read_checkpoint does."""
-    device = find_device(device)  # now, as a GPU that is missing is no fault of the checkpoint
+    """(model, notes): the model of a checkpoint, rebuilt on a device. Raises UsageError as read_checkpoint does."""
+    device = find_device(device)  # first, because a missing GPU is not an error of the checkpoint
     notes, arrays = read_checkpoint(path)
     try:
         model = find_model(notes["model"])(**notes["settings"])

@@ -1,7 +1,8 @@
 """The epoch loop: shuffled batches, a progress bar, a history, a checkpoint after every epoch, and resume.
 
-Epoch e draws everything (its order of the data, its noise) from a fresh Rng((seed, e)). So no generator state needs saving:
-an epoch that was killed half-way is simply run again from the last checkpoint, and gives the same weights bit for bit.
+Epoch e draws all its random numbers (the order of the data, the noise) from a new Rng((seed, e)). So the state of the random
+generator need not be saved. If an epoch is killed half-way, it is run again from the last checkpoint and gives the same
+weights, bit for bit.
 """
 
 import math
@@ -20,11 +21,11 @@ from .progress import Progress
 from .run import Run
 from .threads import blas_threads, choose_threads, say_that_nothing_is_limited
 
-READ_EVERY = 50  # steps between two looks at the losses: each look makes a GPU wait
+READ_EVERY = 50  # steps between two readings of the losses: each reading makes a GPU wait
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C, with a message that says what is saved and how to go on."""
+    """Ctrl-C, with a message that says what is saved and how to continue."""
 
 
 def fit(
@@ -45,34 +46,40 @@ def fit(
     graph: bool = False,
     accept_new_data: bool = False,
 ) -> list[dict[str, float]]:
-    """Train a built model until it has seen `epochs` passes over x (N, n_features), without each pass's incomplete batch.
+    """Trains a built model and returns its history, a list with one {column: number} per epoch.
 
-    x, labels (N,), x_test, labels_test: NumPy arrays, moved to the model's device once. out: a folder for checkpoint.npz
-    and history.csv. resume: go on from out's checkpoint; the settings must be the same, and the data unless
-    accept_new_data. on_epoch(model, row): called after each epoch. measure(model, rng, epoch) -> {name: number}
-    to stand beside the losses, called after each epoch. notes: JSON values to keep in the checkpoint. graph: record the
-    training step as a CUDA graph (cuda_graph.py): faster for small models on a GPU, and the same numbers. Returns the
-    history, a list of {column: number}: means of the losses over the epoch in nats per example, seconds, and
-    model.evaluate(x_test) under test_ names.
+    A row holds the means of the losses over the epoch in nats per example, the seconds, and model.evaluate(x_test) under
+    test_ names. Training ends when the model has made `epochs` passes over x (N, n_features), counting those before a
+    resume. An incomplete last batch of a pass is left out.
 
-    A few steps are tried first, and undone, to find with how many threads matrix products are fastest (threads.py). Another
-    number gives other last digits, so the checkpoint keeps it.
+    x, labels (N,), x_test, labels_test: NumPy arrays, which are moved to the model's device once.
+    out: the folder for checkpoint.npz and history.csv. None: nothing is written.
+    resume: continue from the checkpoint in out. The settings must be the same, and also the data unless accept_new_data.
+    on_epoch(model, row): called after each epoch.
+    measure(model, rng, epoch) -> {name: number}: called after each epoch; its numbers are added to the row.
+    notes: JSON values that the checkpoint keeps.
+    graph: record the training step as a CUDA graph (cuda_graph.py). This is faster for small models on a GPU and gives the
+        same numbers.
 
-    Raises UsageError for epochs < 0, a batch larger than the data, arrays that do not fit one another or the model, a folder
-    that holds another run, is in use or cannot be written, and a loss that stops being finite; Stopped on Ctrl-C.
+    At first a few steps are tried and undone, to find the number of threads with which matrix products are fastest
+    (threads.py). The number of threads changes the last digits of the results, so the checkpoint keeps it.
+
+    Raises UsageError for epochs < 0, for a batch larger than the data, for arrays that do not fit each other or the model,
+    for a folder that holds another run, is in use or cannot be written, and for a loss that is not finite. Raises Stopped on
+    Ctrl-C.
     """
     epochs, seed = as_int("epochs", epochs), as_int("seed", seed)
     check_given(model, x, labels, x_test, labels_test)
     rows = model.examples_per_step or len(x)
     model.check_size(len(x))
-    batches(len(x), rows, model.rng(seed))  # complains of the sizes now, before anything is written
-    captured = CapturedStep(model, model.rng(seed)) if graph else None  # complains where there is no GPU
+    batches(len(x), rows, model.rng(seed))  # raises an error for wrong sizes now, before anything is written
+    captured = CapturedStep(model, model.rng(seed)) if graph else None  # raises an error without a GPU
     marks = fingerprint(x=x, labels=labels, x_test=x_test, labels_test=labels_test)
     with Run(out, resume, model, epochs, {"seed": seed} | (notes or {}), marks, accept_new_data) as run:
         if not model.needs_labels:
             labels = labels_test = None
         given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
-        # NumPy's warnings are silenced, here and below, because the losses are looked at, which says more.
+        # NumPy's warnings are silenced, here and below: the losses are checked, and that message says more.
         with np.errstate(all="ignore"):
             if not resume and not model.has_stepped():
                 model.prepare(**given, rng=model.rng((seed, 0, 4)))
@@ -103,33 +110,33 @@ def fit(
 
 
 def as_int(name, value):
-    """value as a Python int. Raises UsageError unless it is a whole number >= 0, of Python or of NumPy."""
+    """value as a Python int. Raises UsageError unless it is a whole number >= 0, from Python or NumPy."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
         raise UsageError(f"{name} must be a whole number >= 0, got {value!r}")
     return int(value)
 
 
 def check_given(model, x, labels, x_test, labels_test):
-    """Raise UsageError, in one line, unless the arrays given to fit fit one another and the model."""
+    """Raise UsageError unless the arrays that fit was given match each other and the model."""
     check_examples("x", x)
     if labels is not None:
         check_labels("labels", labels, len(x), model.labels_are_vectors)
     model.check_data(x, labels)
     if labels is None and model.needs_labels:
-        raise UsageError(f"a {type(model).__name__} learns from labels, and this data has none")
+        raise UsageError(f"a {type(model).__name__} learns from labels, but this data has none: give labels")
     if x_test is None:
         if labels_test is not None:
             raise UsageError("labels_test was given without x_test: give both")
         return
     check_examples("x_test", x_test)
     if x_test.shape[1] != x.shape[1]:
-        raise UsageError(f"x_test has {x_test.shape[1]} numbers an example and x {x.shape[1]}: give both alike")
+        raise UsageError(
+            f"x_test has {x_test.shape[1]} numbers per example, but x has {x.shape[1]}: both must have the same"
+        )
     if labels_test is not None:
         check_labels("labels_test", labels_test, len(x_test), model.labels_are_vectors)
     elif model.tested_on_labels:
-        raise UsageError(
-            f"a {type(model).__name__} is tested on labels, and these test data have none: give labels_test"
-        )
+        raise UsageError(f"a {type(model).__name__} is tested on labels, but the test data has none: give labels_test")
     try:
         model.check_data(x_test, labels_test)
     except UsageError as error:
@@ -137,7 +144,7 @@ def check_given(model, x, labels, x_test, labels_test):
 
 
 def _one_step(model, given, rows, seed):
-    """step(), which trains the model on the first batch as an epoch would: for choose_threads to try."""
+    """A function step() that trains the model on the first batch. choose_threads measures it."""
     first = {name: array[:rows] for name, array in given.items()}
     return lambda: model.train_step(**first, rng=model.rng((seed, 0, 5)))
 
@@ -151,7 +158,7 @@ def check_losses(model, losses):
 
 
 def _train_epoch(model, given, seed, epoch, bar, run, captured):
-    """One pass over the data; returns {name: mean loss}. given: {argument name: array (N, ...) on the device}."""
+    """{name: mean loss} of one pass over the data. given: {argument name: array (N, ...) on the device}."""
     rng = model.rng((seed, epoch))
     n = len(given["x"])
     rows = model.examples_per_step or n
@@ -173,7 +180,7 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured):
 
 
 def _test(model, tested, seed, epoch, run):
-    """{test_name: number} of what model.evaluate finds on the test data. tested: {argument name: array (N, ...)}."""
+    """{test_name: number} from model.evaluate on the test data. tested: {argument name: array (N, ...)}."""
     found = model.evaluate(**tested, rng=model.rng((seed, epoch, 1)))
     row = {f"test_{name}": float(value) for name, value in found.items()}
     for name, value in row.items():
@@ -183,9 +190,9 @@ def _test(model, tested, seed, epoch, run):
 
 
 def _read(recent, seen, model, epoch, before, run):
-    """Append the recent steps' losses to seen, {name: [numbers]}. Raises UsageError at the first that is not finite.
+    """Append the recent steps' losses to seen, {name: [numbers]}. Raises UsageError for the first that is not finite.
 
-    recent: a dict for each step; not every step need have every loss. One transfer a name.
+    recent: a dict for each step. A step may lack some of the losses. Each name needs one transfer from the device.
     """
     xp = array_module(*recent[0].values())
     bad = []
@@ -193,7 +200,7 @@ def _read(recent, seen, model, epoch, before, run):
         steps = [i for i, losses in enumerate(recent) if name in losses]
         values = to_host(xp.stack([recent[i][name] for i in steps]))
         seen.setdefault(name, []).extend(values.tolist())
-        # The total is bad as soon as one of its terms is: terms come first.
+        # If one term is bad, the total is bad too: so the terms come first, and the message names the term.
         bad += [(i, name in model.objectives, name, value) for i, value in zip(steps, values) if not np.isfinite(value)]
     if bad:
         i, _, name, value = min(bad, key=lambda found: found[:2])
@@ -201,6 +208,6 @@ def _read(recent, seen, model, epoch, before, run):
 
 
 def _remedy(model, run):
-    """What to do when numbers are no longer finite: start again elsewhere. From the last epoch on the same would happen."""
+    """What to do if a number is not finite: train again in another folder. After a resume the same would happen again."""
     rates = ", ".join(f"{name}={value:g}" for name, value in model.settings().items() if name.startswith("lr"))
     return f"train again with a smaller learning rate (now {rates}) in another folder; {run.what_is_saved()}"

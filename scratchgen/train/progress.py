@@ -1,27 +1,27 @@
-"""What a long computation says while it runs: a tqdm bar on a terminal, a line every ten seconds elsewhere."""
+"""Messages of a long computation while it runs: a tqdm bar in a terminal, or else a line every ten seconds."""
 
 import sys
 import time
 
-SILENCE = 10  # seconds: a program that says nothing for longer looks hung
-LOOKS = 3  # so many looks in a row must find something wrong: at the start of a training much is, for a moment
+SILENCE = 10  # seconds: a program that prints nothing for longer seems to hang
+LOOKS = 3  # a warning must appear in this many checks in a row: early in training many things look wrong for a moment
 
 
 class Clock:
-    """Since when nothing has been said. One for the whole process: many short trainings in a row must speak too."""
+    """The time of the last message. There is one for the whole process, so that many short trainings print lines too."""
 
     def __init__(self):
         self.spoken = self.alive = -SILENCE
 
     def start(self):
-        """Something begins. After a pause in which nothing ran, the ten seconds count from now."""
+        """Note that a computation begins. After a pause in which nothing ran, the ten seconds count from now."""
         now = time.perf_counter()
         if now - self.alive > SILENCE:
             self.spoken = now
         self.alive = now
 
     def say(self, line):
-        """Print the line on standard error if the last one was said ten seconds ago."""
+        """Print the line on standard error if the last message is more than ten seconds old."""
         self.alive = time.perf_counter()
         if self.alive - self.spoken > SILENCE:
             print(line, file=sys.stderr, flush=True)
@@ -32,7 +32,7 @@ CLOCK = Clock()
 
 
 def new_bar(total, unit, show, description=None):
-    """A tqdm bar, or None where there is no terminal or no tqdm."""
+    """A tqdm bar, or None if there is no terminal or no tqdm."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -43,9 +43,9 @@ def new_bar(total, unit, show, description=None):
 
 
 def told(items, what, total=None):
-    """The items one after the other, while a bar or a line every ten seconds says how many of them are done.
+    """Yields the items. A bar, or a line every ten seconds, shows how many of them are done.
 
-    what: their name in the singular, such as "seed". total: how many there are, for items without a length.
+    what: the name of one item, such as "seed". total: the number of items, if they have no length.
     """
     total = len(items) if total is None else total
     bar = new_bar(total, what, True)
@@ -63,14 +63,14 @@ def told(items, what, total=None):
 
 
 class Progress:
-    """with Progress(steps an epoch, first epoch, epochs, show) as progress: progress.steps(n, losses), progress.epoch(row).
+    """with Progress(steps per epoch, first epoch, epochs, show) as progress: progress.steps(n, losses), progress.epoch(row).
 
-    first: the number of the first epoch to come, which is not 1 after a resume.
+    first: the number of the next epoch, which is not 1 after a resume.
     """
 
     def __init__(self, n_steps, first, n_epochs, show):
         self.n_steps, self.n_epochs, self.show, self.looks = n_steps, n_epochs, show, 0
-        self.now, self.done = first, 0  # the epoch that is running, and how many of its steps are done
+        self.now, self.done = first, 0  # the present epoch, and how many of its steps are done
         self.bar = new_bar((n_epochs - first + 1) * n_steps, "step", show, self.which())
         CLOCK.start()
 
@@ -85,16 +85,16 @@ class Progress:
         return f"epoch {min(self.now, self.n_epochs)} of {self.n_epochs}"
 
     def steps(self, n, losses):
-        """n more steps are done; losses: {name: mean of the epoch so far}."""
+        """Show that n more steps are done. losses: {name: mean over the epoch so far}."""
         self.done += n
         if self.bar:
             self.bar.set_postfix(shown(losses), refresh=False)
             self.bar.update(n)
-        elif self.show and self.done < self.n_steps:  # after the last step the epoch's own line comes, which says more
+        elif self.show and self.done < self.n_steps:  # after the last step, epoch() prints a line
             self.say(f"{self.which()}, step {self.done} of {self.n_steps}", losses)
 
     def epoch(self, row):
-        """One more epoch is done; row: its row of the history."""
+        """Show that one more epoch is done. row: its row of the history."""
         if self.show and not self.bar:
             self.say(self.which(), row)
         self.now, self.done = self.now + 1, 0
@@ -105,7 +105,7 @@ class Progress:
         CLOCK.say(f"{where}: " + ", ".join(f"{name} {value}" for name, value in shown(numbers).items()))
 
     def warn(self, line, epoch, step):
-        """Something looks wrong, or line is "": said once a run, by a line that stays, when it has stayed wrong."""
+        """Print a warning once line was not "" in LOOKS calls in a row. It is printed at most once per run."""
         if self.looks < LOOKS:
             self.looks = self.looks + 1 if line else 0
             if self.looks == LOOKS and self.show:
@@ -114,5 +114,5 @@ class Progress:
 
 
 def shown(row):
-    """{name: text} of a row's numbers, without what the line says already."""
+    """{name: text} of a row's numbers, without the epoch and the seconds."""
     return {name: f"{value:.4g}" for name, value in row.items() if name not in ("epoch", "seconds")}

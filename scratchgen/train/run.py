@@ -1,7 +1,7 @@
-"""A run's folder: its checkpoint, its history, and what to say about going on. fit.py uses it.
+"""The folder of a run: its checkpoint, its history, and messages about how to continue. fit.py uses it.
 
-The history is written before the checkpoint, and resume drops the row of an epoch whose checkpoint never came. Both files
-are replaced whole, so a kill at any moment leaves a folder from which the run can go on.
+The history is written before the checkpoint. If an epoch has a row but no checkpoint, resume drops the row. Both files are
+always replaced as a whole. So if the process is killed at any moment, the run can continue from its folder.
 """
 
 import csv
@@ -13,24 +13,24 @@ from .checkpoint import COLUMNS, describe, read_checkpoint, restore, save_checkp
 
 try:
     import fcntl
-except ImportError:  # on Windows a folder is not locked
+except ImportError:  # on Windows, folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 
 class Run:
-    """with Run(...) as run: a run's folder, its checkpoint and its history, locked against a second process.
+    """with Run(...) as run: the folder of a run with its checkpoint and history, locked against other processes.
 
-    notes: what the checkpoint says beside the model. data: the fingerprint of the arrays (data/checked.py), which those of
-    a resumed run must have too, unless accept_new_data. With out=None nothing is written.
+    notes: what the checkpoint says besides the model. data: the fingerprint of the arrays (data/checked.py). A resumed run
+    must have the same fingerprint, unless accept_new_data. With out=None nothing is written.
     """
 
     def __init__(self, out, resume, model, epochs, notes, data, accept_new_data=False):
         self.out, self.history, self.epoch = None, [], 0
-        self.ours, self.lock = False, None  # whether the folder is this run's, and a file number that holds it locked
+        self.ours, self.lock = False, None  # whether this run owns the folder, and the file number of its lock
         self.notes = notes | {"fingerprint": data}
         if out is None:
             if resume:
-                raise UsageError("resume needs the folder of the run: out=...")
+                raise UsageError("resume=True needs the folder of the run: give out=...")
             return
         self.out, self.name, self.epochs = pathlib.Path(out), describe(model)["model"], epochs
         self.checkpoint, self.table = self.out / "checkpoint.npz", self.out / "history.csv"
@@ -41,10 +41,10 @@ class Run:
                 self.release()
                 raise
         elif self.checkpoint.exists() or self.table.exists():
-            raise UsageError(f"{self.out}: already holds a run; go on with --resume, or choose another folder")
+            raise UsageError(f"{self.out}: already holds a run; continue it with --resume, or choose another folder")
 
     def resume(self, model, notes, data, accept_new_data):
-        """Take over what the folder holds: arrays into the model, history, epoch, number of threads."""
+        """Read the folder: the arrays into the model, and the history, the epoch and the number of threads into this run."""
         if self.out.is_dir():
             self.hold()
         saved, arrays = read_checkpoint(self.checkpoint)
@@ -60,7 +60,7 @@ class Run:
             if was != value:
                 raise UsageError(
                     f"{self.checkpoint}: was trained with {name}={was}, not {value}; "
-                    "leave that as it was, or choose another folder"
+                    "use the same value, or choose another folder"
                 )
         known = saved.get("fingerprint")
         if not accept_new_data and (known or where != saved.get("data")):
@@ -74,23 +74,25 @@ class Run:
         self.write_history()
 
     def check_data(self, known, data, was, where):
-        """Raise UsageError if this data is not that of the checkpoint: where both have a fingerprint, by that alone."""
+        """Raise UsageError if this is not the data of the checkpoint. If both have fingerprints, only these are compared."""
         changed = [name for name in known.keys() & data.keys() if known[name] != data[name]]
         if known and not changed:
-            return  # the same arrays, wherever they lie now
+            return  # the same arrays, perhaps in another place
         place = (
-            f"{was}, and {where} is other data" if where and where != was else f"{was or 'data'} that has changed since"
+            f"{was}, but {where} is other data"
+            if where and where != was
+            else f"{was or 'data'}, which has changed since"
         )
         for name in sorted(changed):
             shapes = [text.rpartition(" ")[0] for text in (known[name], data[name])]
             place += (
-                f" ({name} was {shapes[0]}, is {shapes[1]})"
+                f" ({name} was {shapes[0]}, now it is {shapes[1]})"
                 if shapes[0] != shapes[1]
                 else f" ({name} has other values)"
             )
         raise UsageError(
-            f"{self.checkpoint}: was trained on {place}; put the old data back, train into another folder, or go on with "
-            "the new data by --accept-new-data (accept_new_data=True)"
+            f"{self.checkpoint}: was trained on {place}; put the old data back, train into another folder, or continue with "
+            "the new data: --accept-new-data (accept_new_data=True)"
         )
 
     def __enter__(self):
@@ -100,7 +102,7 @@ class Run:
         self.release()
 
     def hold(self):
-        """Lock the folder until this process lets go or dies. Raises UsageError where another process holds it."""
+        """Lock the folder until this process releases it or ends. Raises UsageError if another process has locked it."""
         if fcntl is None or self.lock is not None:
             return
         self.lock = os.open(self.out, os.O_RDONLY)
@@ -112,16 +114,16 @@ class Run:
                 f"{self.out}: another process is training into it; wait, or choose another folder"
             ) from None
         except OSError:
-            return  # a file system without locks
-        for left in self.out.glob(".*.partial"):  # what a killed process had not finished
+            return  # the file system has no locks
+        for left in self.out.glob(".*.partial"):  # unfinished files of a killed process
             left.unlink(missing_ok=True)
 
     def take(self):
-        """Make the folder of a new run, and lock it. Raises UsageError where it cannot be made or another run was faster."""
+        """Make the folder of a new run and lock it. Raises UsageError if this fails or if another run was faster."""
         make_folder(self.out)
         self.hold()
         if self.checkpoint.exists():
-            raise UsageError(f"{self.out}: already holds a run; go on with --resume, or choose another folder")
+            raise UsageError(f"{self.out}: already holds a run; continue it with --resume, or choose another folder")
         self.ours = True
 
     def release(self):
@@ -130,7 +132,7 @@ class Run:
             self.lock = None
 
     def write_history(self):
-        """history.csv, a row an epoch; a column that an epoch lacks holds nan."""
+        """Write history.csv with one row per epoch. If an epoch lacks a column, it holds nan."""
         with written_whole(self.table, "w") as file:
             if self.history:
                 columns = dict.fromkeys(name for row in self.history for name in row)
@@ -139,7 +141,7 @@ class Run:
                 writer.writerows(self.history)
 
     def add(self, row):
-        """Keep one epoch's row."""
+        """Add the row of one epoch to the history."""
         self.history.append(row)
         if self.out:
             self.write_history()
@@ -147,23 +149,23 @@ class Run:
     def save(self, model, epoch):
         """Write the checkpoint of an epoch."""
         if self.out:
-            if not self.ours:  # the first thing that is written
+            if not self.ours:  # this is the first file of a new run
                 self.take()
             save_checkpoint(self.checkpoint, model, epoch=epoch, **self.notes)
         self.epoch = epoch
 
     def what_is_saved(self):
-        """Where the last finished epoch is, for the end of a message."""
+        """A phrase for the end of a message that says where the last finished epoch is saved."""
         return f"{self.checkpoint} holds epoch {self.epoch}" if self.out else "nothing was saved (no folder was given)"
 
     def how_to_resume(self):
-        """What is saved and what to do to go on, for the end of a message."""
+        """A phrase for the end of a message that says what is saved and how to continue."""
         if not self.out:
             return self.what_is_saved()
         if "data" not in self.notes:
-            return f"{self.what_is_saved()}; go on with resume=True"
+            return f"{self.what_is_saved()}; continue with resume=True"
         command = f"scratchgen train {self.name} --epochs {self.epochs} --out {self.out} --resume"
-        return f"{self.what_is_saved()}; go on with {command}"
+        return f"{self.what_is_saved()}; continue with {command}"
 
 
 def _read_history(path):
@@ -177,4 +179,6 @@ def _read_history(path):
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError, csv.Error):
-        raise UsageError(f"{path}: is no table of epochs and numbers; mend it, or delete it to go on without") from None
+        raise UsageError(
+            f"{path}: is not a table of epochs and numbers; repair it, or delete it to continue without it"
+        ) from None

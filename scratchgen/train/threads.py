@@ -1,8 +1,8 @@
-"""How many threads NumPy's matrix products (BLAS) may use while a model trains: as many as help, found by trying.
+"""The number of threads that NumPy's matrix products (BLAS) use while a model trains, chosen by trying.
 
-More threads can help, by up to a half on idle cores, and can hurt: on busy cores a small product waits for a thread that
-is not running, and a step of 7 ms takes 61. So fit tries a few steps with each number, and takes more than one thread only
-where that is clearly faster.
+More threads can help: on idle cores a step takes up to a half less time. They can also hurt: on busy cores a small product
+waits for a thread that is not running, and a step of 7 ms takes 61 ms. So fit tries a few steps with each number of threads
+and uses more than one thread only if that is clearly faster.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 
-SMALL = 2e7  # weights times batch: below, a second thread saves a quarter at the most
-GAIN = 0.9  # more threads must take less than this part of one thread's time
-ROUNDS, SECONDS = 5, 2.0  # of trying; large models get fewer rounds
+SMALL = 2e7  # weights times batch: below this, a second thread saves at most a quarter of the time
+GAIN = 0.9  # more threads are used only if they need less than this fraction of the time of one thread
+ROUNDS, SECONDS = 5, 2.0  # the most rounds and seconds of trying; large models get fewer rounds
 
 
 def blas_threads(n):
@@ -28,7 +28,7 @@ def blas_threads(n):
 
 
 def most_threads():
-    """How many threads matrix products may use now; 1 where nobody can tell, as without threadpoolctl."""
+    """The number of threads that matrix products may use now, or 1 if it is unknown, as without threadpoolctl."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
@@ -37,9 +37,9 @@ def most_threads():
 
 
 def choose_threads(model, step):
-    """The number of threads with which step(), one train_step of the model, is fastest: 1 unless more clearly help.
+    """The number of threads with which step(), one train_step of the model, is fastest; 1 unless more are clearly faster.
 
-    What the steps change is put back.
+    Afterwards the model's state is restored.
     """
     most = most_threads()
     small = sum(params.theta.size for params in model.parameters().values()) * (model.examples_per_step or 1) < SMALL
@@ -51,13 +51,13 @@ def choose_threads(model, step):
         seconds = timed(step, counts)
     finally:
         model.load_state(kept)
-    # The mean, not the median: what hurts on busy cores is that now and then a step takes ten times as long.
+    # We use the mean, not the median: on busy cores, the cost is that a few steps take ten times as long.
     fastest = min(counts, key=lambda n: np.mean(seconds[n]))
     return fastest if np.mean(seconds[fastest]) < GAIN * np.mean(seconds[1]) else 1
 
 
 def timed(step, counts):
-    """{number of threads: seconds of some steps each}, the numbers taking turns."""
+    """{number of threads: [seconds of each step]}. The numbers of threads take turns."""
     seconds, started = {n: [] for n in counts}, time.perf_counter()
     for turn in range(ROUNDS + 1):
         for n in counts:
@@ -72,12 +72,12 @@ def timed(step, counts):
 
 @functools.cache
 def say_that_nothing_is_limited():
-    """Say once, where it matters, that threadpoolctl is missing."""
+    """Print once that threadpoolctl is missing, if it matters."""
     limits = {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys()
     with contextlib.suppress(ImportError):
         import threadpoolctl  # noqa: F401
 
         return
     if (os.cpu_count() or 1) > 1 and not limits:
-        line = "threadpoolctl is not installed: matrix products use every core, which is slow for small models on busy ones"
+        line = "threadpoolctl is not installed: matrix products use all cores, which is slow for small models on busy cores"
         print(f"{line}; pip install threadpoolctl, or set OPENBLAS_NUM_THREADS=1", file=sys.stderr, flush=True)

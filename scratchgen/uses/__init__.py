@@ -1,1 +1,1 @@
-"""What trained models are good for, beside samples."""
+"""What trained models can do besides generating samples."""

@@ -1,21 +1,21 @@
-"""Completion: a picture with a hole in it, filled by a model that has learned whole pictures.
+"""Completion: a model that has learned whole pictures fills a hole in a picture.
 
-    complete(model, x, known, rng) -> x, its hole filled,      known: 1 where a pixel of x is known, 0 in the hole
+    complete(model, x, known, rng) -> x with its hole filled,      known: 1 where a pixel of x is known, 0 in the hole
 
-Each model goes its own way. A GAN looks for the code of a picture that has the known pixels. A VAE encodes and decodes again
-and again, which is a Markov chain. Diffusion puts the known pixels back in at each of its steps, as noisy as the rest is
-(diffusion.inpaint). A MADE draws the hole from its exact law, where the known pixels come first. None of them was trained
-for it, or knew what holes would come.
+Each model has its own method. A GAN searches for a code whose picture has the known pixels. A VAE encodes and decodes again
+and again, which is a Markov chain. Diffusion sets the known pixels in each of its steps, with as much noise as the others
+have (diffusion.inpaint). A MADE draws the hole from its exact distribution, if the known pixels come first. None of these
+models was trained for completion, and none knew which holes would come.
 
-A GAN's G has no encoder, so its code is found by gradient descent through it (Yeh et al. 2017, section 3):
+A GAN has no encoder, so the code is found by gradient descent through G (Yeh et al. 2017, section 3):
 
     L(z) = Σ_known (G(z) - x)² + c ‖z‖² - λ log D(G(z))
 
-With z ~ N(0, I) and known pixels x ~ N(G(z), c) the first two are -2c log p(x, z) but for a constant: the code that is most
-probable, given what is known. Without c ‖z‖² the code goes where G was never trained; Yeh et al. cut it to [-1, 1] instead,
-as their codes are uniform there. The third is the paper's prior loss, in the form that does not fade (losses.loss_G): D must
-take the picture for real. The paper measures the first by |G(z) - x|, a Laplace law's, and weighs it
-more near the hole.
+If z ~ N(0, I) and the known pixels are x ~ N(G(z), c), the first two terms are -2c log p(x, z) up to a constant. So their
+minimum is the most probable code for the known pixels. Without c ‖z‖² the code moves to places where G was never trained.
+Yeh et al. clip it to [-1, 1] instead, because their codes are uniform there. The third term is the paper's prior loss, in
+the form whose gradient does not vanish (losses.loss_G): D must judge the picture as real. In the first term the paper has
+|G(z) - x|, which belongs to a Laplace distribution, and gives pixels near the hole more weight.
 """
 
 import functools
@@ -37,9 +37,9 @@ from ..nn.schedules import cosine
 
 
 def with_hole(x, known):
-    """x with zeros in the hole, and known as booleans, both (n, D), from x (n, D) and known, (n, D) or (D,).
+    """(x with zeros in the hole, known as booleans), both (n, D), from x (n, D) and known (n, D) or (D,).
 
-    Raises ValueError if the shapes do not fit. What stood in the hole is lost, so that no model can look at it.
+    What was in the hole is lost, so that no model can see it. Raises ValueError if the shapes do not fit.
     """
     if x.ndim != 2 or known.shape not in (x.shape, x.shape[1:]):
         raise ValueError(f"x has shape {x.shape} and known {known.shape}; expected (n, D), and (n, D) or (D,)")
@@ -50,22 +50,22 @@ def with_hole(x, known):
 
 @functools.singledispatch
 def complete(model, x, known, rng, **options):
-    """x (n, n_features), where known is 0 filled by a trained model. known as x, or (n_features,)
+    """x (n, n_features), with its hole (known is 0) filled by a trained model. known has the shape of x, or (n_features,).
 
-    options: see the function of the model's kind below. Raises UsageError for a model that cannot complete.
+    options: see the function for this kind of model below. Raises UsageError for a model that cannot complete.
     """
     raise UsageError(f"a {type(model).__name__} cannot complete: use a GAN, a VAE, a MADE or a DDPM")
 
 
 @complete.register(VAE)
 def complete_by_chain(model, x, known, rng, n_steps=50):
-    """x (n, n_features), where known is 0 filled by decode(z). known as x, or (n_features,)
+    """x (n, n_features), with its hole (known is 0) filled by decode(z). known has the shape of x, or (n_features,).
 
-    Rezende et al. 2014, appendix F: z ~ q(z|x), the hole ~ p(x|z), z ~ q(z|x), ..., n_steps times, from a random code's
-    picture. Where q(z|x) is p(z|x) this is Gibbs sampling, and the chain comes to p(hole|known); elsewhere it comes as
-    near as q is to p. Returned are the decoder's means, as in sample, though draws go into the chain; grey pixels, which
-    a Bernoulli law cannot draw, stay means there too, and then it is no Gibbs sampling. Raises ValueError if x and
-    known do not fit.
+    Rezende et al. 2014, appendix F. The hole starts with the picture of a random code. Then z ~ q(z|x) and the hole ~ p(x|z)
+    are drawn in turn, n_steps times. If q(z|x) equals p(z|x), this is Gibbs sampling, and the chain converges to
+    p(hole|known). Otherwise it comes as near as q is to p. The result holds the decoder's means, as in sample, although the
+    chain uses draws. A Bernoulli distribution cannot draw grey pixels: for such data the chain uses means too, and then it
+    is not Gibbs sampling. Raises ValueError if x and known do not fit.
     """
     x, known = with_hole(x, known)
     where, filled = array_module(x).where, model.sample(len(x), rng)
@@ -75,7 +75,7 @@ def complete_by_chain(model, x, known, rng, n_steps=50):
 
 
 def draw_pixels(model, mean, rng):
-    """x ~ p(x|z) from the decoder's mean (N, n_features); grey pixels, of Bernoulli means, are left as means."""
+    """x ~ p(x|z) from the decoder's mean (N, n_features). Bernoulli means stay grey unless the model binarizes its data."""
     if model.likelihood == "gaussian":
         return mean + math.sqrt(model.variance) * rng.normal(mean.shape)
     return model.binarized(mean, rng)
@@ -83,19 +83,19 @@ def draw_pixels(model, mean, rng):
 
 @complete.register(MADE)
 def complete_by_law(model, x, known, rng, temperature=1.0):
-    """x (n, n_features), where known is 0 drawn from p(rest | known part). known (n, n_features) or (n_features,)
+    """x (n, n_features), with its hole (known is 0) drawn from p(rest | known part). known has x's shape, or (n_features,).
 
-    The draw is exact, so in each row known must be 1 up to some feature and 0 after it: features are predicted from
-    those before, and one behind a hole could have no say in what fills it. temperature: logits are divided by it; below
-    1 the probable becomes more so, and what is drawn does not follow p any more. Raises UsageError for another order,
-    ValueError for another known, for shapes that do not fit, and for x as in log_prob.
+    The draw is exact. So in each row known must be 1 up to some feature and 0 after it: a feature is predicted from the
+    features before it, and a known feature after the hole could not influence the hole. temperature: the logits are divided
+    by it. Below 1, probable values become more probable, and the draws no longer follow p. Raises UsageError for another
+    order. Raises ValueError for another known, for shapes that do not fit, for temperature <= 0, and for x as in log_prob.
     """
     if model.order != "natural":
         raise UsageError(f"a MADE with order={model.order} cannot complete: use order=natural")
     if not temperature > 0:
         raise ValueError(f"complete: temperature must be > 0, got {temperature}")
     x, known = with_hole(x, known)
-    mask = to_host(known)  # on a GPU this waits, and no other filling would be one
+    mask = to_host(known)  # on a GPU this waits, but the check below is necessary
     if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise ValueError("complete: the known features must come first in every row, without a hole between them")
     with model.average.swapped():
@@ -104,14 +104,14 @@ def complete_by_law(model, x, known, rng, temperature=1.0):
 
 @complete.register(DDPM)
 def complete_by_diffusion(model, x, known, rng, labels=None, n_steps=20, repeats=10):
-    """x (n, n_features), where known is 0 filled by diffusion.inpaint. known as x, or (n_features,)
+    """x (n, n_features), with its hole (known is 0) filled by diffusion.inpaint. known has x's shape, or (n_features,).
 
-    n_steps jumps, each drawn `repeats` times, so n_steps repeats runs of the network. labels (n,) as in path; guidance
-    and clip_x0 are the settings'. Raises ValueError if shapes do not fit, UsageError where features, not pixels, are
-    diffused.
+    There are n_steps jumps, each drawn `repeats` times, so the network runs n_steps repeats times. labels (n,) as in path;
+    guidance and clip_x0 come from the settings. Raises ValueError if the shapes do not fit. Raises UsageError if the model
+    diffuses features instead of pixels.
     """
     if type(model).encode is not DDPM.encode:
-        raise UsageError(f"a {type(model).__name__} cannot complete: known pixels are not known features")
+        raise UsageError(f"a {type(model).__name__} cannot complete: it diffuses features, not pixels; use a DDPM")
     model.check_labels(labels, x=x)
     x, known = with_hole(x, known)
 
@@ -125,14 +125,14 @@ def complete_by_diffusion(model, x, known, rng, labels=None, n_steps=20, repeats
 
 @complete.register(GAN)
 def complete_by_codes(model, x, known, rng, n_steps=200, n_starts=4, variance=0.1, lam=1.0, lr=0.1):
-    """x (n, n_features), where known is 0 filled by G(z), with the averaged weights. known as x, or (n_features,)
+    """x (n, n_features), with its hole (known is 0) filled by G(z). known has the shape of x, or (n_features,).
 
-    z is found by n_steps of Adam, whose rate falls from lr, from each of n_starts random codes, of which the one that
-    ends best is taken. variance and lam, λ, weigh what a code should be against what is known: see above. Raises
-    ValueError if x and known do not fit, UsageError for a packed D.
+    G has its averaged weights. Adam searches for z, with n_steps steps from each of n_starts random codes and a rate that
+    falls from lr to 0. The code with the lowest final L is taken. variance (c) and lam (λ) are the weights of the second and
+    third term of L: see above. Raises ValueError if x and known do not fit, and UsageError for a packed D.
     """
     if model.pack > 1:
-        raise UsageError(f"a GAN with pack={model.pack} cannot complete: its D judges no example by itself")
+        raise UsageError(f"a GAN with pack={model.pack} cannot complete: its D judges no single example; use pack=1")
     x, known = with_hole(x, known)
     given = model.generator, model.discriminator, model.n_latent, x, known
     with model.average.swapped():
@@ -144,7 +144,7 @@ class CompletionLoss(Layer):
     """z (B, n_latent) -> L (B,), L = Σ_known (G(z) - x)² + c ‖z‖² - λ log D(G(z)), for x and known (B, D), 1 or 0.
 
     dz = J_Gᵀ [2 known (G(z) - x) - λ (1 - D) ∇l] dL + 2 c z dL,      D = sigmoid(l), J_Gᵀ and ∇l by the backward of G and D.
-    log D is of D's logit l whatever loss D was trained with: it grows with l, and no further where D is convinced.
+    log D is computed from D's logit l, whatever loss D was trained with. It grows with l and is almost flat where D is sure.
     """
 
     def __init__(self, generator, discriminator, x, known, variance, lam):
@@ -174,9 +174,9 @@ class CompletionLoss(Layer):
 
 
 def by_codes(generator, discriminator, n_latent, x, known, rng, n_steps, n_starts, variance, lam, lr):
-    """G(z) (n, D) where z lowers L: of n_starts for each row of x, from N(0, I), the one that ends lowest. known: booleans.
+    """G(z) (n, D) for the z with the lowest L that is found from n_starts codes z ~ N(0, I) per row of x. known: booleans.
 
-    n_steps of Adam, whose rate falls from lr to 0. z alone moves: G and D are run backwards with learn=False.
+    Adam makes n_steps steps, and its rate falls from lr to 0. Only z changes: the backward of G and D has learn=False.
     """
     if n_starts < 1:
         raise UsageError(f"n_starts must be >= 1, got {n_starts}")

@@ -467,8 +467,8 @@ MISTAKES = {
     "resume seed": ([*TRAIN, "--out", "run", "--resume", "--seed", "1"], "seed=0, not 1", "another folder"),
     "resume data": ([*TRAIN, "--out", "run", "--resume", "--data", "good.npy"], "good.npy", "another"),
     "resume width": ([*TRAIN, "--out", "run", "--resume", "--data", "wide.npy"], "--data wide.npy", "16 numbers"),
-    "sample none": (["sample", "run", "-n", "0", "-o", "x.npy"], "-n 0", "must be > 0"),
-    "sample fewer": (["sample", "run", "-n", "-3", "-o", "x.npy"], "-n -3", "must be > 0"),
+    "sample none": (["sample", "run", "-n", "0", "-o", "x.npy"], "-n 0", "expected a whole number > 0"),
+    "sample fewer": (["sample", "run", "-n", "-3", "-o", "x.npy"], "-n -3", "expected a whole number > 0"),
     "sample half": (["sample", "run", "-n", "2.5", "-o", "x.npy"], "-n", "'2.5'", "--help"),
     "sample seed": (["sample", "run", "-o", "x.npy", "--seed", "-1"], "--seed", "'-1'", ">= 0"),
     "sample ending": (["sample", "run", "-o", "x.jpg"], "-o x.jpg", ".png or .npy"),
@@ -478,7 +478,7 @@ MISTAKES = {
     "sample without -o": (["sample", "run"], "-o", "--help"),
     "sample label": (["sample", "run", "-o", "x.npy", "--label", "3"], "--label 3", "vae", "leave it out"),
     "sample no folder": (["sample", "none", "-o", "x.npy"], "none/checkpoint.npz", "train first"),
-    "sample a file": (["sample", "run/checkpoint.npz", "-o", "x.npy"], "no such checkpoint", "name the folder"),
+    "sample a file": (["sample", "run/checkpoint.npz", "-o", "x.npy"], "no such checkpoint", "give the folder"),
     "evaluate no folder": (["evaluate", "none"], "none/checkpoint.npz", "train first"),
     "gradcheck nothing": (["gradcheck", "Lineal"], "'Lineal'"),
 }
@@ -600,15 +600,15 @@ def spoil(how):
     ("how", "words"),
     [
         ("missing", "there is no such checkpoint; train first"),
-        ("empty", "cannot be loaded (it is damaged or no checkpoint); train again"),
-        ("truncated", "cannot be loaded (it is damaged or no checkpoint); train again"),
-        ("noise", "cannot be loaded (it is damaged or no checkpoint); train again"),
-        ("one bit", "cannot be loaded (it is damaged or no checkpoint); train again"),
-        ("a pickle", "cannot be loaded (it is damaged or no checkpoint); train again"),
-        ("one array", "cannot be loaded (it is damaged or no checkpoint); train again"),
-        ("no notes", "cannot be loaded (it is damaged or no checkpoint); train again"),
+        ("empty", "cannot be loaded (it is damaged or not a checkpoint); train again"),
+        ("truncated", "cannot be loaded (it is damaged or not a checkpoint); train again"),
+        ("noise", "cannot be loaded (it is damaged or not a checkpoint); train again"),
+        ("one bit", "cannot be loaded (it is damaged or not a checkpoint); train again"),
+        ("a pickle", "cannot be loaded (it is damaged or not a checkpoint); train again"),
+        ("one array", "cannot be loaded (it is damaged or not a checkpoint); train again"),
+        ("no notes", "cannot be loaded (it is damaged or not a checkpoint); train again"),
         ("pickled objects", "cannot be loaded (it holds pickled objects); train again"),
-        ("another version", "written as version 99, this scratchgen reads version 2; train again"),
+        ("another version", "has version 99, but this scratchgen reads version 2; train again"),
         ("unknown model", "does not fit this scratchgen (model 'gan9' is unknown"),
         ("another model's arrays", "does not fit this scratchgen (the arrays of another model"),
         ("text for numbers", "does not fit this scratchgen"),
@@ -667,16 +667,16 @@ def test_a_damaged_history_is_one_line(content, refused):
 )
 def test_data_that_has_changed_or_gone_is_one_line(command, refused):
     rewritten(data="wide.npy")
-    refused(command, "wide.npy: has 16 numbers an example", "trained on 64", "put back the data", "--data")
+    refused(command, "wide.npy: has 16 numbers per example", "trained on 64", "put back the data", "--data")
     rewritten(data="none.npy")
-    refused(command, "none.npy: no such file", "name the data by --data")
+    refused(command, "none.npy: no such file", "give it with --data")
 
 
 def test_a_checkpoint_that_names_no_data_is_one_line(refused, cli):
     notes, arrays = read_checkpoint("run/checkpoint.npz")
     del notes["data"]  # as fit writes it when called from Python
     np.savez("run/checkpoint.npz", notes=np.array(json.dumps(notes)), **arrays)
-    refused(["evaluate", "run"], "does not say on what data")
+    refused(["evaluate", "run"], "does not name its data")
     cli("sample", "run", "-o", "x.npy")
 
 

@@ -56,7 +56,7 @@ def test_a_run_that_moved_with_its_data(command, run):
     os.chdir("other")
     if command[0] != "sample":  # the checkpoint knows what its examples look like
         code, _, err = run(*command)
-        assert code == 2 and "a.npy: no such file" in err and "name the data by --data" in err
+        assert code == 2 and "a.npy: no such file" in err and "give it with --data" in err
     given = [] if command[0] == "sample" else ["--data", "a.npy"]
     assert run(*command, *given)[0] == 0
     if command is RESUME:  # which remembers the new place

@@ -597,7 +597,7 @@ def test_labels_of_the_data_decide_the_number_of_classes(tmp_path, monkeypatch, 
 
 def test_a_model_tested_on_labels_wants_them():
     model, batch = find_model("classifier").example(Rng(0))
-    with pytest.raises(UsageError, match="tested on labels, and these test data have none: give labels_test"):
+    with pytest.raises(UsageError, match="tested on labels, but the test data has none: give labels_test"):
         fit(model, **batch, x_test=batch["x"], epochs=1, progress=False)
 
 

@@ -104,12 +104,12 @@ def test_an_old_run_goes_on_and_its_history_with_it(tmp_path, capsys):
 def test_a_former_name_on_the_command_line_is_told_the_new_one(tmp_path, capsys):
     out = ["--epochs", "1", "--out", str(tmp_path / "run")]
     assert main(["train", "wgan", *out, "--set", "k=5"]) == 2
-    assert "--set k: this setting of a WGAN is called d_steps now; use --set d_steps=5" in capsys.readouterr().err
+    assert "--set k: this setting of a WGAN is now called d_steps; use --set d_steps=5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "former"), [(name, former) for name in RENAMED for former in RENAMED[name]])
 def test_every_former_name_is_known_and_gone(name, former):
     settings = {field: None for field in find_model(name).__dataclass_fields__}
     assert former not in settings and RENAMED[name][former] in settings
-    with pytest.raises(UsageError, match=f"called {RENAMED[name][former]} now"):
+    with pytest.raises(UsageError, match=f"now called {RENAMED[name][former]};"):
         parse_settings(find_model(name), [f"{former}=1"])

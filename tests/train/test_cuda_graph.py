@@ -30,7 +30,7 @@ def numbers(model):
 def check_recorded_steps(plain, recorded, capture):
     (plain, batch), (recorded, _) = plain, recorded
     if not recorded.same_every_step:
-        with pytest.raises(UsageError, match="not all alike"):
+        with pytest.raises(UsageError, match="steps that are all alike"):
             capture(recorded, recorded.rng(2))
         return
     rng, step = plain.rng(2), capture(recorded, recorded.rng(2))
@@ -224,7 +224,7 @@ def test_other_batches_other_steps_and_cast_weights_are_refused(pretend):
         same_every_step = False
 
     model, batch = Fickle.example(Rng(0))
-    with pytest.raises(UsageError, match="not all alike"):
+    with pytest.raises(UsageError, match="steps that are all alike"):
         pretend(model, model.rng(1))
 
 

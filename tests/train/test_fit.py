@@ -250,7 +250,7 @@ def test_ctrl_c_says_what_is_saved_and_how_to_go_on(tmp_path, monkeypatch):
     assert "\n" not in message
     assert message.startswith("stopped in epoch 2:")
     assert f"{tmp_path / 'stopped' / 'checkpoint.npz'} holds epoch 1" in message
-    assert message.endswith("go on with resume=True")
+    assert message.endswith("continue with resume=True")
     train("vae", 0, 3, tmp_path / "stopped", resume=True)
     train("vae", 0, 3, tmp_path / "unbroken")
     assert_same_run(tmp_path / "unbroken", tmp_path / "stopped")
@@ -468,14 +468,14 @@ def test_refused_with_nothing_written(options, words, tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        (tiny(), {"resume": False}, "already holds a run; go on with --resume"),
+        (tiny(), {"resume": False}, "already holds a run; continue it with --resume"),
         (tiny(lr=0.1), {}, "lr=0.001, not 0.1"),
         (tiny(hidden=(5,)), {}, r"hidden=\[4\], not \[5\]"),
         (tiny(), {"seed": 1}, "seed=0, not 1"),
         (tiny(), {"notes": {"colour": "red"}}, "colour=blue, not red"),
-        (tiny(), {"x": pixels(9)}, r"x was float32 \(8, 3\), is float32 \(9, 3\)"),
-        (tiny(), {"x": pixels(8)[::-1]}, "yours that has changed since .x has other values"),
-        (tiny(), {"x": pixels(8)[::-1], "notes": {"data": "mine"}}, "yours, and mine is other data"),
+        (tiny(), {"x": pixels(9)}, r"x was float32 \(8, 3\), now it is float32 \(9, 3\)"),
+        (tiny(), {"x": pixels(8)[::-1]}, "yours, which has changed since .x has other values"),
+        (tiny(), {"x": pixels(8)[::-1], "notes": {"data": "mine"}}, "yours, but mine is other data"),
         (AutoEncoder(n_features=3, hidden=(4,), n_latent=1, batch=4).build(Rng(0)), {}, "model=vae, not autoencoder"),
         (VAE(n_features=3, hidden=(4,), n_latent=1, batch=4).build(Rng(0, "float64")), {}, "dtype=float32, not float6"),
     ],
@@ -525,7 +525,7 @@ def test_a_run_of_an_older_version_goes_by_the_name_of_its_data(tmp_path):
     notes, arrays = read_checkpoint(tmp_path / "checkpoint.npz")
     del notes["fingerprint"], notes["threads"]
     np.savez(tmp_path / "checkpoint.npz", notes=np.array(json.dumps(notes)), **arrays)
-    with pytest.raises(UsageError, match="trained on here, and there is other data"):
+    with pytest.raises(UsageError, match="trained on here, but there is other data"):
         fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, notes={"data": "there"})
     fit(tiny(), pixels(8), epochs=2, out=tmp_path, resume=True, notes={"data": "here"})
 
@@ -580,7 +580,7 @@ X, LABELS = pixels(8), np.arange(8) % 3
         ({"x": X[:0]}, "x has shape .0, 3. and is empty"),
         ({"x": X.astype(str)}, "x holds <U"),
         ({"x": X.astype(complex)}, "x holds complex128"),
-        ({"x": X[:, :2]}, "2 numbers an example, the model n_features=3"),
+        ({"x": X[:, :2]}, "2 numbers per example, but the model has n_features=3"),
         ({"x": np.where(X[3, 1] == X, np.nan, X)}, "x is nan in row 3, column 1"),
         ({"x": np.where(X[3, 1] == X, np.inf, X)}, "x is inf in row 3, column 1"),
         ({"x": X.astype(np.float64) * 1e39}, "x has numbers beyond 1e15"),
@@ -591,7 +591,7 @@ X, LABELS = pixels(8), np.arange(8) % 3
         ({"labels": LABELS.astype(str)}, "labels holds <U"),
         ({"labels": LABELS.tolist()}, "labels is a builtins.list"),
         ({"x_test": X[:0]}, "x_test has shape .0, 3. and is empty"),
-        ({"x_test": X[:, :2]}, "x_test has 2 numbers an example and x 3"),
+        ({"x_test": X[:, :2]}, "x_test has 2 numbers per example, but x has 3"),
         ({"x_test": X * 2}, r"test data: VAE needs pixels in \[0, 1\]"),
         ({"x_test": np.where(X[3, 1] == X, np.nan, X)}, "x_test is nan in row 3, column 1"),
         ({"x_test": X, "labels_test": LABELS[:7]}, r"labels_test has shape \(7,\) and there are 8"),
