@@ -526,7 +526,7 @@ def classes_that_are_not_clear(folder):
 def a_class_to_test_on_only(folder):
     fill(folder / "train", "ant", "bee")
     fill(folder / "test", "ant", "owl")
-    return [str(folder), "owl", "none to train on"]
+    return [str(folder), "owl", "no training examples"]
 
 
 BAD_FOLDERS = [
