@@ -1,7 +1,7 @@
 """Pictures: grids of images, points in the plane, curves. Matplotlib is imported only when something is drawn.
 
-Nothing here touches pyplot, so no window opens and no global state is left behind. Pixels in [0, 1] are drawn as ink:
-0 is paper, 1 is black.
+Nothing here uses pyplot, so no window opens and no global state changes. Pixels in [0, 1] are drawn as ink: 0 is white
+paper, 1 is black.
 """
 
 import io
@@ -16,7 +16,7 @@ PAPER, INK, BLUE, RED, GREY = "#ffffff", "#1a1a1a", "#2a6fbb", "#c8402f", "#8a8a
 
 
 def new_figure(width, height, rows=1, columns=1, **options):
-    """(figure, array of axes (rows, columns)), sizes in inches. Raises UsageError where matplotlib is not installed."""
+    """(figure, array of axes (rows, columns)), sizes in inches. Raises UsageError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -26,12 +26,12 @@ def new_figure(width, height, rows=1, columns=1, **options):
 
 
 def save_figure(figure, path):
-    """Write a .png of 256 colours (half the size), whole or not at all, and print its path."""
+    """Write a .png with 256 colours, which halves its size, and print its path. It is never left half written."""
     from PIL import Image
 
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.08)
-    # MAXCOVERAGE, because Pillow's default gives some classes' points one and the same colour.
+    # MAXCOVERAGE, because Pillow's default gives the points of some classes the same colour.
     image = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     with written_whole(path) as file:
         image.save(file, "PNG", optimize=True)
@@ -39,9 +39,9 @@ def save_figure(figure, path):
 
 
 def save_animation(figure, draw, frames, path, fps=8, dpi=70):
-    """Write a .gif: draw(frame) changes the figure for each of the frames; the last one is held for two seconds.
+    """Write a .gif: draw(frame) changes the figure for each of the frames; the last one stays for two seconds.
 
-    One palette of 64 colours for all, so that nothing flickers and the file stays small. Prints its path.
+    All frames share one palette of 64 colours, so that nothing flickers and the file is small. Prints its path.
     """
     from PIL import Image
 
@@ -60,10 +60,10 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
 
 
 def tile(images, shape, columns, pixels=56):
-    """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with lines between.
+    """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with lines between them.
 
-    Small images are enlarged to about `pixels` a side, each pixel to a square, so that no blur is the drawing's; they get a
-    margin, because 8×8 digits fill their frame. Returns (H, W, 3) floats in [0, 1].
+    Small images are enlarged to about `pixels` per side. Each pixel becomes a square, so the drawing adds no blur. They get
+    a margin, because 8×8 digits fill their frame. Returns (H, W, 3) floats in [0, 1].
     """
     from PIL import Image
 
@@ -84,7 +84,7 @@ def tile(images, shape, columns, pixels=56):
 
 
 def show_images(axis, images, shape, columns, title="", rows=(), pixels=56):
-    """Draw a tile of images on an axis; rows: a word beside each row."""
+    """Draw a tile of images on an axis. rows: a word for each row, written beside it."""
     sheet = tile(images, shape, columns, pixels)
     axis.imshow(sheet, interpolation="antialiased")
     axis.set_title(title, fontsize=10)
@@ -149,8 +149,8 @@ def show_curves(axis, x, curves, title="", xlabel="", ylabel=""):
 
 
 def picture_of(x, shape, path):
-    """One picture of samples x (N, D), written as a .png: images of this shape in a grid, none smaller than it is; points
-    (shape None) in the plane. Prints the path."""
+    """Write a .png of samples x (N, D) and print its path. It shows images of this shape in a grid, none of them reduced in
+    size, or points in the plane (shape None)."""
     if shape is None:
         figure, axes = new_figure(5, 5)
         show_points(axes[0, 0], x)

@@ -17,10 +17,10 @@ def coverage(x, centres, sigma):
     """Mode coverage of samples x (N, D), 2,500 of them in PacGAN, against a mixture's centres (K, D) of one sigma.
 
     A sample is of high quality if it lies within 3σ (Euclidean) of the mode nearest to it. Returns a dict of plain numbers:
-    modes: how many modes have at least one sample of high quality; high_quality: the samples' fraction, 0 to 1;
-    reverse_kl: KL(h ‖ uniform) = Σ_k h_k log(K h_k) = log K - H(h), in nats, where h is the fraction of the samples of high
-    quality that lies at each mode. It is 0 for even modes and log K for a single one. The reference is uniform, as in PacGAN,
-    for any weights of the mixture.
+    modes: how many modes have at least one sample of high quality; high_quality: the samples' fraction, 0 to 1; reverse_kl:
+    KL(h ‖ uniform) = Σ_k h_k log(K h_k) = log K - H(h), in nats, where h is the fraction of the samples of high quality that
+    lies at each mode. It is 0 for even modes and log K for a single one. The reference is uniform, as in PacGAN, for any
+    weights of the mixture.
 
     If no sample is of high quality, h does not exist. reverse_kl is then log K, its worst value, so that curves and tables
     need no exception. A sample that is nan is not of high quality. For real data, high_quality is expected_quality(D), and
