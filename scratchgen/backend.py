@@ -1,8 +1,8 @@
-"""NumPy or CuPy, chosen in one place; and how a file is written.
+"""The choice between NumPy and CuPy, and the writing of files.
 
 Every function of this library asks its own arrays which module they belong to (`array_module`), so the same line runs on
-the CPU and on the GPU. `Rng` is the one maker of arrays: random stream, precision and device in a single object, so that
-no weight, noise or mask can be made in the wrong place or the wrong precision.
+the CPU and on the GPU. Only `Rng` makes arrays. It holds the random stream, the precision and the device, so that no weight,
+noise or mask can have the wrong precision or be on the wrong device.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ Shape = int | tuple[int, ...]
 
 
 class UsageError(ValueError):
-    """A mistake the user can mend. Its message is one line: what is wrong, what was expected, what to do."""
+    """A mistake that the user can correct. Its message is one line: what is wrong, what was expected, what to do."""
 
 
 def array_module(*arrays: Any) -> Any:
@@ -45,10 +45,10 @@ def _module_of(kind: Any) -> Any:
 
 
 def on_host(array: Any) -> bool:
-    """Whether Python can look at this array's values at once, as they lie in the host's memory.
+    """Whether Python can read this array's values without waiting, because they are in the host's memory.
 
-    On a GPU it would have to wait until the device has computed them. So what only looks (at labels that nobody drew, at
-    pixels that are not 0 or 1, at whether a loop may end early) asks here first, and is left out on a GPU.
+    On a GPU it would have to wait until the device has computed them. So code that only looks at values (for labels of
+    unseen classes, for pixels that are not 0 or 1, for the early end of a loop) asks this first, and is skipped on a GPU.
     """
     return not hasattr(array, "get")
 
@@ -59,18 +59,18 @@ def to_host(array: Any) -> np.ndarray:
 
 
 def stop(x: Any) -> Any:
-    """sg[x], the papers' stop-gradient: x itself as a value, and a constant as far as derivatives go.
+    """sg[x], the stop-gradient of papers: its value is x, but for derivatives it is a constant.
 
-    The backward passes are written by hand, so nothing needs this while training. It matters to the complex step
-    (check/gradcheck.py), which carries the derivative in the imaginary part: dropping that part is stopping the gradient.
+    The backward passes are written by hand, so training does not need this. The complex step (check/gradcheck.py) does: it
+    carries the derivative in the imaginary part, so dropping that part stops the gradient.
     """
     return x.real
 
 
 def find_device(device: Any) -> Any:
-    """The array module of a device: "cpu", "gpu", "auto" (the GPU where there is one), or an array module itself.
+    """The array module of a device: "cpu", "gpu", "auto" (the GPU if there is one), or an array module itself.
 
-    Raises UsageError where a GPU is asked for and there is none.
+    Raises UsageError if "gpu" is given and there is none.
     """
     if not isinstance(device, str):
         return device
@@ -96,21 +96,21 @@ def find_device(device: Any) -> Any:
 
 @functools.cache
 def keep_freed_memory():
-    """Make the C library keep the memory of freed arrays for the next ones, rather than give it back to the system.
+    """Make the C library keep the memory of freed arrays for new ones, instead of returning it to the system.
 
-    Linux clears every page it hands out: up to a third of a training step, on NumPy. glibc keeps what is freed once it has
-    seen a block as large freed, up to 32 MiB; so one is taken, never touched, and freed. At most 62 MiB then stay with the
-    process that it would have given back.
+    Linux clears every page that it gives out, which takes up to a third of a training step on NumPy. Once a block of up to
+    32 MiB has been freed, glibc keeps freed blocks of that size. So one such block is allocated, not used, and freed. At
+    most 62 MiB then stay with the process that it would have returned.
     """
     np.empty(31 << 20, np.uint8)
 
 
 class Rng:
-    """A random stream that also knows the precision and the device: the only maker of arrays.
+    """A random stream with a precision and a device. Only this class makes arrays.
 
-    seed: an int >= 0, or a tuple of them such as (seed, epoch): equal seeds give equal streams. NumPy fills seeds up with
-        zeros, so that s, (s, 0) and (s, 0, 0) are one stream: number the streams of one seed from 1, or give both lengths.
-    dtype: float32 to train, float64 or complex128 to check gradients. Noise is real in any case.
+    seed: an int >= 0, or a tuple of them such as (seed, epoch). Equal seeds give equal streams. NumPy pads seeds with zeros,
+        so s, (s, 0) and (s, 0, 0) are the same stream. Number the streams of one seed from 1, or use tuples of equal length.
+    dtype: float32 to train, float64 or complex128 to check gradients. Noise is always real.
     device: "cpu", "gpu", "auto" or an array module.
     """
 
@@ -120,7 +120,7 @@ class Rng:
         self.real: Any = np.dtype(np.float32 if self.dtype == np.float32 else np.float64)
         try:
             if seed is None or (isinstance(seed, (tuple, list)) and None in seed):
-                raise TypeError  # NumPy would take these for a stream that differs every time
+                raise TypeError  # NumPy would make another stream from None every time
             sequence = np.random.SeedSequence(seed)
         except (TypeError, ValueError):
             raise UsageError(f"seed {seed!r}: expected a whole number >= 0, or a tuple of them") from None
@@ -133,14 +133,14 @@ class Rng:
             self.generator = self.xp.random.Generator(stream)
 
     def __getstate__(self):
-        """To be copied and pickled, with the module by its name."""
+        """What is copied and pickled: the attributes, with the module replaced by its name."""
         return vars(self) | {"xp": self.xp.__name__}
 
     def __setstate__(self, state):
         vars(self).update(state, xp=importlib.import_module(state["xp"]))
 
     def like(self, seed: Seed, dtype: Any = None) -> "Rng":
-        """A new stream from another seed, on the same device, and of the same precision if none is given."""
+        """A new stream from another seed, on the same device, and of the same precision if dtype is not given."""
         return Rng(seed, dtype or self.dtype, self.xp)
 
     def normal(self, shape: Shape) -> Array:
@@ -152,7 +152,7 @@ class Rng:
         return self.xp.asarray(self.generator.random(shape, dtype=self.real))
 
     def bernoulli(self, p: Array) -> Array:
-        """1 with probability p, else 0, in the real precision: of the shape of p, an array."""
+        """1 with probability p, else 0, in the real precision. p is an array, and the result has its shape."""
         return (self.uniform(p.shape) < p).astype(self.real)
 
     def integers(self, high: int, shape: Shape) -> Array:
@@ -160,7 +160,7 @@ class Rng:
         return self.xp.asarray(self.generator.integers(0, high, size=shape))
 
     def permutation(self, n: int) -> Array:
-        """0 ... n - 1 in random order. Drawn on the host: it is wanted once an epoch, and CuPy has none."""
+        """0 ... n - 1 in random order, drawn on the host: it is needed once per epoch, and CuPy cannot do it."""
         return self.xp.asarray(self.host.permutation(n))
 
     def zeros(self, shape: Shape) -> Array:

@@ -1,7 +1,7 @@
 """Pictures: grids of images, points in the plane, curves. Matplotlib is imported only when something is drawn.
 
-Nothing here touches pyplot, so no window opens and no global state is left behind. Pixels in [0, 1] are drawn as ink:
-0 is paper, 1 is black.
+Nothing here uses pyplot, so no window opens and no global state changes. Pixels in [0, 1] are drawn as ink: 0 is white
+paper, 1 is black.
 """
 
 import io
@@ -19,7 +19,7 @@ SMALL = 16  # the height of pictures whose pixels are seen one by one
 
 
 def new_figure(width, height, rows=1, columns=1, **options):
-    """(figure, array of axes (rows, columns)), sizes in inches. Raises UsageError where matplotlib is not installed."""
+    """(figure, array of axes (rows, columns)), sizes in inches. Raises UsageError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -109,10 +109,10 @@ def write(made, path):
 
 
 def tile(images, shape, columns, pixels=56):
-    """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with lines between.
+    """Images (N, D) of a shape (h, w) or (h, w, 3) as one picture of rows and columns, with lines between them.
 
-    Small images are enlarged to about `pixels` a side, each pixel to a square, so that no blur is the drawing's; they get a
-    margin, because 8×8 digits fill their frame. Returns (H, W, 3) floats in [0, 1].
+    Small images are enlarged to about `pixels` per side. Each pixel becomes a square, so the drawing adds no blur. They get
+    a margin, because 8×8 digits fill their frame. Returns (H, W, 3) floats in [0, 1].
     """
     from PIL import Image
 
@@ -133,7 +133,7 @@ def tile(images, shape, columns, pixels=56):
 
 
 def show_images(axis, images, shape, columns, title="", rows=(), pixels=56):
-    """Draw a tile of images on an axis; rows: a word beside each row."""
+    """Draw a tile of images on an axis. rows: a word for each row, written beside it."""
     sheet = tile(images, shape, columns, pixels)
     axis.imshow(sheet, interpolation="nearest" if shape[0] <= SMALL else "antialiased")
     axis.set_title(title, fontsize=10)

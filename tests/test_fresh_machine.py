@@ -106,7 +106,7 @@ def test_a_home_that_cannot_be_written_loses_nothing(run, tmp_path):
     (tmp_path / "file").write_text("no folder can be made in here")
     done = run("-m", "scratchgen", *GAN, "--out", "g", HOME=str(tmp_path / "file"))
     assert done.returncode == 0, done.stderr
-    assert "not kept for the next time" in done.stderr
+    assert "not saved for the next time" in done.stderr
     assert (tmp_path / "g" / "checkpoint.npz").exists()
     done = run(ROOT / "demos" / "likelihood_coin.py", "--quick", "--out", "o", HOME=str(tmp_path / "file"))
     assert done.returncode == 0, done.stderr

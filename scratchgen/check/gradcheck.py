@@ -52,7 +52,7 @@ def gradcheck(
     with _moved(objective, params, together, seed, name) as (check, problem):
         report = _compare(check, problem, method, mode, cross_check)
         if report and check.adds_to_what_is_there():
-            note = "the objective adds to the old gradient in params.grad: call params.zero_grad() in it or before it"
+            note = "the objective adds to what is in params.grad: call params.zero_grad() in it, or before each call"
             report.notes += (note,)
         return report
 

@@ -302,8 +302,8 @@ class Trial:
     def in_single_precision(self):
         """Remarks on a run in float32. Raises Broken if the layer returns float64.
 
-        It is only a remark if whole numbers in x or arrays given to the layer may be the reason, or if the layer is being
-        used (rng None), when it may draw noise of its own.
+        It is only a remark if whole numbers in x or arrays given to the layer may be the reason, or if the layer is used
+        (rng None) and may draw noise of its own.
         """
         self.params.cast("float32")
         try:

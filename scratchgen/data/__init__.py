@@ -1,8 +1,8 @@
-"""Data sets, all through one door: load(name).
+"""Data sets: load(name) loads any of them.
 
 A name is a built-in set (digits, mnist, fashion), a toy density of known log-likelihood (ring, grid, moons, ...), a
-folder of pictures, or a .npy/.npz file. Whatever it is, an example is one row of a float32 matrix; pictures are pixels
-in [0, 1], and `shape` says how to fold a row back into a picture.
+folder of pictures, or a .npy/.npz file. In every case an example is one row of a float32 matrix. Pictures are pixels
+in [0, 1], and `shape` says how to turn a row back into a picture.
 """
 
 from dataclasses import dataclass, replace
@@ -20,8 +20,8 @@ from .toys import TOYS, Toy
 
 __all__ = ["TOYS", "Data", "Toy", "batches", "binarized", "fixed_order", "load", "names"]
 
-# Streams of the toys' points. The large middle number keeps them apart from the streams (seed, epoch) of training:
-# points made of the very noise that a sampler later draws would not be independent of it.
+# The middle number of the random streams of toy points. It is large, to differ from those of training, (seed, epoch).
+# Points made from the same random numbers as a sampler's noise would not be independent of it.
 TOY_STREAM = 0x746F79
 
 
@@ -29,9 +29,9 @@ TOY_STREAM = 0x746F79
 class Data:
     """A data set in memory, as NumPy arrays.
 
-    name: what --data said; of a folder or a file the whole path, so that it is found from elsewhere.
+    name: the name given to load; for a folder or a file its full path, which works from every folder.
     x_train, x_test: float32 (N, D); pixels in [0, 1] for pictures, any numbers for points.
-    labels_train, labels_test: int64 (N,), or None where there are no classes.
+    labels_train, labels_test: int64 (N,), or None if there are no classes.
     shape: (h, w) grey, (h, w, 3) colour, or None for points.
     toy: the density the points were drawn from, or None.
     """
@@ -46,22 +46,22 @@ class Data:
 
     @property
     def n_classes(self) -> int:
-        """One more than the largest label, 0 where there are no labels."""
+        """One more than the largest label, or 0 if there are no labels."""
         if self.labels_train is None or self.labels_test is None:
             return 0
         return int(max(self.labels_train.max(), self.labels_test.max())) + 1
 
 
 def names() -> list[str]:
-    """The built-in names that load() takes, besides folders and files."""
+    """The built-in names that load() accepts, besides folders and files."""
     return ["digits", *SETS, *TOYS]
 
 
 def load(name: Any, seed: int = 0) -> Data:
-    """The Data called `name`: a built-in name, a folder of pictures, or a .npy/.npz file. A built-in name comes first.
+    """The Data called `name`: a built-in name, a folder of pictures, or a .npy/.npz file. Built-in names have priority.
 
-    seed: of a toy's points (10,000 train, 2,000 test). Nothing else depends on it: the other sets' splits are fixed.
-    Raises UsageError for a name or a file that cannot be used, saying why.
+    seed: for a toy's points (10,000 train, 2,000 test). The other sets do not depend on it: their splits are fixed.
+    Raises UsageError, with the reason, for a name or a file that cannot be used.
     """
     name = str(name)
     if name == "digits":
@@ -79,13 +79,14 @@ def load(name: Any, seed: int = 0) -> Data:
 
 
 def binarized(data: Data, seed: int = 28) -> Data:
-    """The Data with every pixel 0 or 1, drawn once: 1 with a probability that is its grey value (static binarization).
+    """The Data with every pixel drawn once as 0 or 1; its grey value is the probability of 1 (static binarization).
 
-    The papers' way since Salakhutdinov & Murray 2008, though by our own draws: results compare, digit for digit they do not.
+    Papers do this since Salakhutdinov & Murray 2008. The draws here are our own, so results can be compared with those of
+    papers, but not to the last digit.
     """
     n, m = len(data.x_train), len(data.x_test)
     x_train = Rng((seed, n)).bernoulli(data.x_train)
-    x_test = Rng((seed, m, int(m == n))).bernoulli(data.x_test)  # a stream of its own where both are equally long
+    x_test = Rng((seed, m, int(m == n))).bernoulli(data.x_test)  # another stream if both have the same length
     return replace(data, x_train=x_train, x_test=x_test)
 
 
@@ -93,13 +94,13 @@ def load_digits():
     """1,400 train and 397 test digits of 8×8 pixels with 17 grey levels; see digits.md for where they come from."""
     with package_files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         images, labels = arrays["images"], arrays["labels"]  # (1797, 64) of 0..16, (1797,)
-    x = images.astype(np.float32) / 16  # the file is already shuffled, so the split is a cut
+    x = images.astype(np.float32) / 16  # the file is already shuffled, so the first 1,400 can be the training part
     labels = labels.astype(np.int64)
     return x[:1400], x[1400:], labels[:1400], labels[1400:], (8, 8)
 
 
 def load_toy(name, seed):
-    """10,000 points to train on and 2,000 to test; labels where the toy has more than one component."""
+    """10,000 points to train on and 2,000 to test; labels if the toy has more than one component."""
     toy = TOYS[name]
     x_train, labels_train = toy.sample_with_labels(10_000, Rng((seed, TOY_STREAM, 0)))
     x_test, labels_test = toy.sample_with_labels(2_000, Rng((seed, TOY_STREAM, 1)))

@@ -1,4 +1,4 @@
-"""The folder for what is worth keeping between runs: downloads and trained classifiers. It may always be deleted."""
+"""The folder for files that later runs use again: downloads and trained classifiers. It may be deleted at any time."""
 
 import functools
 import os
@@ -9,9 +9,9 @@ from ..backend import UsageError
 
 
 def cache_folder(kind):
-    """The folder for things of one kind, $XDG_CACHE_HOME/scratchgen/KIND or ~/.cache/scratchgen/KIND.
+    """The folder for files of one kind, $XDG_CACHE_HOME/scratchgen/KIND or ~/.cache/scratchgen/KIND.
 
-    None where the user has no home folder, which is said once: everything works without a cache.
+    None if the user has no home folder. A message says so once. Everything also works without a cache.
     """
     own = os.environ.get("XDG_CACHE_HOME")
     try:
@@ -28,8 +28,8 @@ def say_that_nothing_is_kept():
 
 
 def full_path(name):
-    """The Path of a name, which may begin with ~. Raises UsageError where nobody knows that home folder."""
+    """The Path of a name, which may begin with ~. Raises UsageError if that home folder is not known."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        raise UsageError(f"{name}: the home folder that ~ stands for is not known; write the whole path") from None
+        raise UsageError(f"{name}: the home folder that ~ stands for is not known; write the full path") from None

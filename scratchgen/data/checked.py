@@ -1,4 +1,4 @@
-"""Arrays that fit is given, looked at before anything is trained: a wrong one shows late, as bad results, or never."""
+"""Checks of the arrays given to fit, before training. Otherwise a wrong array shows late, as bad results, or never."""
 
 import hashlib
 
@@ -7,8 +7,8 @@ import numpy as np
 from ..backend import UsageError, array_module, to_host
 
 LARGEST = 1e15
-OTHERS = ("torch", "pandas", "jax", "jaxlib", "tensorflow")  # have a dtype, and yet are other than NumPy's arrays
-ROWS = 1_000  # so many examples, evenly spread, stand for all of them in a fingerprint
+OTHERS = ("torch", "pandas", "jax", "jaxlib", "tensorflow")  # their arrays have a dtype, but are not NumPy arrays
+ROWS = 1_000  # a fingerprint uses this many examples, evenly spread
 
 
 def check_array(name, array):
@@ -23,7 +23,7 @@ def check_array(name, array):
 
 
 def check_examples(name, x):
-    """Raise UsageError unless x is an array (N, D) of finite numbers, neither N nor D being 0. name: what to call it."""
+    """Raise UsageError unless x is an array (N, D) of finite numbers with N, D > 0. name: its name in messages."""
     check_array(name, x)
     if x.ndim != 2:
         flat = f"; {name}.reshape(len({name}), -1) makes rows" if x.ndim > 2 else ""
@@ -36,19 +36,19 @@ def check_examples(name, x):
     if not finite.all():
         row, column = np.unravel_index(int(finite.argmin()), x.shape)
         raise UsageError(
-            f"{name} is {x[row, column]} in row {row}, column {column}: remove or replace what is not finite"
+            f"{name} is {x[row, column]} in row {row}, column {column}: replace what is not finite, or remove its row"
         )
     if x.dtype.kind == "f" and max(x.max(), -x.min()) > LARGEST:
         raise UsageError(
-            f"{name} has numbers beyond 1e15, whose squares float32 does not hold: divide them by their spread"
+            f"{name} has numbers beyond 1e15, whose squares are too large for float32: divide them by their spread"
         )
 
 
 def check_labels(name, labels, n, vectors=False):
-    """Raise UsageError unless labels are whole numbers (n,), one for each example; or, vectors, numbers (n, K)."""
+    """Raise UsageError unless labels are whole numbers (n,), one for each example. vectors: numbers (n, K) pass too."""
     check_array(name, labels)
     if len(labels.shape) == 0 or len(labels) != n:
-        raise UsageError(f"{name} has shape {labels.shape} and there are {n} examples: give one label for each")
+        raise UsageError(f"{name} has shape {labels.shape}, but there are {n} examples: give one label for each")
     if vectors and labels.ndim == 2:
         return check_examples(name, labels)
     if labels.ndim != 1 and labels.dtype.kind in "iub":
@@ -60,12 +60,12 @@ def check_labels(name, labels, n, vectors=False):
 
 
 def fingerprint(**arrays):
-    """{name: text}, by which data that has changed is known: type, shape, and a hash of 1,000 rows. None is left out."""
+    """{name: text} that changes when data does: type, shape and a hash of 1,000 rows. None is left out."""
     return {name: _mark(array) for name, array in arrays.items() if array is not None}
 
 
 def _mark(array):
     rows = np.linspace(0, len(array) - 1, min(ROWS, len(array))).astype(int)
     sampled = to_host(array[rows])
-    sampled = np.ascontiguousarray(sampled, sampled.dtype.newbyteorder("="))  # however the bytes lie
+    sampled = np.ascontiguousarray(sampled, sampled.dtype.newbyteorder("="))  # the same for every byte order
     return f"{sampled.dtype} {tuple(array.shape)} {hashlib.sha256(sampled).hexdigest()[:16]}"

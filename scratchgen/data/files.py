@@ -1,8 +1,8 @@
 """The user's own data: a folder of pictures, or arrays in a .npy or .npz file.
 
-Everything is checked on the way in and refused with the name of the file and the first thing that is wrong: a NaN, an
-odd size or a pickled object found here costs a minute, found in a loss curve it costs a day. Where the data has no test
-part, a tenth of it, always the same, becomes one.
+Everything is checked when it is loaded, and an error names the file and the first thing that is wrong. A NaN, an odd size
+or a pickled object costs a minute if it is found here, and a day if it is found in a loss curve. If the data has no test
+part, a tenth of it, always the same one, becomes the test part.
 """
 
 import math
@@ -23,9 +23,9 @@ PARTS = {
     "train": {"train", "training"},
     "test": {"test", "testing", "val", "valid", "validation"},
 }  # folders of these names hold the parts of a data set, not classes
-MOST_CLASSES = 100_000  # a label beyond is a number of something else: networks have an input for every class
+MOST_CLASSES = 100_000  # a larger label is hardly a class: networks have an input for every class
 
-# The arrays an .npz may hold together; one alone may have any name.
+# The arrays that an .npz may hold together. A single array may have any name.
 LAYOUTS = [
     {"x", "labels"},
     {"x_train", "labels_train"},
@@ -35,13 +35,13 @@ LAYOUTS = [
 
 
 def load_folder(folder):
-    """The pictures under a folder, in the order of their paths: (x_train, x_test, labels_train, labels_test, shape).
+    """(x_train, x_test, labels_train, labels_test, shape) of the pictures under a folder, in the order of their paths.
 
-    Pictures in subfolders are labelled by the subfolder they are in (0, 1, ... in alphabetical order); pictures lying
-    directly in the folder have no labels. Folders train and test (or training, validation, ...), and nothing beside them,
-    are the two parts of the data; a folder that holds only one other is looked through. If every picture is grey, shape is
-    (h, w); otherwise all are (h, w, 3). Transparent pixels are laid on white. Hidden files are passed over, and so are
-    files that are no pictures, which is said on standard error. Links are followed. Needs Pillow.
+    Pictures in subfolders are labelled by their subfolder (0, 1, ... in alphabetical order). Pictures directly in the folder
+    have no labels. If the folder holds only folders called train and test (or training, validation, ...), these are the two
+    parts of the data. If it holds only one folder of folders, that one is used instead. If every picture is grey, shape is
+    (h, w); otherwise it is (h, w, 3). Transparent pixels become white. Hidden files are skipped. Files that are not pictures
+    are skipped too, with a message on standard error. Links are followed. Needs Pillow.
     Raises UsageError for an unreadable picture, different sizes, classes that are not clear, or no pictures at all.
     """
     paths = find_pictures(folder)
@@ -68,18 +68,18 @@ def load_folder(folder):
 
 
 def only_to_test_on(train, test):
-    """What to say of the first class, of labels or names, that is in the test part alone, or ""."""
+    """A message about the first class, a label or a name, that is only in the test part, or ""."""
     unseen = sorted(set(test) - set(train))
-    return f"class {unseen[0]} has examples to test on and none to train on" if unseen else ""
+    return f"class {unseen[0]} has test examples but no training examples" if unseen else ""
 
 
 def find_pictures(folder):
-    """The paths of all pictures below a folder, sorted. What is left out is said on standard error."""
+    """The paths of all pictures below a folder, sorted. A message on standard error says which files are left out."""
     pictures, others, seen = [], [], set()
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if os.path.realpath(here) in seen:  # or a link to a folder above would be followed for ever
-            raise UsageError(f"{here}: is read already under another name: remove one of the links")
+        if os.path.realpath(here) in seen:  # otherwise a link to a folder above would be followed for ever
+            raise UsageError(f"{here}: was already read under another name: remove one of the links")
         seen.add(os.path.realpath(here))
         for path in (Path(here) / name for name in files if not name.startswith(".")):
             (pictures if path.suffix.lower() in SUFFIXES else others).append(path)
@@ -87,7 +87,10 @@ def find_pictures(folder):
         raise UsageError(f"{folder}: no pictures in this folder: put {', '.join(sorted(SUFFIXES))} files in it")
     if others:
         names = ", ".join(sorted(str(path.relative_to(folder)) for path in others)[:3]) + ", ..." * (len(others) > 3)
-        print(f"{folder}: left out {counted(len(others), 'file')} not named as pictures are: {names}", file=sys.stderr)
+        print(
+            f"{folder}: left out {counted(len(others), 'file')} whose names do not end like those of pictures: {names}",
+            file=sys.stderr,
+        )
     return sorted(pictures)
 
 
@@ -100,7 +103,7 @@ def counted(n, noun):
 
 
 def common_top(folder, paths):
-    """The folder whose entries are classes or parts: the given one, or below it where it holds nothing but one folder of
+    """The folder whose entries are classes or parts. It is the given folder, or one below if that holds only one folder of
     folders, as an unpacked archive does."""
     while True:
         below = [path.relative_to(folder).parts for path in paths]
@@ -123,7 +126,7 @@ def find_classes(top, paths, depth=0):
         return None
     if not all(nested):
         stray = paths[nested.index(False)]
-        raise UsageError(f"{stray}: lies beside subfolders that hold pictures: move it into one, as its class")
+        raise UsageError(f"{stray}: lies beside subfolders that hold pictures: move it into the subfolder of its class")
     if all(len(parts) > 2 for parts in below):  # folders of folders: which of the two are the classes?
         inner = {}
         for outer, name, *_ in below:
@@ -174,7 +177,7 @@ def load_arrays(path):
 
     An .npz holds x and optionally labels; or x_train and optionally labels_train, x_test, labels_test; or one array of
     any name. Pictures are (N, h, w), (N, h, w, 3) or (N, D): uint8, or floats in [0, 1]. Rows of D = k² numbers are
-    taken for k×k pictures, others for 1×D. Float rows of one or two numbers are points, and may have any finite value.
+    read as k×k pictures, other rows as 1×D. Float rows of one or two numbers are points, and may have any finite value.
     Pickled objects are never loaded. Raises UsageError for anything else.
     """
     arrays = read_arrays(path)
@@ -202,13 +205,13 @@ def read_arrays(path):
         raise UsageError(f"{path}: no such file: check the path") from None
     except Exception as error:  # zipfile, zlib and NumPy's parser of headers raise almost anything on a broken file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        if "pickle" in reason:  # what NumPy takes anything else to be, and advises to load unsafely
-            reason = "pickled objects, or no NumPy array at all"
+        if "pickle" in reason:  # NumPy says this of any other content, and advises to load it unsafely
+            reason = "pickled objects, or not a NumPy file"
         raise UsageError(f"{path}: not readable ({reason}): save plain arrays with numpy.save or savez") from None
 
 
 def name_arrays(arrays, path):
-    """x_train, x_test, labels_train, labels_test by the names in the file; None for those it lacks."""
+    """x_train, x_test, labels_train, labels_test by their names in the file; None for those that it does not have."""
     if len(arrays) == 1:
         return *arrays.values(), None, None, None
     if set(arrays) not in LAYOUTS:
@@ -220,7 +223,7 @@ def name_arrays(arrays, path):
 
 
 def flatten(array, path):
-    """Examples as rows, (N, D) float32, and the shape that folds a row back into a picture (None for points)."""
+    """Examples as rows, (N, D) float32, and the shape that turns a row back into a picture (None for points)."""
     if array.ndim not in (2, 3, 4) or (array.ndim == 4 and array.shape[3] != 3):
         raise UsageError(f"{path}: array of shape {array.shape}: save pictures as (N, h, w), (N, h, w, 3) or (N, D)")
     if array.size == 0:
@@ -238,7 +241,7 @@ def flatten(array, path):
 
 
 def to_float(rows, points, path):
-    """uint8 divided by 255, floats as they are, as float32; refuses numbers outside what flatten's callers allow."""
+    """The rows as float32: uint8 divided by 255, floats unchanged. Raises UsageError for numbers that are not allowed."""
     if rows.dtype == np.uint8:
         return np.divide(rows, 255, dtype=np.float32)
     if rows.dtype.kind != "f":
@@ -255,7 +258,7 @@ def to_float(rows, points, path):
             if points
             else "pixels in [0, 1]: rescale them (a table column by column), or save uint8"
         )
-        raise UsageError(f"{path}: value {rows[example, column]} in example {example} where there must be {remedy}")
+        raise UsageError(f"{path}: value {rows[example, column]} in example {example}, but there must be {remedy}")
     return x
 
 
@@ -269,14 +272,14 @@ def check_labels(labels, n, path):
         raise UsageError(f"{path}: {len(labels)} labels for {n} examples: save one label per example")
     for label in (labels.min(), labels.max()):
         if not 0 <= label < MOST_CLASSES:
-            raise UsageError(f"{path}: label {label} is no class: number the classes 0, 1, 2, ...")
+            raise UsageError(f"{path}: label {label} is not a class: number the classes 0, 1, 2, ...")
     return labels.astype(np.int64)
 
 
 def split(x, labels, path):
     """x_train, x_test, labels_train, labels_test: a tenth, and at least one example, is for testing."""
     if len(x) < 2:
-        raise UsageError(f"{path}: 1 example, and one is needed to train and one to test: add more")
+        raise UsageError(f"{path}: 1 example, but one to train on and one to test on are needed: add more")
     order = fixed_order(len(x))  # (N,)
     test, train = np.split(order, [max(1, len(x) // 10)])
     if labels is None:

@@ -1,8 +1,8 @@
 """MNIST and Fashion-MNIST: the IDX files, gzipped or plain.
 
-Each file is looked for in $SCRATCHGEN_DATA/mnist (or /fashion), then in the cache folder, and is downloaded into the
-cache otherwise. What is read is checked before use, wherever it came from: a damaged file would train without a
-complaint and be noticed as bad results only.
+Each file is looked for in $SCRATCHGEN_DATA/mnist (or /fashion), then in the cache folder. If it is in neither, it is
+downloaded into the cache. Every file is checked before use, wherever it comes from: a model would train on a damaged file
+without an error, and only its results would be bad.
 
 MNIST: Y. LeCun, C. Cortes, C. Burges, 1998. Fashion-MNIST: H. Xiao, K. Rasul, R. Vollgraf, 2017, arXiv:1708.07747.
 """
@@ -53,8 +53,7 @@ REMEDY = "delete it and run again to download it, or put the right file there"
 def load_idx(kind):
     """x_train, x_test (N, 784) float32 in [0, 1], labels_train, labels_test (N,) int64, and the shape (28, 28).
 
-    kind: "mnist" or "fashion". Raises UsageError, naming the file, where one is missing, damaged or not what it should
-    be.
+    kind: "mnist" or "fashion". Raises UsageError, which names the file, if one is missing, damaged or not the right one.
     """
     x_train, labels_train = load_part(kind, "train")
     x_test, labels_test = load_part(kind, "t10k")
@@ -91,7 +90,7 @@ def load_file(kind, file, n_axes):
 
 
 def local_folders(kind):
-    """Yield where a file may lie already, in the order in which to look."""
+    """Yield the folders that may already hold a file, in the order of the search."""
     if own := os.environ.get("SCRATCHGEN_DATA"):
         yield full_path(own) / kind
     if cache := cache_folder(kind):
@@ -105,7 +104,7 @@ def find(kind, file):
 
 
 def download(kind, file):
-    """Fetch one .gz file into the cache; its path. pooch writes to a temporary name, checks, and only then renames."""
+    """The path of one .gz file, downloaded into the cache. pooch uses a temporary name until the file is checked."""
     looked = " or ".join(str(folder) for folder in local_folders(kind)) or "$SCRATCHGEN_DATA, which is not set"
     missing = f"{file}.gz is not in {looked}"
     remedy = f"put it there, or set SCRATCHGEN_DATA to the folder that holds {kind}/"
@@ -118,11 +117,11 @@ def download(kind, file):
     folder = cache_folder(kind) or Path(tempfile.mkdtemp(prefix="scratchgen-"))
     try:
         return Path(pooch.retrieve(url, f"sha256:{DOWNLOADS[kind, file]}", f"{file}.gz", folder))
-    except ValueError:  # pooch's word for a wrong checksum
+    except ValueError:  # pooch raises this for a wrong checksum
         raise UsageError(
             f"{url} is not {kind}'s file (SHA-256 differs): try again later, or put it in {looked}"
         ) from None
-    except OSError as error:  # no network, no such page, no room, no right to write
+    except OSError as error:  # no network, no such page, no space, no permission
         raise UsageError(f"{missing}, and the download of {url} failed ({type(error).__name__}): {remedy}") from None
 
 
@@ -141,7 +140,7 @@ def parse(content, path, n_axes):
     """The uint8 array of an IDX file: a magic number, the size of every axis (big-endian int32), then the bytes."""
     if not content:
         raise UsageError(f"{path}: the file is empty: {REMEDY}")
-    magic, expected = int.from_bytes(content[:4], "big"), 0x800 + n_axes  # 8 says uint8
+    magic, expected = int.from_bytes(content[:4], "big"), 0x800 + n_axes  # 8 means uint8
     if magic != expected:
         raise UsageError(f"{path}: magic number {magic} where an IDX file of this kind has {expected}: {REMEDY}")
     header = 4 + 4 * n_axes

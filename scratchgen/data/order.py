@@ -1,7 +1,7 @@
-"""In what order examples are seen: the fixed split into train and test, and the random order of an epoch.
+"""The order of examples: the fixed split into train and test, and the random order of an epoch.
 
 The split never depends on the user's seed, so that runs with different seeds are measured on the same test part. The
-order within an epoch does, through its Rng.
+order within an epoch does depend on it, through its Rng.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ def fixed_order(n):
 def batches(n, batch, rng):
     """One epoch of batches: index arrays (batch,) in random order, on rng's device.
 
-    The examples left over after the last full batch are dropped: every step then has the same size, so that every
-    gradient is an average over as many examples (and a GPU reuses its buffers). The next epoch's order gives them
-    their turn. Raises UsageError unless 1 ≤ batch ≤ n.
+    The examples left over after the last full batch are dropped, so that all batches have the same size. Then every gradient
+    is a mean over equally many examples, and a GPU can reuse its buffers. Later epochs, in other orders, use the dropped
+    examples. Raises UsageError unless 1 ≤ batch ≤ n.
     """
     if batch < 1:
         raise UsageError(f"batch {batch} is too small: use 1 or more")

@@ -1,6 +1,6 @@
-"""Text as numbers: a book as one string, its characters as whole numbers, and windows of so many characters each.
+"""Text as numbers: a book as one string, its characters as whole numbers, and windows of n characters each.
 
-The book comes with the package: Alice's Adventures in Wonderland, 141,242 characters; alice.md says where it is from.
+The book comes with the package: Alice's Adventures in Wonderland, 141,242 characters. alice.md gives its source.
 """
 
 from importlib.resources import files as package_files
@@ -26,24 +26,26 @@ class Alphabet:
         return len(self.characters)
 
     def encode(self, text):
-        """The number of each character (len(text),). Raises UsageError that names the characters it does not have."""
+        """The number of each character (len(text),). Raises UsageError for characters that are not in the alphabet."""
         strange = "".join(sorted(set(text) - set(self.characters)))
         if strange:
-            raise UsageError(f"{text!r} has characters that the text never uses, {strange!r}: only {self.characters!r}")
+            raise UsageError(
+                f"{text!r} has characters that the text never uses, {strange!r}: use only {self.characters!r}"
+            )
         return np.array([self.number[character] for character in text], dtype=np.int64)
 
     def decode(self, tokens):
-        """The strings (a list of N) whose characters' numbers are tokens (N, n), integers."""
+        """The list of N strings for tokens (N, n), the integer numbers of their characters."""
         return ["".join(self.characters[i] for i in row) for row in tokens.tolist()]
 
 
 def windows(tokens, n):
-    """Every stretch of n neighbours in tokens (L,), one for each place where it can begin, (L - n + 1, n). A view."""
+    """All windows of n neighbours in tokens (L,), one for each position where it can start: (L - n + 1, n). A view."""
     return np.lib.stride_tricks.sliding_window_view(tokens, n)
 
 
 def split(tokens, test=0.1):
-    """The front of tokens (L,) to train on and the last tenth, or another part, to test on: windows of one never touch
-    the other."""
+    """Tokens (L,) in two parts: the first to train on, and the last tenth (or another fraction) to test on. A window of one
+    never overlaps the other."""
     cut = round(len(tokens) * (1 - test))
     return tokens[:cut], tokens[cut:]

@@ -1,8 +1,8 @@
 """Toy densities in one and two dimensions, from which points are drawn and whose log-density is known exactly.
 
-Every one is a Gaussian blurred over a set of centres:  p(x) = ∫ N(x; c, σ² I) w(c) dc.  Where the centres are finitely
-many, that is a mixture; where they fill a curve c(t), 0 ≤ t < 1, it is the curve drawn with a round brush of width σ.
-Ring and grid are those of VEEGAN (arXiv:1705.07761) and PacGAN (arXiv:1712.04086), so that mode counts compare.
+Each one spreads a Gaussian over a set of centres:  p(x) = ∫ N(x; c, σ² I) w(c) dc.  With finitely many centres this is a
+mixture. With the centres on a curve c(t), 0 ≤ t < 1, it is the curve drawn with a round brush of width σ. Ring and grid are
+those of VEEGAN (arXiv:1705.07761) and PacGAN (arXiv:1712.04086), so mode counts can be compared with these papers.
 """
 
 import math
@@ -17,8 +17,8 @@ CHUNK = 2**20  # numbers in the largest array that log_density makes
 class Toy:
     """p(x) = Σ_k weights[k] N(x; nodes[k], σ² I).
 
-    nodes (K, n_dim), weights (K,): float64 on the host. sigma: in the units of x. centres: a mixture's nodes, or None
-    for a curve, which has none. n_classes: how many labels its points have.
+    nodes (K, n_dim), weights (K,): float64 on the host. sigma: in the units of x. centres: the nodes of a mixture, or None
+    for a curve. n_classes: how many different labels its points have.
     """
 
     centres = None
@@ -33,18 +33,18 @@ class Toy:
         return self.sample_with_labels(n, rng)[0]
 
     def sample_with_labels(self, n, rng):
-        """The points, and the mixture component or the piece of the curve each comes from, (n,) int64."""
+        """The points, and the number of the mixture component or piece of the curve each comes from, (n,) int64."""
         centres, labels = self.draw_centres(n, rng)  # (n, n_dim), (n,)
         return centres + self.sigma * rng.normal((n, self.n_dim)), labels
 
     def log_density(self, x):
         """log p(x) in nats, (N,) float64, for points x (N, n_dim) on any device.
 
-        By log-sum-exp, so it is right far from every node too; in chunks, so that its memory does not grow with N K.
+        It uses log-sum-exp, so it is right even far from every node, and chunks, so its memory does not grow with N K.
         Raises UsageError if x has another shape.
         """
         if x.ndim != 2 or x.shape[1] != self.n_dim:
-            raise UsageError(f"{self.name} has points of shape (N, {self.n_dim}) and these have {x.shape}")
+            raise UsageError(f"{self.name} has points of shape (N, {self.n_dim}), but these have {x.shape}")
         xp = array_module(x)
         x = x.astype(np.float64)
         nodes, weights = xp.asarray(self.nodes), xp.asarray(self.weights)
@@ -78,15 +78,15 @@ class Mixture(Toy):
 
 
 class Curve(Toy):
-    """p(x) = ∫₀¹ N(x; c(t), σ² I) dt: the parameter t is uniform, so the curve is fainter where c(t) moves faster.
+    """p(x) = ∫₀¹ N(x; c(t), σ² I) dt: t is uniform, so the density is lower where c(t) moves faster.
 
-    curve: t (n,) to c(t) (n, 2). speed: the most that |c′(t)| reaches. pieces: equal stretches of t on each of which c
-    is smooth; a point's label is its piece.
+    curve: turns t (n,) into c(t) (n, 2). speed: the maximum of |c′(t)|. pieces: how many equal intervals of t there are on
+    each of which c is smooth; a point's label is the number of its interval.
 
-    The integral is a sum over panels no longer than σ along the curve, with 16 Gauss–Legendre nodes in each: log p is
-    then right to 1e-11 within 30σ of the curve, and to the rounding error within 10σ. (Equally spaced nodes would do as
-    well on a closed curve, where their error falls faster than any power of the spacing. At an open end it falls only
-    with the square of the spacing, and 1e-10 takes a million nodes.)
+    The integral is a sum over panels of length σ or less along the curve, with 16 Gauss–Legendre nodes in each. Then log p
+    is right to 1e-11 within 30σ of the curve, and to the rounding error within 10σ. (On a closed curve, equally spaced nodes
+    would be as good: their error decreases faster than any power of the spacing. At an open end it decreases only with the
+    square of the spacing, and 1e-10 would need a million nodes.)
     """
 
     def __init__(self, name, sigma, curve, speed, pieces=1):
@@ -108,8 +108,8 @@ def circle(t):
 
 
 def moons(t):
-    """Two half circles of radius 1 in each other's arms: t < ½ is the upper one, and the other is its mirror image
-    through the origin. Uniform in angle, as in scikit-learn's make_moons, moved to the centre."""
+    """Two interleaved half circles of radius 1. t < ½ is the upper one, and the other is its reflection in the origin.
+    Uniform in angle, as scikit-learn's make_moons, but centred at the origin."""
     xp = array_module(t)
     second = (t >= 0.5).astype(t.dtype)
     angle, sign = math.pi * (2 * t - second), 1 - 2 * second
@@ -117,7 +117,7 @@ def moons(t):
 
 
 def swiss_roll(t):
-    """A spiral of one and a half turns, from radius ½ to 3/2. Uniform in angle, so denser inside."""
+    """A spiral of one and a half turns, from radius ½ to 3/2. Uniform in angle, so the density is higher inside."""
     xp = array_module(t)
     angle, radius = 1.5 * math.pi * (1 + 2 * t), 0.5 + t
     return xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)  # (n, 2)

@@ -1,9 +1,9 @@
-"""Compiled twins of a few operations. Nobody needs to open this to understand a model.
+"""Compiled versions of a few operations. You do not need this folder to understand a model.
 
-`operation` marks a function or a method of nn/ for which compiled.py has another form. On NumPy arrays, and on complex ones,
-the function runs as it stands in nn/: that is the code to read and to set a breakpoint in. On a GPU its compiled form runs
-in its place, under the same name: starting an operation there costs the host ten to forty microseconds, however small it is.
-A VAE's training step in plain array operations starts some ninety; with the compiled forms it starts 29.
+`operation` marks a function or a method of nn/ that also has a compiled form, in compiled.py. On NumPy arrays, and on
+complex ones, the function runs as it is written in nn/: read that code, and set breakpoints in it. On a GPU the compiled
+form runs instead, under the same name. There the host needs ten to forty microseconds to start an operation, however small
+it is. A VAE's training step in plain array operations starts about 90 of them; with the compiled forms it starts 29.
 """
 
 import functools
@@ -19,9 +19,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def operation(plain: F) -> F:
-    """The same function, but on a device its compiled form runs, if there is one. The function itself is its `plain`.
+    """The same function, except that on a device its compiled form runs, if there is one. `plain` is the original function.
 
-    A form is found by the qualified name, of a method by that of the object's own class: so a subclass, which may do
+    A form is found by its qualified name. For a method, this contains the object's own class. So a subclass, which may do
     something else, always runs as it is written.
     """
     name, method = f"{plain.__module__}.{plain.__qualname__}", plain.__code__.co_varnames[:1] == ("self",)

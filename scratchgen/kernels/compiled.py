@@ -1,7 +1,8 @@
-"""The compiled forms: what runs on a device in place of the functions and methods of nn/ that are marked as operations.
+"""The compiled forms, which run on a device instead of the functions and methods of nn/ that are marked as operations.
 
-Each form takes and returns what the function does whose name it is entered under. It is called only with arrays of a device.
-What it does not want to deal with, such as a wrong shape, it leaves to the function itself (`plain`), which explains it.
+Each form is registered under the name of a function, and takes and returns the same. It is called only with arrays of a
+device. For cases that it does not handle, such as a wrong shape, it calls the function itself (`plain`), which raises the
+error.
 """
 
 from types import SimpleNamespace
@@ -20,26 +21,26 @@ from .elementwise import (
     activation_kernels,
 )
 
-DEVICES = {"cupy": Cuda()}  # {name of an array module: what runs kernels on its arrays}
+DEVICES = {"cupy": Cuda()}  # {name of an array module: the object that runs kernels on its arrays}
 MARKED: dict[str, Any] = {}  # {qualified name: the marked function}, which nn/ fills
 FORMS: dict[str, Any] = {}  # {qualified name: its compiled form}, filled below
 NN = "scratchgen.nn"
 
 
 def device_of(array):
-    """What runs kernels on this array, or None: for NumPy's, and for all but float32 and float64."""
+    """The object that runs kernels on this array. None for NumPy arrays and for types other than float32 and float64."""
     device = DEVICES.get(array_module(array).__name__)
     return device if device and array.dtype.char in "fd" else None
 
 
 def form_of(layer, method):
-    """The compiled form of a method of a layer of just this class, or None."""
+    """The compiled form of a method of a layer, or None. A subclass does not inherit the form."""
     kind = type(layer)
     return FORMS.get(f"{kind.__module__}.{kind.__qualname__}.{method}")
 
 
 def form(*names):
-    """Enters a function as the compiled form of these, without the scratchgen.nn before them."""
+    """A decorator that registers a function as the compiled form of these names, without the "scratchgen.nn." in front."""
 
     def enter(function):
         FORMS.update({f"{NN}.{name}": function for name in names})
@@ -134,7 +135,7 @@ class LinearActivation:
         layer, device, name, a = self.linear, device_of(x), type(self.f).__name__, getattr(self.f, "a", 0.0)
         W = layer.W
         if not fits(x, W):
-            return plain("layers.Linear.forward")(layer, x, rng)  # which complains
+            return plain("layers.Linear.forward")(layer, x, rng)  # which raises the error
         _, f_backward, biased = activation_kernels(name)
         h = matmul(x, W)
         _, y = device.elementwise(biased, (layer.b, a, h, array_module(h).empty_like(h)))  # h += b, y = f(h)
@@ -152,12 +153,12 @@ class LinearActivation:
 
 
 def as_marked(layer, method):
-    """Whether a layer's forward is the marked one: neither of a subclass, nor put in its place to look at what passes."""
+    """Whether a layer's forward is the marked one, not overridden in a subclass or replaced, e.g. to record activations."""
     return type(layer).forward is MARKED[f"{NN}.{method}"] and "forward" not in vars(layer)
 
 
 def joined(layers):
-    """The layers, but with each Linear and the activation after it as one step."""
+    """The layers, with each Linear and the activation after it replaced by one step."""
     steps = []
     for layer in layers:
         before = steps[-1] if steps else None
@@ -192,7 +193,7 @@ def square(x_hat, x, scale=1.0):
     return device_of(x_hat).elementwise(SQUARE, (x_hat, x, scale))
 
 
-BOUNDS = -30.0, 10.0  # of log σ², as nn/distributions.py has them
+BOUNDS = -30.0, 10.0  # of log σ², as in nn/distributions.py
 
 
 @form("distributions.gaussian_posterior")

@@ -1,7 +1,7 @@
-"""How kernels, sums over the batch and matrix products run on CuPy arrays.
+"""Runs kernels, sums over the batch and matrix products on CuPy arrays.
 
-CuPy compiles a kernel when it is first called and remembers it. Matrix products go to cuBLAS by a handle of our own: CuPy
-refuses to call it while a CUDA graph is recorded (train/cuda_graph.py), and the detour through ctypes is shorter too.
+CuPy compiles a kernel at its first call and keeps it. Matrix products call cuBLAS through ctypes, with a handle of our own,
+because CuPy refuses to call cuBLAS while a CUDA graph is recorded (train/cuda_graph.py). This way is also faster.
 """
 
 import ctypes
@@ -13,17 +13,18 @@ import numpy as np
 from ..backend import UsageError, array_module
 from .elementwise import ACTIVATIONS
 
-WORKSPACE = 32 << 20  # bytes, what cuBLAS wants on recent GPUs; none may be taken while a graph is recorded
+WORKSPACE = 32 << 20  # bytes for cuBLAS on recent GPUs; none may be allocated while a graph is recorded
 
 REMEDY = (
-    "on a GPU all arrays must lie there and be of one type, which rng.array(x) sees to, and numbers must be Python's: "
+    "all arrays must be on the GPU and have one type, so make them with rng.array(x); numbers must be Python's, because "
     "an np.float64 raises the precision"
 )
 
 
-# 32 columns to a block. Each of its 32 rows of threads takes every 32nd example; then the 32 sums of a column are added by
-# halves. Always in the same order, so that equal runs give equal bits, which atomic additions would not. (33 rather than 32
-# numbers to a row of sums: neighbours in a column then lie in different banks of memory.)
+# A block handles 32 columns. Each of its 32 rows of threads adds up every 32nd example. Then the 32 sums of a column are
+# added, half of them to the other half, until one is left. The order is always the same, so equal runs give equal bits; with
+# atomic additions they would not. (A row of sums has 33 numbers, not 32, so that neighbours in a column are in different
+# memory banks.)
 ADD_ROWS = """
 extern "C" __global__ void {name}(const T* dy_, const T* x_, const T* y_, T a, T* dx_, T* db, int rows, int columns) {{
     __shared__ T sums[32][33];
@@ -56,7 +57,7 @@ def add_rows_source(dtype, activation=""):
 
 
 class Cuda:
-    """Runs kernels on CuPy arrays. Raises ValueError for arrays of another kind, type or size than a kernel takes."""
+    """Runs kernels on CuPy arrays. Raises ValueError for arrays of a wrong kind, type or size."""
 
     def elementwise(self, kernel, arrays):
         """The outputs of an elementwise.Kernel."""
@@ -69,7 +70,7 @@ class Cuda:
             raise ValueError(f"{kernel.name}: {error}; {REMEDY}") from None
 
     def add_rows(self, db, dy, activation=None):
-        """db += Σ dy along the batch. After an activation, (name, a, x, y = f(x)), dx = f′ dy is summed, and returned."""
+        """db += Σ dy along the batch. With an activation (name, a, x, y = f(x)) it sums and returns dx = f′ dy."""
         name, a, x, y = activation or ("", 0, dy, dy)
         check_alike("the gradient of a bias", db, dy, x, y)
         xp = array_module(dy)
@@ -83,7 +84,7 @@ class Cuda:
         return dx
 
     def gemm(self, a, b, out=None):
-        """a b, added to out where it is given."""
+        """a b, or out + a b in place if out is given."""
         check_alike("a matrix product", a, b, *([] if out is None else [out]))
         shape = a.shape[:1] + b.shape[1:]
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or (out is not None and out.shape != shape):
@@ -94,7 +95,7 @@ class Cuda:
             out = xp.empty(shape, a.dtype)
         elif not out.flags.c_contiguous:
             raise ValueError(
-                f"a matrix product added to a part {out.shape} of a larger array: it must lie in one piece"
+                f"a matrix product added to an array {out.shape} that is not contiguous: add it to a contiguous one"
             )
         _cublas(xp, xp.cuda.runtime.getDevice(), xp.cuda.get_current_stream().ptr)(packed(a), packed(b), out, add)
         return out
@@ -110,14 +111,15 @@ def check_alike(what, *arrays):
 
 
 def packed(a):
-    """The same matrix, copied only if neither it nor its transpose lies in one piece."""
+    """The same matrix, copied only if neither it nor its transpose is contiguous."""
     return a if a.flags.c_contiguous or a.flags.f_contiguous else a.copy()
 
 
 def layout(a):
-    """How cuBLAS, which reads by columns, finds a packed matrix or its transpose: (1 if it is turned, length of a column).
+    """(1 if transposed, else 0; length of a column): how cuBLAS, which reads by columns, must read a packed matrix.
 
-    What lies there by rows is its transpose by columns, so cuBLAS is asked for outᵀ = bᵀ aᵀ, and a in rows is not turned.
+    A matrix stored by rows is its transpose stored by columns. So cuBLAS computes outᵀ = bᵀ aᵀ, and a matrix stored by rows
+    is not transposed.
     """
     rows, columns = a.shape
     return (0, max(1, columns)) if a.flags.c_contiguous else (1, max(1, rows))
@@ -131,7 +133,7 @@ def _add_rows(xp, dtype, activation):
 
 @functools.cache
 def _cublas(xp, gpu, stream):
-    """product(a, b, out, add): out ← a b, or out ← out + a b, by cuBLAS on a GPU (its number) and a stream (its address)."""
+    """product(a, b, out, add): out ← a b, or out ← out + a b if add, by cuBLAS. gpu: a number. stream: an address."""
     version = xp.cuda.runtime.runtimeGetVersion() // 1000
     name = f"cublas64_{version}.dll" if os.name == "nt" else f"libcublas.so.{version}"
     try:
@@ -139,17 +141,17 @@ def _cublas(xp, gpu, stream):
         lib = ctypes.CDLL(name)
     except (ImportError, OSError, RuntimeError) as error:
         raise UsageError(
-            f"{name}: cannot be loaded ({str(error).splitlines()[0]}); pip install 'cupy-cuda{version}x[ctk]' brings it"
+            f"{name}: cannot be loaded ({str(error).splitlines()[0]}); use pip install 'cupy-cuda{version}x[ctk]'"
         ) from None
     handle, pointer, integer = ctypes.c_void_p(), ctypes.c_void_p, ctypes.c_int
-    workspace = xp.cuda.Memory(WORKSPACE)  # from no pool: it outlives them all
+    workspace = xp.cuda.Memory(WORKSPACE)  # not from a pool, since it outlives them
 
     def checked(status):
         if status:
             raise RuntimeError(f"cuBLAS failed with status {status}")
 
     checked(lib.cublasCreate_v2(ctypes.byref(handle)))
-    checked(lib.cublasSetStream_v2(handle, pointer(stream)))  # resets the workspace, so that comes second
+    checked(lib.cublasSetStream_v2(handle, pointer(stream)))  # resets the workspace, which must be set after it
     checked(lib.cublasSetWorkspace_v2(handle, pointer(workspace.ptr), ctypes.c_size_t(WORKSPACE)))
     matrices = [pointer, pointer, integer, pointer, integer, pointer, pointer, integer]  # α a lda b ldb β c ldc
     functions = {}

@@ -1,23 +1,23 @@
-"""Kernels that go number by number, in CUDA C++: what each computes stands in nn/ in plain NumPy, under the same name.
+"""Elementwise kernels in CUDA C++. nn/ has the same computations in plain NumPy, under the same names.
 
-A kernel of your own pays off where it replaces at least three launches in every step. Its code writes T(0.5) where a
-constant is meant, since 0.5 alone is a double; and it lets nan stay nan: x < 0 ? 0 : x, not x > 0 ? x : 0. Enter a form that
-uses it in compiled.py, and what it computes in tests/simcupy/twins.py: `pytest tests/kernels` then compares the two.
+Write a kernel only if it replaces at least three launches in every step. Write constants as T(0.5), because 0.5 alone is a
+double. Let nan stay nan: write x < 0 ? 0 : x, not x > 0 ? x : 0. Add a form that uses the kernel to compiled.py, and what it
+computes to tests/simcupy/twins.py. `pytest tests/kernels` then compares the two.
 """
 
 import functools
 
 
 class Kernel:
-    """Number by number, outputs from inputs, by code in CUDA C++ (T is float or double).
+    """An elementwise computation of outputs from inputs, in CUDA C++ (T is float or double).
 
-    Inputs are arrays, broadcast as NumPy does, or Python numbers; the first is an array. A device makes the outputs from the
-    inputs; if it is given outputs as well, it writes into these.
+    Inputs are arrays, broadcast as in NumPy, or Python numbers; the first is an array. A device makes the output arrays, or
+    writes into them if they are given too.
     """
 
     def __init__(self, name, inputs, outputs, code):
         self.name, self.inputs, self.outputs, self.code = name, inputs, outputs, code
-        self.compiled = None  # what the device has made of it
+        self.compiled = None  # the kernel that the device has compiled
 
 
 # ---- losses: each number's share of the value, and its gradient ----
@@ -103,7 +103,7 @@ ACTIVATIONS = {
 
 @functools.cache
 def activation_kernels(name):
-    """Three Kernels of an activation of ACTIVATIONS: f, its backward, and f after a bias."""
+    """Three Kernels for an activation in ACTIVATIONS: f, its backward, and f after a bias."""
     f, df = ACTIVATIONS[name]
     return (
         Kernel(name, "T x, T a", "T y", f"y = {f};"),

@@ -1,5 +1,5 @@
-"""Measures of what a model makes. All of them take NumPy or CuPy arrays and return plain numbers.
+"""Measures of a model's samples and results. All of them take NumPy or CuPy arrays and return plain numbers.
 
-Each is imported from its own file: image.py for pictures that should equal others, coverage.py for the modes of a known
-mixture, frechet.py for pictures as a whole; samples.py chooses what suits the data.
+Import each from its own file: image.py compares pictures with those that they should equal, coverage.py counts the modes of
+a known mixture, and frechet.py compares sets of pictures. samples.py chooses the measure that suits the data.
 """

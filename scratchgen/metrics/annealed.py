@@ -1,15 +1,15 @@
 """Annealed importance sampling: an estimate of the constant Z of a restricted Boltzmann machine, and so of its likelihood.
 
-    Z / Z_A = E[w],      w = Π_t p*_t(v_t) / p*_t-1(v_t),      v_t+1 from a Gibbs step that leaves p*_t as it is
+    Z / Z_A = E[w],      w = Π_t p*_t(v_t) / p*_t-1(v_t),      v_t+1 from a Gibbs step that leaves p*_t unchanged
 
-Neal 2001; Salakhutdinov & Murray 2008. p*_0 is of independent pixels (W = 0), whose Z_A is known; p*_T is the
-machine, e^-F; between them, with β from 0 to 1,
+Neal 2001; Salakhutdinov & Murray 2008. p*_0 has independent pixels (W = 0), and its constant Z_A is known. p*_T is the
+machine, e^-F. Between them, with β from 0 to 1,
 
     log p*_β(v) = (1 - β) b_A·v + β b·v + Σ_j softplus(β a_j),      a = c + v W
 
-The mean of w is right on average; its logarithm is too low on average, the more so the more w varies, so that a
-likelihood estimated this way is flattered. The standard error and the effective sample size show how much w varies among
-these chains; what none of them has met they cannot show. The error is at most 1, however wrong log Z is.
+The mean of w is right on average. Its logarithm is too low on average, and more so if w varies more. So a likelihood that is
+estimated this way is too high. The standard error and the effective sample size show how much w varies among these chains.
+They cannot show what no chain has visited: the standard error is at most 1, even if log Z is far off.
 """
 
 import math
@@ -22,12 +22,12 @@ from ..nn.activations import sigmoid
 from ..nn.distributions import sample_bernoulli
 from ..train.progress import told
 
-AT_ONCE = 1000  # chains that run side by side, to spare memory
+AT_ONCE = 1000  # chains that run at the same time, to save memory
 
 
 @dataclass
 class Estimate:
-    """log_z in nats; standard_error of it; effective_sample_size, of log_weights (n_chains,), which include log Z_A."""
+    """log_z in nats, its standard_error, the effective_sample_size, and log_weights (n_chains,), which include log Z_A."""
 
     log_z: float
     standard_error: float
@@ -39,7 +39,8 @@ class Estimate:
 def annealed_log_z(rbm, rng, n_chains=100, n_betas=1000):
     """An Estimate of the log Z of a built RBM, or of a DBN's top, from n_chains chains over n_betas temperatures.
 
-    The base has the pixels of the training data, independent. Standard error by the delta method, sd(w) / (mean(w) √n).
+    The pixels of the base are independent, and black as often as in the training data. The standard error comes from the
+    delta method: sd(w) / (mean(w) √n).
     Raises ValueError for fewer than two chains or one temperature.
     """
     if n_chains < 2 or n_betas < 1:
@@ -63,7 +64,7 @@ def log_weights(rbm, n, n_betas, rng):
     log_w = xp.zeros(n, dtype=xp.float64)
     for before, beta in told(list(zip(betas(n_betas), betas(n_betas)[1:])), "temperature"):
         a = energy.up(v)  # (n, n_hidden)
-        # softplus(β′ a) - softplus(β a) = log(1 + σ(β a) (e^(β′ - β) a - 1)): no small difference of large numbers
+        # softplus(β′ a) - softplus(β a) = log(1 + σ(β a) (e^(β′ - β) a - 1)), not a small difference of large numbers
         hidden = xp.log1p(sigmoid(before * a) * xp.expm1((beta - before) * a))
         log_w += hidden.sum(axis=1, dtype=xp.float64)
         log_w += (beta - before) * (v * (energy.b - base)).sum(axis=1, dtype=xp.float64)

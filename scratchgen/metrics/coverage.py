@@ -1,7 +1,7 @@
-"""How many modes of a known mixture a model makes, how well, and how evenly.
+"""Mode coverage: how many modes of a known mixture a model generates, how accurately, and how evenly.
 
-The protocol of PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.1), so that its tables compare. A generator's loss does
-not show a lost mode: it is a mean over what G makes, and says nothing of what G leaves out.
+It follows PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.1), so that results can be compared with its tables. A
+generator's loss does not show a lost mode: it is a mean over what G generates, and says nothing about what G leaves out.
 """
 
 import math
@@ -17,13 +17,14 @@ def coverage(x, centres, sigma):
     """Mode coverage of samples x (N, D), 2,500 of them in PacGAN, against a mixture's centres (K, D) of one sigma.
 
     A sample is of high quality if it lies within 3σ (Euclidean) of the mode nearest to it. Returns a dict of plain numbers:
-    modes: how many modes have at least one sample of high quality; high_quality: the samples' fraction, 0 to 1;
-    reverse_kl: KL(h ‖ uniform) = Σ_k h_k log(K h_k) = log K - H(h), in nats, where h is the fraction of the samples of high
-    quality that lies at each mode. Uniform as in PacGAN, whatever the mixture's weights. From 0 (even) to log K (one mode).
+    modes: how many modes have at least one sample of high quality; high_quality: the samples' fraction, 0 to 1; reverse_kl:
+    KL(h ‖ uniform) = Σ_k h_k log(K h_k) = log K - H(h), in nats, where h is the fraction of the samples of high quality that
+    lies at each mode. It is 0 for even modes and log K for a single one. The reference is uniform, as in PacGAN, for any
+    weights of the mixture.
 
-    With no sample of high quality at all, h does not exist; log K is given, the worst there is, so that curves and tables
-    need no exception. A sample that is nan is not of high quality. Real data scores expected_quality(D) and, if the
-    weights are equal, a reverse_kl of about (K - 1) / 2N, not 0. Raises ValueError for other shapes or no samples.
+    If no sample is of high quality, h does not exist. reverse_kl is then log K, its worst value, so that curves and tables
+    need no exception. A sample that is nan is not of high quality. For real data, high_quality is expected_quality(D), and
+    reverse_kl is not 0: it is about (K - 1) / 2N if the weights are equal. Raises ValueError for other shapes or no samples.
     """
     x, centres = to_host(x).astype(np.float64), to_host(centres).astype(np.float64)
     if x.ndim != 2 or centres.ndim != 2 or x.shape[1] != centres.shape[1] or not len(x) or not len(centres):
@@ -44,8 +45,8 @@ def expected_quality(n_dim):
     """The high_quality of real data: P(‖ε‖ <= 3), ε ~ N(0, I) in n_dim dimensions, if modes are 6σ apart or more.
 
     ‖ε‖² is chi-square, so this is the incomplete gamma function P(a, t) = Σ_k t^(a+k) e^-t / Γ(a + k + 1), a = n_dim / 2,
-    t = 9/2: erf(3/√2) = 99.7 % in 1-D, 1 - exp(-9/2) = 98.9 % in 2-D, 97.1 % in 3-D. A model that scores more is no better
-    than the data but narrower.
+    t = 9/2: erf(3/√2) = 99.7 % in 1-D, 1 - exp(-9/2) = 98.9 % in 2-D, 97.1 % in 3-D. A model with a higher value
+    is not better than the data: it is narrower.
     """
     a, t = n_dim / 2, REACH**2 / 2
     return math.fsum(math.exp((a + k) * math.log(t) - t - math.lgamma(a + k + 1)) for k in range(64))

@@ -1,11 +1,11 @@
-"""The formants of a sound, by linear prediction: the resonances of the filter that it could have come through.
+"""The formants of a sound by linear prediction: the resonances of a filter that could have produced it.
 
     x_t ≈ -Σ a_i x_t-i, i = 1 ... order, with the least squared error;     1 / (1 + Σ a_i z⁻ⁱ) is then the filter.
 
-Its poles r exp(±iω) are resonances at F = ω rate / 2π, of bandwidth -log r · rate / π. Atal & Hanauer 1971; the coefficients
-by the autocorrelation method (Markel & Gray 1976): of a windowed sound the normal equations are Toeplitz, and Levinson's and
-Durbin's recursion solves them in order² steps. Between two harmonics of a voice there is nothing to see: a formant is drawn
-towards the harmonic nearest to it, the more so the higher the pitch. So compare sounds of one pitch.
+Its poles r exp(±iω) are resonances at F = ω rate / 2π, of bandwidth -log r · rate / π (Atal & Hanauer 1971). The
+coefficients come from the autocorrelation method (Markel & Gray 1976): for a windowed sound the normal equations are
+Toeplitz, and the recursion of Levinson and Durbin solves them in order² steps. A voice has no energy between two harmonics.
+So a measured formant lies too close to the nearest harmonic, and more so at a higher pitch. Compare sounds of equal pitch.
 """
 
 import math
@@ -14,8 +14,8 @@ import numpy as np
 
 from ..backend import to_host
 
-EMPHASIS = 0.97  # x_t - 0.97 x_t-1 takes off the fall of a voice's spectrum, which is no resonance
-WIDEST, LOWEST = 400.0, 90.0  # in Hz: a pole that is wider, or lower, is not taken for a formant
+EMPHASIS = 0.97  # x_t - 0.97 x_t-1 removes the slope of a voice's spectrum, which is not a resonance
+WIDEST, LOWEST = 400.0, 90.0  # in Hz: a pole that is wider or lower is not a formant
 
 
 def autocorrelation(x, order):
@@ -24,10 +24,11 @@ def autocorrelation(x, order):
 
 
 def levinson(r):
-    """a (order + 1,) with a_0 = 1 and Σ_j r_|i-j| a_j = 0 for i = 1 ... order, and the squared error that stays.
+    """a (order + 1,) with a_0 = 1 and Σ_j r_|i-j| a_j = 0 for i = 1 ... order, and the squared error that remains.
 
-    Order after order: the coefficients so far, and k times the same in reverse. Durbin 1960; k is minus the correlation of
-    what is left over before and after. r (order + 1,). Raises ValueError where r_0 is not positive: a silent sound.
+    Each step raises the order by one. It adds k times the coefficients in reverse order to the coefficients (Durbin 1960). k
+    is minus the correlation of the errors of forward and backward prediction. r (order + 1,). Raises ValueError if r_0 is
+    not positive, as for a silent sound.
     """
     if not r[0] > 0:
         raise ValueError(f"levinson: the sound has energy {r[0]:g}; it must be positive")
@@ -41,7 +42,7 @@ def levinson(r):
 
 
 def resonances(a, rate):
-    """Frequencies and bandwidths in Hz, both (n,), the lowest first, of the pole pairs of 1 / Σ a_i z⁻ⁱ; a (order + 1,)."""
+    """Frequencies and bandwidths in Hz, both (n,), of the pole pairs of 1 / Σ a_i z⁻ⁱ, lowest first. a (order + 1,)."""
     poles = np.roots(a)
     poles = poles[poles.imag > 0]
     order = np.argsort(np.angle(poles))
@@ -50,10 +51,10 @@ def resonances(a, rate):
 
 
 def formants(sound, rate, order=10, n=3):
-    """The lowest n formants in Hz, (n,), of a sound (T,) at `rate` samples a second; nan for those that are not found.
+    """The lowest n formants in Hz, (n,), of a sound (T,) at `rate` samples per second; nan if not found.
 
-    order: two for each formant up to rate / 2, and two more. T: some periods of the voice, 30 to 60 ms, in which it does not
-    change. Raises ValueError for a sound of another shape, one too short or silent, or one that is not finite.
+    order: two for each formant up to rate / 2, plus two. T: a few periods of the voice, 30 to 60 ms, in which it does not
+    change. Raises ValueError for a sound that has another shape, is too short or silent, or is not finite.
     """
     x = to_host(sound).astype(np.float64)
     if x.ndim != 1 or len(x) <= 2 * order:

@@ -1,4 +1,4 @@
-"""How near a picture is to the one it should be."""
+"""Measures of how close a picture is to the one that it should equal, and of how sharp it is."""
 
 import math
 
@@ -12,7 +12,7 @@ WINDOW, C1, C2 = 7, 0.01**2, 0.03**2  # of ssim: pixels a side, and (K L)² for 
 def psnr(x_hat, x):
     """Peak signal-to-noise ratio in dB, 10 log10(1 / mean squared error), averaged over pictures (N, D) in [0, 1].
 
-    x_hat is clipped to [0, 1] first, as a screen would. Equal pictures give infinity. Raises ValueError for unequal shapes.
+    x_hat is clipped to [0, 1] first, as on a screen. Equal pictures give infinity. Raises ValueError for unequal shapes.
     """
     x_hat, x = np.clip(to_host(x_hat), 0, 1).astype(np.float64), to_host(x).astype(np.float64)
     if x_hat.shape != x.shape:
@@ -22,14 +22,14 @@ def psnr(x_hat, x):
 
 
 def ssim(x_hat, x, shape):
-    """Structural similarity of pictures (N, D) in [0, 1] of a shape (h, w) or (h, w, 3), averaged over pictures; 1: equal.
+    """Structural similarity of pictures (N, D) in [0, 1] of a shape (h, w) or (h, w, 3), averaged over pictures; 1 if equal.
 
         SSIM = (2 μ_a μ_b + C₁) (2 σ_ab + C₂) / ((μ_a² + μ_b² + C₁) (σ_a² + σ_b² + C₂))
 
-    in every window of 7 × 7 pixels that lies within the picture, then the mean of all. Wang et al. 2004, eq 13, with their
-    K₁ = 0.01 and K₂ = 0.03, even weights in the window, and variances and covariances divided by 48, as in scikit-image.
-    x_hat is clipped to [0, 1] first, as a screen would. Colours are measured one by one. Raises ValueError for unequal
-    shapes and for pictures smaller than the window.
+    is computed in every window of 7 × 7 pixels inside the picture, and then averaged. Wang et al. 2004, eq 13, with their K₁
+    = 0.01 and K₂ = 0.03, equal weights in the window, and variances and covariances divided by 48, as in scikit-image. x_hat
+    is clipped to [0, 1] first, as on a screen. Each colour is measured on its own. Raises ValueError for unequal shapes and
+    for pictures smaller than the window.
     """
     a, b = np.clip(to_host(x_hat), 0, 1).astype(np.float64), to_host(x).astype(np.float64)
     if a.shape != b.shape or a.ndim != 2 or a.shape[1] != math.prod(shape):
@@ -61,13 +61,13 @@ def window_means(images):
 def sharpness(x, shape):
     """The mean length of the gradient, in pixel values per pixel, of pictures x (N, D) of a shape (h, w) or (h, w, 3).
 
-    The gradient is by differences to the right and to the pixel below. Blur lowers it, noise raises it, and it grows with
-    the amount of ink: a number to hold beside that of real pictures, not one to maximise. Raises ValueError for pictures
-    one pixel high or wide.
+    The gradient is the differences to the pixel on the right and to the pixel below. Blur makes it smaller; noise and more
+    ink make it larger. So compare it with that of real pictures, and do not maximise it. Raises ValueError for pictures one
+    pixel high or wide.
     """
     if min(shape[:2]) < 2:
         raise ValueError(
-            f"sharpness: pictures of {shape[0]} x {shape[1]} have no differences both ways; 2 x 2 or more have"
+            f"sharpness: pictures of {shape[0]} x {shape[1]} are too small: give pictures of 2 x 2 or more"
         )
     images = to_host(x).astype(np.float64).reshape(len(x), *shape)
     down = images[:, 1:, :-1] - images[:, :-1, :-1]

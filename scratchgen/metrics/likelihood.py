@@ -1,15 +1,15 @@
-"""How probable a model finds data it has not seen: log p(x) in nats per example, exact or estimated, with its error.
+"""The log-likelihood of new data under a model: log p(x) in nats per example, exact or estimated, with its error.
 
     exact          MADE, a mixture: they have a log_prob
     importance     a VAE: log p(x) = log E_q[w], w = p(x, z) / q(z|x), by the mean of k draws of w (Burda et al. 2015, eq 8)
     annealed       an RBM: -F(x) - log Z, with an estimate of log Z; a DBN: its bound, with the same (annealed.py)
     Parzen         any model: its samples as the centres of Gaussians of one σ (Goodfellow et al. 2014, section 5)
 
-The logarithm of a mean of k draws is on average below log p(x), by about var(w) / (2 k E[w]²), and no lower for a larger k:
-a VAE's number is a bound in expectation. An estimate of log Z is too low as well, which flatters an RBM, and may lift a
-DBN's bound above log p; where the effective sample size is below ten, do not believe it. Densities of grey numbers and
-probabilities of black and white pixels do not compare, nor do pixels binarized by chance with those cut at a half: every
-result says how its pixels became what they were.
+The logarithm of a mean of k draws is on average below log p(x), by about var(w) / (2 k E[w]²). It never decreases with k. So
+a VAE's number is a bound in expectation. An estimate of log Z is also too low on average. This makes an RBM's likelihood too
+high, and may lift a DBN's bound above log p. Do not trust it if the effective sample size is below ten. Densities of grey
+pixels cannot be compared with probabilities of black and white pixels. Pixels binarized at random cannot be compared with
+pixels rounded at a half. So every result says how its pixels were made.
 """
 
 import math
@@ -25,15 +25,15 @@ from ..train.progress import told
 from .annealed import annealed_log_z
 
 SIGMAS = tuple(np.logspace(-1, 0, 10))  # those of Goodfellow et al. 2014
-ROWS = 1_000  # rows that a decoder or a distance sees at once, so that memory does not grow with k
+ROWS = 1_000  # rows that a decoder or a distance handles at once, so that memory does not grow with k
 
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
     """log p(x) of each example, and how it was found.
 
-    log_p: (N,) float64 in nats. error: (N,), the standard error of each by the chance of the estimate, 0 where it is exact;
-    shared: that which all have in common, of log Z. method: "exact", ... pixels: how they were made black and white, or "as
+    log_p: (N,) float64 in nats. error: (N,), the standard error of each estimate, 0 if it is exact. shared: the standard
+    error that all have in common, that of log Z. method: "exact", ... pixels: how they were made black and white, or "as
     they are".
     """
 
@@ -50,26 +50,26 @@ class Likelihood:
 
     @property
     def standard_error(self):
-        """Of that mean, by the choice of the N examples, and by what all have in common; nan for one example."""
+        """The standard error of nll, from the choice of the N examples and from `shared`; nan for one example."""
         n = len(self.log_p)
         return math.hypot(float(self.log_p.std(ddof=1)) / math.sqrt(n), self.shared) if n > 1 else math.nan
 
     @property
     def chance(self):
-        """The standard error of that mean by the chance of the estimate alone: the same examples, other draws."""
+        """The part of nll's standard error that comes from the estimate: the same examples, but other draws."""
         return math.hypot(float(np.sqrt((self.error**2).sum())) / len(self.error), self.shared)
 
     def __str__(self):
-        chance = f", of which by the estimate {self.chance:.2g}" if self.chance > 0 else ""
+        chance = f", of which from the estimate {self.chance:.2g}" if self.chance > 0 else ""
         n = f"{len(self.log_p):,} examples, pixels {self.pixels}"
         return f"{self.nll:.2f} ± {self.standard_error:.2f} nats{chance} ({self.method}; {n})"
 
 
 def black_and_white(model, x, rng, pixels=None):
-    """x as a model of black and white pixels wants it, and in words how it came to be so.
+    """x with pixels that suit the model, and a description of how they were made.
 
-    Grey pixels are made black with a probability that is their grey value, once and by this rng. If the words are given, x
-    is left as it is.
+    For a model of black and white pixels, each grey pixel is drawn once, by this rng, as 1 with the probability of its grey
+    value. If the description `pixels` is given, x does not change.
     """
     if pixels is not None:
         return x, pixels
@@ -91,8 +91,8 @@ def exact(model, x, rng, pixels=None):
 def importance(model, x, rng, k=5_000, pixels=None):
     """The Likelihood of x (N, D) under a model that has log_weights(x, k, rng), a VAE, by k draws of z for each x.
 
-    x on the model's device. The error of log ŵ, ŵ = 1/k Σ w_i, is that of ŵ over ŵ, √(Σ (w_i / ŵ - 1)²) / k: too small
-    where few draws weigh nearly all. Raises ValueError for k < 1.
+    x is on the model's device. The standard error of log ŵ, ŵ = 1/k Σ w_i, is that of ŵ divided by ŵ:
+    √(Σ (w_i / ŵ - 1)²) / k. It is too small if a few draws have nearly all the weight. Raises ValueError for k < 1.
     """
     if k < 1:
         raise ValueError(f"importance: k must be 1 or more, got {k}")
@@ -114,13 +114,13 @@ def sums(model, x, k, rng):
         once.append(log_sum_exp(log_w, 0))
         twice.append(log_sum_exp(2 * log_w, 0))
     once, twice = (log_sum_exp(xp.stack(parts), 0) for parts in (once, twice))
-    share = xp.exp(twice - 2 * once)  # Σ w² / (Σ w)²: 1/k if all weigh alike, 1 if one weighs all
-    error = xp.sqrt(xp.maximum(share - 1 / k, 0)) if k > 1 else share * math.nan  # one draw says nothing of the spread
+    share = xp.exp(twice - 2 * once)  # Σ w² / (Σ w)²: 1/k if all weights are equal, 1 if one has all the weight
+    error = xp.sqrt(xp.maximum(share - 1 / k, 0)) if k > 1 else share * math.nan  # one draw shows no spread
     return once - math.log(k), error
 
 
 def annealed(model, x, z, rng, pixels=None):
-    """The Likelihood of x (N, D) under an RBM, or a DBN's bound on it, by an annealed.Estimate z of log Z."""
+    """The Likelihood of x (N, D) under an RBM, or a DBN's bound on it, from an annealed.Estimate z of log Z."""
     x, pixels = black_and_white(model, x, rng, pixels)
     bound = isinstance(model, DBN)
     log_p = model.bound(x, z.log_z, rng) if bound else model.log_p(x, z.log_z)
@@ -146,8 +146,8 @@ def negative_elbo(model, x, rng, k=100, pixels=None):
 def parzen(samples, x, sigma, pixels="as they are"):
     """The Likelihood of x (N, D) under 1/M Σ_m N(x; samples_m, σ² I), samples (M, D) of a model.
 
-    A weak measure (Theis et al. 2016): it says more of the number of samples and of σ than of the model, and training
-    pictures themselves can score below a bad model. It is here because the first GAN papers report it.
+    This is a weak measure (Theis et al. 2016): it depends more on the number of samples and on σ than on the model. Even
+    training pictures can have a lower value than a bad model. It is here because the first GAN papers report it.
     """
     samples, x = to_host(samples).astype(np.float64), to_host(x).astype(np.float64)
     if samples.ndim != 2 or x.ndim != 2 or samples.shape[1] != x.shape[1]:
@@ -166,12 +166,12 @@ def parzen(samples, x, sigma, pixels="as they are"):
 
 
 def best_sigma(samples, x_valid, sigmas=SIGMAS):
-    """The σ of those under which x_valid (N, D), data kept for this choice, is most probable. Goodfellow et al. 2014."""
+    """The σ under which x_valid (N, D), data kept for this choice, is most probable. Goodfellow et al. 2014."""
     return max(sigmas, key=lambda sigma: parzen(samples, x_valid, sigma).log_p.mean())
 
 
 def log_likelihood(model, x, rng, draws=100, pixels=None):
-    """The Likelihood of x (N, D), on the model's device, by whichever way suits the model; None for one without any p(x)."""
+    """The Likelihood of x (N, D), on the model's device, by the method that suits the model; None for one without p(x)."""
     if hasattr(model, "log_weights"):
         return importance(model, x, rng, draws, pixels)
     if hasattr(model, "log_prob"):
@@ -182,13 +182,13 @@ def log_likelihood(model, x, rng, draws=100, pixels=None):
 
 
 def likelihood_metrics(model, x, rng, draws=100):
-    """{name: value} of what can be said of log p on test data x (N, D), for `evaluate`; {} for a model without any p.
+    """{name: value} about log p of test data x (N, D), for `evaluate`; {} for a model without p(x).
 
-    log_p: its mean in nats; log_p_error: the standard error, that of log Z included; log_p_method: how it was found, and
-    the pixels made.
+    log_p: its mean in nats. log_p_error: its standard error, including that of log Z. log_p_method: how it was computed, and
+    how the pixels were made.
     """
     if (found := log_likelihood(model, x, rng, draws)) is None:
         return {}
     method = f"{found.method}; pixels {found.pixels}"
-    known = {"log_p_error": found.standard_error} if len(x) > 1 else {}  # nan would be no JSON
+    known = {"log_p_error": found.standard_error} if len(x) > 1 else {}  # JSON has no nan
     return {"log_p": -found.nll} | known | {"log_p_method": method}

@@ -1,22 +1,22 @@
-"""Which measure suits the samples of a model depends on the data: it is chosen here, for fit's history and `evaluate`."""
+"""Chooses the measure of a model's samples that suits the data, for fit's history and for `evaluate`."""
 
 from ..backend import UsageError
 from .coverage import coverage
 from .frechet import FrechetJudge
 from .transport import PointsJudge, ToyJudge
 
-POINTS, PICTURES = 2_500, 2_000  # PacGAN's number of points; as many pictures as take a moment after each epoch
+POINTS, PICTURES = 2_500, 2_000  # PacGAN's number of points; few enough pictures to be fast after each epoch
 
 
 def sample_metrics(data, device="cpu"):
-    """(measure, left_out): measure(model, rng, epoch) -> {name: number} for models of a Data or None; why None, or "".
+    """(measure, left_out): measure(model, rng, epoch) -> {name: number} for models of a Data, or None; why None, or "".
 
-    Mixtures in the plane: how many modes, how well and how evenly (coverage.py). Other points: sliced_wasserstein, and
-    sliced_wasserstein_floor, that of real points; of a toy to fresh ones, of the user's own to the test points
+    Mixtures in the plane: how many modes, how accurate and how even (coverage.py). Other points: sliced_wasserstein, and
+    sliced_wasserstein_floor, that of real points. A toy is compared with new points, the user's data with the test points
     (transport.py). Labelled pictures: frechet, the squared distance of samples to training pictures; frechet_floor, that of
-    as many test pictures, at most 2,000 of each; its classifier's accuracy; and rarest_class, the smallest share of a class
-    of the data, 0 if one is lost (frechet.py). The classifier is trained now, on the device, if it was not before. What
-    would mean nothing, as of a few pictures, is left out. A model that cannot sample gets {}.
+    as many test pictures, at most 2,000 of each; classifier_accuracy; and rarest_class, the smallest share of a class of the
+    data, 0 if one is missing (frechet.py). The classifier is trained now, on the device, if it is not in the cache. A
+    measure that would have no meaning, such as for very few pictures, is left out. A model that cannot sample gets {}.
     """
     if data.toy is not None and data.toy.centres is not None and data.toy.n_dim == 2:
         return measure_of(POINTS, lambda x: coverage(x, data.toy.centres, data.toy.sigma)), ""
@@ -38,7 +38,7 @@ def sample_metrics(data, device="cpu"):
 
 
 def measure_of(n, found_in):
-    """measure(model, rng, epoch): what `found_in` finds in n samples, whatever the epoch."""
+    """A function measure(model, rng, epoch) that returns found_in(x) for n samples x. It does not use epoch."""
 
     def measure(model, rng, epoch=None):
         try:

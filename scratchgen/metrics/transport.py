@@ -1,19 +1,18 @@
-"""How far points are from those of a toy density or of the user, beside how far real points are from each other."""
+"""The distance of generated points to those of a toy density or of the user, and that of real points as a comparison."""
 
 import numpy as np
 
 from ..backend import Rng, to_host
 from .divergences import sliced_wasserstein
 
-PAIRS, DIRECTIONS = 40, 50  # a pair's distance varies by a third, and hardly with more directions
+PAIRS, DIRECTIONS = 40, 50  # distances vary by a third among pairs, but little with more directions
 
 
 class PointsJudge:
     """Measures samples of n points by their sliced Wasserstein distance to a Data's test points, which no model has seen.
 
-    Points are divided by the training points' standard deviation, column by column; a column that never changes is left as
-    it is. n: as many as there are test points. floor: the mean distance of n training points to the test points, over PAIRS
-    draws.
+    Each column is divided by its standard deviation among the training points, unless that is 0. n: the number of test
+    points. floor: the mean distance of n training points to the test points, over PAIRS draws.
     """
 
     def __init__(self, data, seed=0):
@@ -24,15 +23,15 @@ class PointsJudge:
         self.floor = float(np.mean([self.distance(data.x_train[part]) for part in parts]))
 
     def distance(self, x):
-        """Of points x (N, D) to the test points."""
+        """The distance of points x (N, D) to the test points."""
         return sliced_wasserstein(to_host(x) / self.scale, self.test, Rng(self.seed), DIRECTIONS)
 
 
 class ToyJudge:
-    """Measures samples of n points by their sliced Wasserstein distance to as many fresh points of a Data's toy density.
+    """Measures samples of n points by their sliced Wasserstein distance to as many new points of a Data's toy density.
 
-    Points are divided by the training points' standard deviation, column by column. floor: the mean distance of n real
-    points to n others, over PAIRS pairs. Equal seeds give equal fresh points.
+    Each column is divided by its standard deviation among the training points. floor: the mean distance of n real points to
+    n others, over PAIRS pairs. Equal seeds give equal new points.
     """
 
     def __init__(self, data, n, seed=0):
@@ -43,11 +42,11 @@ class ToyJudge:
         return self.toy.sample(self.n, Rng((self.seed, 0, 5, *which)))
 
     def distance(self, x, which=0):
-        """Of points x (N, D) to the fresh points with the number `which`."""
+        """The distance of points x (N, D) to the new points with the number `which`."""
         return sliced_wasserstein(
             to_host(x) / self.scale, self.fresh(which, 1) / self.scale, Rng(self.seed), DIRECTIONS
         )
 
     def over_floor(self, samples):
-        """The mean distance of samples [(N, D), ...], each to fresh points of its own, divided by the floor."""
+        """The mean distance of samples [(N, D), ...], each to its own new points, divided by the floor."""
         return float(np.mean([self.distance(x, i) for i, x in enumerate(samples)]) / self.floor)

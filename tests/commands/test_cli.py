@@ -197,7 +197,7 @@ def test_train_through_a_real_process(tmp_path):
     paths = checkpoint, history
     assert first.startswith("vae on digits: epoch 2, ")
     (row,) = (row for row in rows if row.startswith("  test_negative_elbo "))
-    assert "nats an example" in row and row.endswith("lower is better")
+    assert "nats per example" in row and row.endswith("lower is better")
     assert [Path(path) for path in paths] == [Path("new/run/checkpoint.npz"), Path("new/run/history.csv")]
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["checkpoint.npz", "history.csv"]
     notes, _ = read_checkpoint(tmp_path / "new" / "run" / "checkpoint.npz")

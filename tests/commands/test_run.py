@@ -114,7 +114,7 @@ def test_every_measure_of_samples_has_a_unit(data):
 
 
 def test_which_way_is_better_is_said():
-    assert meaning("test_negative_elbo") == "nats an example; a bound on -log p, lower is better"
+    assert meaning("test_negative_elbo") == "nats per example; a bound on -log p, lower is better"
     assert meaning("binarized_nll").endswith("lower is better") and meaning("log_p").endswith("higher is better")
     assert meaning("something_of_ones_own") == ""
 

@@ -526,7 +526,7 @@ def classes_that_are_not_clear(folder):
 def a_class_to_test_on_only(folder):
     fill(folder / "train", "ant", "bee")
     fill(folder / "test", "ant", "owl")
-    return [str(folder), "owl", "none to train on"]
+    return [str(folder), "owl", "no training examples"]
 
 
 BAD_FOLDERS = [
@@ -662,7 +662,7 @@ BAD_ARRAYS = {
     "one-hot labels": ({"x": X, "labels": np.eye(40, dtype=int)}, "shape (40, 40)"),
     "negative label": ({"x": X, "labels": Y - 1}, "label -1"),
     "absurd label": ({"x": X, "labels": np.where(Y == 3, 2**63 - 1, Y)}, "label 9223372036854775807"),
-    "absurd unsigned label": ({"x": X, "labels": np.where(Y == 3, 2**63, 1).astype(np.uint64)}, "no class"),
+    "absurd unsigned label": ({"x": X, "labels": np.where(Y == 3, 2**63, 1).astype(np.uint64)}, "not a class"),
     "other names": ({"x_train": X, "y_train": Y}, "x_train, y_train"),
     "labels of one part only": ({"x_train": X, "x_test": X, "labels_train": Y}, "labels_train"),
     "test part of another shape": ({"x_train": X, "x_test": X[:, :4]}, "different shapes"),

@@ -220,7 +220,7 @@ def test_a_classifier_is_trained_once(empty_cache, capsys):
     first = trained_classifier(small())
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("training the classifier that measures samples of digits: ")
-    assert " s once, " in line and line.endswith("% of the test pictures right")
+    assert " s once, " in line and line.endswith("% of the test pictures correct")
     (path,) = empty_cache.iterdir()
     assert path.name.startswith("digits-") and path.suffix == ".npz"
     again = trained_classifier(small())
@@ -292,7 +292,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(empty_cache, capsys):
     empty_cache.parent.parent.write_text("a file where the folder should be")
     classifier = trained_classifier(small())
     line = capsys.readouterr().err
-    assert "not kept for the next time" in line and str(empty_cache) in line
+    assert "not saved for the next time" in line and str(empty_cache) in line
     assert line.count("\n") == 1
     assert theta(trained_classifier(small())) == theta(classifier)
 
@@ -318,9 +318,9 @@ def few(n_train, n_test):
     ("data", "reason"),
     [
         (dataclasses.replace(few(300, 300), labels_train=None, labels_test=None), "no labels"),
-        (dataclasses.replace(few(300, 300), shape=None), "no pictures"),
-        (few(199, 300), "199 pictures to train on, and 200 are needed"),
-        (few(300, 1), "1 picture to test on, and 200 are needed"),
+        (dataclasses.replace(few(300, 300), shape=None), "not pictures"),
+        (few(199, 300), "199 pictures to train on, but 200 are needed"),
+        (few(300, 1), "1 picture to test on, but 200 are needed"),
         (dataclasses.replace(few(300, 300), labels_train=np.full(300, 3)), "all of one class"),
     ],
 )
@@ -342,7 +342,7 @@ def test_a_classifier_that_has_learned_nothing_is_no_judge(how, empty_cache):
         data = dataclasses.replace(data, labels_test=(data.labels_test + 1) % 10)
     measure, left_out = sample_metrics(data)
     assert measure is None
-    assert "no Fréchet distance: the classifier reads " in left_out and "guessing the commonest class" in left_out
+    assert "no Fréchet distance: the classifier gets " in left_out and "guessing the most frequent class" in left_out
 
 
 # ---- what suits the samples of which data ----

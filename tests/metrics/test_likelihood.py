@@ -311,8 +311,8 @@ def test_mistakes_name_both_shapes():
 def test_one_draw_says_nothing_of_its_own_error():
     model, x = VAE.example(Rng(0))[0], np.ones((5, 6), np.float32)
     found = importance(model, x, Rng(1), k=1)
-    assert np.isnan(found.error).all() and "by the estimate" not in str(found)
-    assert "by the estimate" in str(importance(model, x, Rng(1), k=50))
+    assert np.isnan(found.error).all() and "from the estimate" not in str(found)
+    assert "from the estimate" in str(importance(model, x, Rng(1), k=50))
 
 
 def test_only_models_of_black_and_white_pixels_get_them():
