@@ -1,8 +1,8 @@
 """A VAE's random codes decode to digits; an autoencoder's do not, because its codes leave holes.
 
 The networks are the same, but the VAE adds noise to the codes, and its KL pulls them to N(0, I). Above: codes of two
-numbers of test pictures; an ellipse is one standard deviation of a code, and in the circle lie 86 % of N(0, I). Below:
-pictures that other models decode from random codes of 16 numbers, beside real ones.
+numbers; an ellipse is one standard deviation, and 86 % of N(0, I) lies in the circle. Below: pictures that other models
+decode from random codes of 16 numbers, beside real ones.
 
 Try `--data mnist`. Read scratchgen/models/vae.py beside scratchgen/models/autoencoder.py.
 """
