@@ -32,7 +32,7 @@ class Check:
         self.start()
 
     def start(self):
-        """Take derivatives at the present weights and buffers from now on."""
+        """Make the present weights and buffers the point at which derivatives are taken."""
         self.theta = self.params.theta.copy()
         self.buffers = [p.buffers.copy() for p in self.everything]
         size = np.abs(to_host(self.theta))
@@ -41,9 +41,7 @@ class Check:
         self.near = np.where(small, 100 * size, self.stride)
         tiny = (size > 0) & (size < 1e-10)  # the complex step must also be small compared with x
         self.tiny = np.where(tiny, np.maximum(1e10 * size, 1e-280), 1.0)
-        self.lost = (
-            4 * np.finfo(float).eps * np.fmax.reduce(size, initial=1)
-        )  # rounding of x - mean(x), small for large x
+        self.lost = 4 * np.finfo(float).eps * np.fmax.reduce(size, initial=1)  # rounding of x - mean(x), for large x
 
     def value(self, offset=None, left_over=0):
         """objective() at theta + offset. Before that, buffers are reset and the gradient is filled with left_over."""

@@ -23,7 +23,7 @@ from .trial import MOVE, Broken, as_array, layer_inputs, unchanged
 
 TOLERANCE = {COMPLEX: 1e-8, CENTRAL: 1e-5}  # of log_det
 INVERSE_TOLERANCE = 1e-6  # an inverse may be found by iteration
-SINGLE_TOLERANCE = 2e-2  # of both, where the layer computes in float32
+SINGLE_TOLERANCE = 2e-2  # of both, if the layer computes in float32
 
 
 def check_flow(layer: Layer, x: Any, *, seed: int = 0, name: str | None = None, **options: Any) -> GradReport:

@@ -65,7 +65,7 @@ class GradReport:
 
 
 def place(name, index):
-    """layer.W[0, 1], or the name alone where the tensor is one number."""
+    """layer.W[0, 1], or the name alone if the tensor is one number."""
     return f"{name}{list(index)}" if index else name
 
 

@@ -68,9 +68,9 @@ def load_part(kind, part):
         raise UsageError(f"{labels_path}: {len(labels)} labels for {len(images)} pictures in {images_path}: {REMEDY}")
     expected = (COUNTS[part], 28, 28)
     if images.shape != expected:
-        raise UsageError(f"{images_path}: pictures of shape {images.shape} where {kind} has {expected}: {REMEDY}")
+        raise UsageError(f"{images_path}: pictures of shape {images.shape}, but {kind} has {expected}: {REMEDY}")
     if labels.max() > 9:
-        raise UsageError(f"{labels_path}: label {labels.max()} where 9 is the largest: {REMEDY}")
+        raise UsageError(f"{labels_path}: label {labels.max()}, but 9 is the largest: {REMEDY}")
     x = np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)  # (N, 784)
     return x, labels.astype(np.int64)
 
@@ -82,10 +82,10 @@ def load_file(kind, file, n_axes):
     array = parse(content, path, n_axes)
     found = hashlib.sha256(content).hexdigest()
     if found != CONTENTS.get((kind, file), found):
-        raise UsageError(f"{path}: its content is not {kind}'s (SHA-256 differs): {REMEDY}")
+        raise UsageError(f"{path}: its content is not that of {kind} (SHA-256 differs): {REMEDY}")
     for (other, name), known in CONTENTS.items():
         if known == found and other != kind:
-            raise UsageError(f"{path}: holds {other}'s {name}, where {kind}'s should be: {REMEDY}")
+            raise UsageError(f"{path}: holds {other}'s {name}, not that of {kind}: {REMEDY}")
     return array, path
 
 
@@ -126,7 +126,7 @@ def download(kind, file):
 
 
 def read(path):
-    """The content of a file as bytes, unpacked if it is gzipped, whatever its name says."""
+    """The content of a file as bytes, unpacked if they are gzipped, even if its name does not say so."""
     try:
         raw = path.read_bytes()
         return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
@@ -142,10 +142,10 @@ def parse(content, path, n_axes):
         raise UsageError(f"{path}: the file is empty: {REMEDY}")
     magic, expected = int.from_bytes(content[:4], "big"), 0x800 + n_axes  # 8 means uint8
     if magic != expected:
-        raise UsageError(f"{path}: magic number {magic} where an IDX file of this kind has {expected}: {REMEDY}")
+        raise UsageError(f"{path}: magic number {magic}, but an IDX file of this kind has {expected}: {REMEDY}")
     header = 4 + 4 * n_axes
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
     if len(content) != header + math.prod(shape):
         size = header + math.prod(shape)
-        raise UsageError(f"{path}: {len(content)} bytes where its header promises {size}: {REMEDY}")
+        raise UsageError(f"{path}: {len(content)} bytes, but its header says {size}: {REMEDY}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

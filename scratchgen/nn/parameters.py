@@ -1,7 +1,7 @@
 """All weights of a network in one vector theta, all gradients in a second one, grad, and all buffers in a third.
 
-A layer's W and dW are views into these vectors. So an optimizer, a checkpoint or a gradient check handles one vector,
-whatever the network is.
+A layer's W and dW are views into these vectors. So an optimizer, a checkpoint or a gradient check handles only one
+vector, for any network.
 """
 
 import math

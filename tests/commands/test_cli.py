@@ -496,7 +496,7 @@ def test_mistake_is_one_line(mistake, refused):
         ("cut", "the gzip file is truncated"),
         ("magic", "magic number 8 where"),
         ("other", "SHA-256 differs"),
-        ("short", "bytes where its header promises"),
+        ("short", "bytes, but its header says"),
         ("none", "the file is empty"),
     ],
 )
