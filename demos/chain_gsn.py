@@ -1,8 +1,8 @@
 """A chain that damages a picture and restores it, again and again, turns random pixels into digits.
 
 One network learns to restore damaged pictures. The other learns along three steps of its own chain, always towards the
-clean picture: that is walk-back. Above: chains after 50 steps beside real digits, and their Fréchet distance to
-training pictures, by step. Below: three chains from their first step on.
+clean picture: that is walk-back. Above: chains after 50 steps beside real digits, their Fréchet distance to
+training pictures. Below: three chains from their first step on.
 
 Try `--data mnist` (minutes): only with walk-back do chains end in digits. Read scratchgen/models/gsn.py.
 """

@@ -195,7 +195,7 @@ BAD_IDX = {
     "empty gzip": (IMAGES, gzip.compress(b""), "empty"),
     "truncated gzip": (IMAGES, gzip.compress(GOOD[IMAGES])[:-500], "truncated"),
     "damaged gzip": (IMAGES, gzip.compress(GOOD[IMAGES])[:99] + bytes(99) + gzip.compress(GOOD[IMAGES])[198:], "read"),
-    "truncated": (IMAGES, GOOD[IMAGES][:-1], "15695 bytes where its header promises 15696"),
+    "truncated": (IMAGES, GOOD[IMAGES][:-1], "15695 bytes, but its header says 15696"),
     "too long": (LABELS, GOOD[LABELS] + b"x", "bytes"),
     "header only in part": (IMAGES, GOOD[IMAGES][:10], "bytes"),
     "labels for pictures": (IMAGES, GOOD[LABELS], "magic number 2049"),
