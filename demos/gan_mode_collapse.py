@@ -1,8 +1,8 @@
 """On a ring of eight Gaussians a WGAN-GP finds every mode; a badly set GAN hops between them.
 
-Seven trainings: the WGAN, and GANs with good, weak and bad settings, each also with packing, where D judges two points
-at once. Above: samples during training. Below: modes hit, points within 3σ of one, reverse KL of the modes' shares to
-uniform. The animation shows four of them.
+Seven trainings: a WGAN-GP, and three GANs (good settings, a weak D, chosen to fail), each without and with packing,
+where D judges two points at once. Above: samples. Below: modes hit, points within 3σ of a mode, and how unevenly the
+modes are hit (reverse KL). The animation shows four of them.
 
 Try `--seeds 10`. Read scratchgen/models/wgan.py, scratchgen/models/gan.py, scratchgen/metrics/coverage.py.
 """

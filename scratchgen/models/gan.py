@@ -4,13 +4,15 @@
 
 Goodfellow et al. 2014, eq 1 and algorithm 1. A round is d_steps steps of D, then g_steps steps of G. D is a binary
 classifier, real (1) against generated (0), with the loss -V. It needs no class labels. G never sees a real example: it
-learns only from D's gradient at its own examples, while D is frozen. p_z is the distribution of the noise and p_g that of
-G(z): p_g(x) = ∫ p_z(z) δ(x - G(z)) dz, which cannot be computed. The loss of G is a setting; nn/losses.py has all choices.
+learns only from D's gradient at its own examples, while D is frozen. p_z is the distribution of z and p_g that of G(z).
+One can sample from p_g but not compute its density, so a GAN has no likelihood. Nor does the loss of D or of G tell how good
+the samples are; metrics/ does. The loss of G is a setting: nn/losses.py has all choices.
 
-Several settings keep D from getting too far ahead of G. R1 adds ½ γ E‖∇ₓD(x)‖² to D's loss, at real x with D's input noise
-(Mescheder et al. 2018, eq 9). Input noise perturbs what D sees, label noise flips some of D's labels, and both can fade
-during training. D may also have smoothed labels and dropout. With packing (PacGAN, Lin et al. 2018) D judges several
-examples at once, so it can see when they are all alike. Neither loss says how good the samples are: see metrics/.
+Several settings keep D from getting too far ahead of G. R1 (on by default) penalises how steep D's logit is at real
+examples: it adds ½ γ E‖∇ₓD(x)‖² to D's loss (Mescheder et al. 2018, eq 9). The others are off by default. Input noise is
+added to the examples that D sees, those of R1 too. Label noise swaps real and generated in some of D's targets. Both can
+fade during training. D may also have smoothed targets and dropout. With packing (PacGAN, Lin et al. 2018) D judges several
+examples at once, so it can see when they are all alike.
 """
 
 from dataclasses import dataclass
