@@ -69,7 +69,7 @@ def main(args):
     titles = (f"how far {n:,} samples are from real ones", "how often they are as asked for", "how they vary")
     labels = ("Fréchet distance, squared", "read as asked", "distance within a digit / real")
     references = {judge.floor(n): "real test pictures", judge.accuracy: "real test pictures", 1.0: "real pictures"}
-    formats = ("{x:g}", "{x:.1%}", "{x:.2f}")
+    formats = ("{x:g}", lambda x, _: f"{100 * x:.4g}%", "{x:g}")
     for place, title, label, values, (reference, word), form in zip(
         places, titles, labels, columns.values(), references.items(), formats
     ):
