@@ -52,7 +52,7 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
     """Write a .gif of at most LARGEST bytes: draw(frame) changes the figure for each of the frames. Prints its path.
 
     One palette of 64 colours for all, so that nothing flickers. If that is too much, there are fewer frames, as long in all,
-    and then smaller ones. The last one is held for two seconds.
+    then fewer colours, then smaller frames. The last one is held for two seconds.
     """
     from PIL import Image
 
@@ -62,10 +62,10 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
         for frame in again:
             draw(frame)
             images.append(rendered(figure, scale * dpi))
-        palette = images[-1].quantize(64, Image.Quantize.MEDIANCUT)
-        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-        for share in (1, 0.75, 0.6):
-            some = [images[round(i)] for i in np.linspace(0, len(images) - 1, math.ceil(share * len(images)))]
+        for colours, share in ((64, 1), (64, 0.75), (64, 0.55), (16, 0.75), (16, 0.55)):
+            chosen = np.linspace(0, len(images) - 1, math.ceil(share * len(images))).round().astype(int)
+            palette = images[-1].quantize(colours, Image.Quantize.MEDIANCUT)
+            some = [images[i].quantize(palette=palette, dither=Image.Dither.NONE) for i in chosen]
             durations = [round(1000 * len(images) / (fps * len(some)))] * (len(some) - 1) + [2000]
             options, made = {"save_all": True, "duration": durations, "loop": 0, "optimize": True}, io.BytesIO()
             some[0].save(made, "GIF", append_images=some[1:], **options)
@@ -84,20 +84,25 @@ def rendered(figure, dpi, **options):
 
 
 def with_palette(image, n):
-    """The image in n colours, many of them greys from black to white, so that grey stays grey and paper white."""
+    """The image in n colours, or a few less: greys from black to white, the commonest colours, and those furthest apart."""
     from PIL import Image
 
     pixels, greys = np.asarray(image), max(n // 4, min(32, n // 2))
-    index = np.rint(pixels[:, :, 0] * ((greys - 1) / 255)).astype(np.uint8)
-    palette = [level for level in np.linspace(0, 255, greys).round().astype(int).tolist() for _ in "rgb"]
+    index = np.rint(pixels[:, :, 0] * ((greys - 1) / 255)).astype(np.uint8)  # so that paper stays white
+    palette = np.repeat(np.linspace(0, 255, greys).round().astype(np.uint8), 3).reshape(greys, 3)
     coloured = np.ptp(pixels, axis=2) > 0
     if coloured.any():
-        # MAXCOVERAGE, because Pillow's default gives some classes' points one and the same colour.
-        rest = Image.fromarray(pixels[coloured][None]).quantize(n - greys, Image.Quantize.MAXCOVERAGE)
-        index[coloured] = greys + np.asarray(rest)[0]
-        palette += rest.getpalette()[: 3 * (n - greys)]
+        rest, half = Image.fromarray(pixels[coloured][None]), (n - greys) // 2
+        # MEDIANCUT keeps the tints of large areas, MAXCOVERAGE the colours of small points.
+        for method in (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE):
+            chosen = rest.quantize(half, method).getpalette()[: 3 * half]
+            palette = np.concatenate([palette, np.array(chosen, np.uint8).reshape(-1, 3)])
+        colours, which = np.unique(pixels[coloured], axis=0, return_inverse=True)
+        near = colours.astype(np.float32) @ palette.T.astype(np.float32)
+        near = (palette.astype(np.float32) ** 2).sum(axis=1) - 2 * near  # squares of distances, but for ‖colour‖²
+        index[coloured] = near.argmin(axis=1).astype(np.uint8)[which.ravel()]
     made = Image.fromarray(index)
-    made.putpalette(palette)
+    made.putpalette(palette.ravel().tolist())
     return made
 
 
