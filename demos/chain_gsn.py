@@ -56,7 +56,9 @@ def main(args):
     right.set(xscale="log", yscale="log", xlabel="steps of the chain", ylabel="Fréchet distance, squared")
     right.set_ylim(bottom=0.5 * floor)
     right.set_title(f"how far from real: {n:,} chains", fontsize=10)
-    right.legend(fontsize=8, frameon=False)
+    right.legend(
+        fontsize=7.5, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.45, -0.18), columnspacing=1
+    )
     strips = [np.stack([to_host(x[i]) for x in chains[k][:24]]) for k, i in ((1, 0), (3, 0), (3, 1))]
     words = ("no walk-back", "walk-back", "walk-back")
     show_images(

@@ -65,11 +65,11 @@ def main(args):
     names = [*(f"w = {w:g}" for w in W), "real"]
     show_images(axes[0, 0], np.concatenate(rows), data.shape, len(labels), title, names, pixels=48)
     axes[1, 0].axis("off")
-    places = axes[1, 0].get_subplotspec().subgridspec(1, 3)
+    places = axes[1, 0].get_subplotspec().subgridspec(1, 3, wspace=0.1)
     titles = (f"how far {n:,} samples are from real ones", "how often they are as asked for", "how they vary")
     labels = ("Fréchet distance, squared", "read as asked", "distance within a digit / real")
     references = {judge.floor(n): "real test pictures", judge.accuracy: "real test pictures", 1.0: "real pictures"}
-    formats = ("{x:g}", "{x:.1%}", "{x:.2f}")
+    formats = ("{x:g}", lambda x, _: f"{100 * x:.4g}%", "{x:g}")
     for place, title, label, values, (reference, word), form in zip(
         places, titles, labels, columns.values(), references.items(), formats
     ):
@@ -79,6 +79,8 @@ def main(args):
         axis.set(xlabel="guidance w", xticks=W, ylabel=label)
         axis.yaxis.set_major_formatter(form)
         axis.set_title(title, fontsize=10)
+        axis.locator_params(axis="y", nbins=5)
+        axis.tick_params(axis="y", labelsize=8)
         axis.legend(fontsize=8, frameon=False)
     save_figure(figure, picture_path(args, "diffusion_guidance"))
 

@@ -125,7 +125,7 @@ def main(args):
     )
     distances_axis.set(xlabel="rounds after D's start", ylabel="W₁ between G's points and the data", ylim=(0, None))
     distances_axis.set_title("how far from the data G is in the same runs, by SGD", fontsize=10)
-    places = {curves: "upper right", slopes: "lower center", lengths_axis: "upper right", distances_axis: "upper right"}
+    places = {curves: "upper right", slopes: "lower center", lengths_axis: "lower left", distances_axis: "upper right"}
     for axis in places:
         axis.grid(color="0.92")
         axis.legend(fontsize=8, frameon=False, loc=places[axis])

@@ -78,7 +78,7 @@ def picture(axis, model, data, made, name):
 def main(args):
     data = load("ring", args.seed)
     data.x_train, data.x_test, data.labels_train = SCALE * data.x_train, SCALE * data.x_test, None
-    figure, axes = new_figure(13.5, 7, 2, 4)
+    figure, axes = new_figure(13.5, 7.8, 2, 4)
     for i, name in enumerate(RUNS):
         h = trained(name, data, args)
         losses, hidden = axes[0, 2 * i : 2 * i + 2]
@@ -94,7 +94,7 @@ def main(args):
         hidden.set(ylim=(0, 1.5), xlabel="epoch", ylabel="share; distance")
         hidden.set_title(f"{name}: what the samples are worth", fontsize=10)
         for axis in (losses, hidden):
-            axis.legend(fontsize=8, frameon=False, loc="upper right")
+            axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15))
         quarter = len(h["epoch"]) // 4
         for part, where in (("after a quarter", slice(quarter, quarter + 4)), ("at the end", slice(-4, None))):
             print(

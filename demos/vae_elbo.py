@@ -100,8 +100,9 @@ def main(args):
         middle.set(xlabel="steps of q alone", ylabel="nats", ylim=(log_p - 4, log_p + 0.5))
         middle.set_title(f"gap left: {gap:.2g} nats", fontsize=10)
         right.plot(GRID, density, color=INK, label="p(z|x)")
-        right.plot(GRID, q_density(model, x), color=BLUE, linestyle="--", label="q(z|x)")
-        right.set(xlim=(-4, 4), ylim=(0, 1.3 * density.max()), xlabel="z", ylabel="density")
+        q = q_density(model, x)
+        right.plot(GRID, q, color=BLUE, linestyle="--", label="q(z|x)")
+        right.set(xlim=(-4, 4), ylim=(0, 1.3 * max(density.max(), q.max())), xlabel="z", ylabel="density")
         right.set_title("posterior and the Gaussian q", fontsize=10)
         for axis in axes[row]:
             axis.legend(fontsize=8, frameon=False, loc="lower right" if axis is middle else "upper left")

@@ -19,6 +19,7 @@ from scratchgen.nn.layers import log_sum_exp
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
 
+BELOW = {"fontsize": 8, "frameon": False, "ncols": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}  # a legend
 COUNTS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 
 
@@ -96,8 +97,9 @@ def show_plane(left, right, model, x, rng, k=1_000):
                 color=BLUE,
                 zorder=3,
                 linewidths=0,
-                label=f"200 draws of q: in effect {effective(log_w):.0f} of {k:,} count",
+                label="200 draws of q(z|x)",
             )
+            title_of_q = f"draws of q: in effect {effective(log_w):.0f} of {k:,} count"
     print()
     axis = np.unique(points[:, 0])
     p = posterior.reshape(400, 400).T  # rows are the second coordinate
@@ -112,7 +114,8 @@ def show_plane(left, right, model, x, rng, k=1_000):
         right.plot(*ring.T, color=BLUE, label="q(z|x): 1 σ, 2 σ" if radius == 1 else None)
     mean, reach = (p.sum(axis=0) @ axis * cell, p.sum(axis=1) @ axis * cell), 4 * np.exp(0.5 * log_var).max()
     right.set(xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + 1.3 * reach), aspect="equal")
-    right.set_title("the posterior p(z|x), grey, and q", fontsize=10)
+    right.fill_between([], [], [], color="0.5", label="p(z|x)")
+    right.set_title(title_of_q, fontsize=10)
     for one in (left, right):
         one.set(xlabel="z₁", ylabel="z₂")
         one.legend(fontsize=8, frameon=False, loc="upper center")
@@ -131,7 +134,7 @@ def main(args):
     bound = [model.evaluate(x[None], model.rng(0))["negative_elbo"] for x in data.x_test[:300]]
     chosen = np.argsort(bound)[[len(bound) * tenth // 10 for tenth in (1, 5, 9)]]
 
-    figure, axes = new_figure(13, 8, 2, 1)
+    figure, axes = new_figure(13, 9, 2, 1)
     for axis in axes[:, 0]:
         axis.axis("off")
     above, below = (axis.get_subplotspec() for axis in axes[:, 0])
@@ -165,11 +168,11 @@ def main(args):
             xscale="log", xlabel="draws k", ylabel="estimate of log p(x), nats", ylim=(best - span, best + span / 8)
         )
         axis.set_title(f"test digit {i}, by the mean weight of k draws", fontsize=10)
-        axis.legend(fontsize=8, frameon=False, loc="lower right")
+        axis.legend(**BELOW)
         show_images(axis.inset_axes([0.77, 0.38, 0.2, 0.3]), x, data.shape, 1)
     left.set(xscale="log", yscale="log", xlabel="draws k", ylabel="standard deviation, nats")
     left.set_title("how uncertain the estimate is", fontsize=10)
-    left.legend(fontsize=8, frameon=False)
+    left.legend(**BELOW)
 
     plane, _ = train(VAE(n_latent=2, **settings), data, args, steps)
     show_plane(middle, right, plane, data.x_test[chosen[1]][None], rng)

@@ -41,8 +41,8 @@ def save_small(draw, path):
 
     tries = [(DPI, 256), (DPI, 128), *((dpi, colours) for dpi in (DPI, 95, 80, 65) for colours in (64, 32))]
     for dpi, colours in tries:
-        made = io.BytesIO()
-        with_palette(draw(dpi), colours).save(made, "PNG", optimize=True)
+        image, made = draw(dpi), io.BytesIO()
+        painted(image, *colours_of(image, colours)).save(made, "PNG", optimize=True)
         if made.tell() <= LARGEST:
             break
     write(made, path)
@@ -52,9 +52,8 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
     """Write a .gif of at most LARGEST bytes: draw(frame) changes the figure for each of the frames. Prints its path.
 
     One palette of 64 colours for all, so that nothing flickers. If that is too much, there are fewer frames, as long in all,
-    and then smaller ones. The last one is held for two seconds.
+    then fewer colours, then smaller frames. The last one is held for two seconds.
     """
-    from PIL import Image
 
     for scale in (1, 0.85, 0.7):
         frames, again = itertools.tee(frames)
@@ -62,10 +61,10 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
         for frame in again:
             draw(frame)
             images.append(rendered(figure, scale * dpi))
-        palette = images[-1].quantize(64, Image.Quantize.MEDIANCUT)
-        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-        for share in (1, 0.75, 0.6):
-            some = [images[round(i)] for i in np.linspace(0, len(images) - 1, math.ceil(share * len(images)))]
+        for colours, share in ((64, 1), (64, 0.75), (64, 0.55), (16, 0.75), (16, 0.55)):
+            chosen = np.linspace(0, len(images) - 1, math.ceil(share * len(images))).round().astype(int)
+            palette = colours_of(images[-1], colours)
+            some = [painted(images[i], *palette) for i in chosen]
             durations = [round(1000 * len(images) / (fps * len(some)))] * (len(some) - 1) + [2000]
             options, made = {"save_all": True, "duration": durations, "loop": 0, "optimize": True}, io.BytesIO()
             some[0].save(made, "GIF", append_images=some[1:], **options)
@@ -83,21 +82,38 @@ def rendered(figure, dpi, **options):
     return Image.open(drawn).convert("RGB")
 
 
-def with_palette(image, n):
-    """The image in n colours, many of them greys from black to white, so that grey stays grey and paper white."""
+def colours_of(image, n):
+    """n colours for an image, or a few less, (n, 3): greys from black to white, the commonest others, and those furthest
+    apart. And how many of them are greys."""
     from PIL import Image
 
     pixels, greys = np.asarray(image), max(n // 4, min(32, n // 2))
+    found = np.repeat(np.linspace(0, 255, greys).round().astype(np.uint8), 3).reshape(greys, 3)
+    coloured = pixels[np.ptp(pixels, axis=2) > 0]
+    if len(coloured):
+        # MEDIANCUT keeps the tints of large areas, MAXCOVERAGE the colours of small points.
+        for method in (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE):
+            few = Image.fromarray(coloured[None]).quantize((n - greys) // 2, method)
+            found = np.concatenate([found, np.array(few.getpalette(), np.uint8).reshape(-1, 3)[: (n - greys) // 2]])
+    return found, greys
+
+
+def painted(image, colours, greys):
+    """The image in these colours (n, 3), of which the first are greys: grey stays grey, and paper white."""
+    from PIL import Image
+
+    pixels = np.asarray(image)
     index = np.rint(pixels[:, :, 0] * ((greys - 1) / 255)).astype(np.uint8)
-    palette = [level for level in np.linspace(0, 255, greys).round().astype(int).tolist() for _ in "rgb"]
     coloured = np.ptp(pixels, axis=2) > 0
     if coloured.any():
-        # MAXCOVERAGE, because Pillow's default gives some classes' points one and the same colour.
-        rest = Image.fromarray(pixels[coloured][None]).quantize(n - greys, Image.Quantize.MAXCOVERAGE)
-        index[coloured] = greys + np.asarray(rest)[0]
-        palette += rest.getpalette()[: 3 * (n - greys)]
+        distinct, which = np.unique(pixels[coloured], axis=0, return_inverse=True)
+        palette = colours.astype(np.float32)
+        squares = (palette**2).sum(axis=1) - 2 * distinct.astype(
+            np.float32
+        ) @ palette.T  # of distances, but for a constant
+        index[coloured] = squares.argmin(axis=1).astype(np.uint8)[which.ravel()]
     made = Image.fromarray(index)
-    made.putpalette(palette)
+    made.putpalette(colours.ravel().tolist())
     return made
 
 

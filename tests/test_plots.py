@@ -8,7 +8,9 @@ from scratchgen.plots import (
     BLUE,
     GREY,
     LARGEST,
+    colours_of,
     new_figure,
+    painted,
     picture_of,
     save_animation,
     save_figure,
@@ -116,6 +118,19 @@ def test_a_picture_of_points_has_the_real_ones_too(width, tmp_path):
         grey = (np.ptp(pixels, axis=1) < 6) & (np.abs(pixels[:, 0] - 200) < 40)  # the grey of GREY, half transparent
         inked[name] = grey.mean()
     assert inked["both"] > 1.3 * inked["alone"]
+
+
+def test_few_colours_leave_paper_white_grey_grey_and_a_large_tint_what_it_is():
+    from PIL import Image
+
+    pixels = np.full((60, 256, 3), 255, np.uint8)
+    pixels[:20] = np.arange(256)[None, :, None]
+    pixels[20:40] = (246, 240, 248)  # a tint that is nearly grey
+    pixels[40:45] = np.random.default_rng(0).integers(0, 256, (5, 256, 3))
+    made = np.asarray(painted(Image.fromarray(pixels), *colours_of(Image.fromarray(pixels), 64)).convert("RGB"), int)
+    assert np.ptp(made[:20], axis=2).max() == 0 and np.abs(made[:20] - pixels[:20]).max() <= 5
+    assert np.abs(made[20:40] - pixels[20:40]).max() <= 4
+    assert (made[45:] == 255).all()
 
 
 def test_a_figure_that_would_be_too_large_is_made_smaller(tmp_path):
