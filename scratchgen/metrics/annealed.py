@@ -64,8 +64,10 @@ def log_weights(rbm, n, n_betas, rng):
     log_w = xp.zeros(n, dtype=xp.float64)
     for before, beta in told(list(zip(betas(n_betas), betas(n_betas)[1:])), "temperature"):
         a = energy.up(v)  # (n, n_hidden)
-        # softplus(β′ a) - softplus(β a) = log(1 + σ(β a) (e^(β′ - β) a - 1)), not a small difference of large numbers
-        hidden = xp.log1p(sigmoid(before * a) * xp.expm1((beta - before) * a))
+        # softplus(β′ a) - softplus(β a), without a small difference of large numbers and without overflow: with n = -|a| it
+        # is log(1 + σ(β n) (e^((β′ - β) n) - 1)), plus (β′ - β) a where a > 0, since softplus(x) = x + softplus(-x).
+        minus, step = xp.minimum(a, -a), beta - before
+        hidden = xp.log1p(sigmoid(before * minus) * xp.expm1(step * minus)) + step * xp.maximum(a, 0)
         log_w += hidden.sum(axis=1, dtype=xp.float64)
         log_w += (beta - before) * (v * (energy.b - base)).sum(axis=1, dtype=xp.float64)
         h = sample_bernoulli(beta * a, rng)

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from ..backend import array_module, on_host
 from ..nn.activations import sigmoid
-from ..nn.distributions import bernoulli_log_prob, categorical_log_prob
+from ..nn.distributions import bernoulli_log_prob, categorical_log_prob, sample_gumbel
 from ..nn.embeddings import Embedding
 from ..nn.layers import log_sum_exp, one_hot
 from ..nn.losses import bernoulli_nll, softmax_cross_entropy
@@ -184,9 +184,11 @@ class MADE(Model):
         because later features cannot change earlier ones. So n_features passes are always enough. Usually many features
         reach their final value together. When a pass changes nothing, no later pass would either (Song et al. 2021).
         """
-        xp, given, u = rng.xp, x, rng.uniform((*x.shape, *([self.n_values] if self.tokens else [])))
-        if self.tokens:  # Gumbel-max: see distributions.sample_categorical
-            gumbel = -xp.log(-xp.log(1 - u) + 1e-30)
+        xp, given = rng.xp, x
+        if self.tokens:
+            gumbel = sample_gumbel((*x.shape, self.n_values), rng)  # as in distributions.sample_categorical
+        else:
+            u = rng.uniform(x.shape)
         for _ in range(self.n_features):
             before, logits = x, self.conditionals(x, k, None)[0] * (1 / temperature)
             if self.tokens:

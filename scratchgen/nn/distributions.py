@@ -7,6 +7,8 @@ check, so the tests measure the moments of samples.
 
 import math
 
+import numpy as np
+
 from ..backend import array_module
 from ..kernels import operation
 from .activations import sigmoid, softplus
@@ -133,6 +135,11 @@ def categorical_log_prob(labels, logits):
 
 def sample_categorical(logits, rng):
     """Labels drawn from softmax(logits) by the Gumbel-max trick: arg max (l_k - log(-log u_k)).      (B, K) -> (B,)"""
-    xp = array_module(logits)
-    u = 1 - rng.uniform(logits.shape)  # in (0, 1], so that log u exists
-    return (logits - xp.log(-xp.log(u) + 1e-30)).argmax(axis=1)
+    return (logits + sample_gumbel(logits.shape, rng)).argmax(axis=1)
+
+
+def sample_gumbel(shape, rng):
+    """Independent draws of -log(-log u), u uniform on (0, 1): the Gumbel distribution."""
+    xp, half = rng.xp, np.finfo(rng.real).eps / 4  # half of the step between the numbers that rng.uniform draws
+    v = xp.maximum(rng.uniform(shape), float(half))  # v = 1 - u; at v = 0 the draw would be infinite
+    return -xp.log(-xp.log1p(-v))

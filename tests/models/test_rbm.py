@@ -311,6 +311,17 @@ def test_the_estimate_of_z_is_right_on_average_at_any_number_of_temperatures():
         assert log_w.mean() < -0.02
 
 
+def test_annealing_with_large_energies_stays_finite_in_single_precision():
+    """e^(Δβ a) overflows float32 at 88; with one hidden unit of weight w, v = 1 or 0, Z = 2 + 1 + e^w."""
+    for w in (300.0, -300.0):
+        model = RBM(n_features=1, n_hidden=1, n_chains=2).build(Rng(0))
+        model.energy.W[...] = w
+        model.params.changed()
+        found = annealed_log_z(model, Rng(1), n_chains=2000, n_betas=2)
+        assert np.isfinite(found.log_weights).all()
+        assert found.log_z == pytest.approx(np.logaddexp(np.log(3), w), abs=0.2)
+
+
 def test_more_temperatures_make_weights_more_alike():
     model = random_rbm(1, 2.0, n_features=8, n_hidden=6)
     estimates = [annealed_log_z(model, Rng(1, "float64"), 200, n) for n in (3, 30, 300)]

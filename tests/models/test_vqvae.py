@@ -59,7 +59,19 @@ def test_the_nearest_code_by_trying_them_all(n, n_embeddings, n_dim, scale, bloc
 def test_of_equally_near_codes_the_first():
     layer = book(3, 1)
     layer.put(np.array([[1.0], [-1.0], [1.0]]))
-    np.testing.assert_array_equal(layer.nearest(np.array([[0.0], [-0.1], [5.0]])), [0, 1, 0])
+    np.testing.assert_array_equal(layer.nearest(np.array([[0.9], [-0.1], [5.0]])), [0, 1, 0])
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, -3000.0])
+def test_the_nearest_code_far_from_0_in_single_precision(offset):
+    """‖z - W‖² by ‖W‖² - 2 z·W would lose it all: at 100 a half of the codes were wrong."""
+    layer, rng = Codebook(16, 4), Rng(0, "float32")
+    Parameters(rng, layer=layer)
+    layer.put(rng.normal((16, 4)) + np.float32(offset))
+    z = rng.normal((500, 4)) + np.float32(offset)
+    exact = distances(z.astype(F64), layer.W.astype(F64))
+    found = layer.nearest(z)
+    np.testing.assert_allclose(exact[np.arange(500), found], exact.min(axis=1), rtol=1e-3, atol=1e-3)
 
 
 def test_every_code_learns_from_those_that_chose_it():

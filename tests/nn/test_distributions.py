@@ -24,6 +24,7 @@ from scratchgen.nn.distributions import (
     sample_bernoulli,
     sample_categorical,
     sample_gaussian,
+    sample_gumbel,
 )
 from scratchgen.nn.losses import kl_standard_normal
 
@@ -220,3 +221,25 @@ def test_gaussian_head_refuses_what_has_no_two_halves(shape):
     with pytest.raises(ValueError) as error:
         gaussian_head(np.zeros(shape))
     assert str(shape) in str(error.value) and "(B, 2 D)" in str(error.value)
+
+
+class Smallest(Rng):
+    """An Rng whose uniform numbers are all 0, the least that it can draw."""
+
+    def uniform(self, shape):
+        return np.zeros(shape, self.real)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_gumbel_draw_is_beyond_what_its_precision_can_tell(dtype):
+    """At u = 1 -log(-log u) is infinite: a class of probability e^-50 would be drawn once in 17 million."""
+    g = sample_gumbel((3,), Smallest(0, dtype))
+    assert g.dtype == dtype and (g < -np.log(np.finfo(dtype).eps / 8)).all()
+    logits = np.array([[0.0, -50.0]], dtype)
+    assert sample_categorical(logits, Smallest(0, dtype)) == 0
+
+
+def test_gumbel_draws_have_their_mean_and_variance():
+    g = sample_gumbel((200_000,), Rng(0, "float64"))
+    assert abs(g.mean() - np.euler_gamma) < 4 * np.sqrt(np.pi**2 / 6 / 200_000)
+    assert abs(g.var() - np.pi**2 / 6) < 0.03

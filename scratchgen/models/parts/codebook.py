@@ -39,8 +39,10 @@ class Codebook(Layer):
     def nearest(self, z):
         """The index c of the nearest code for each z (B, n_dim): (B,) integers. Of equally near codes it is the first."""
         xp, z, W = array_module(z), stop(z), stop(self.W)
+        centre = W.mean(axis=0)  # taken from both, or far from 0 the difference below would drown in rounding
+        W = W - centre
         half = 0.5 * (W * W).sum(axis=1)  # ‖z - W_k‖² = ‖z‖² - 2 (z·W_k - ½ ‖W_k‖²), and ‖z‖² is the same for all k
-        blocks = [z[i : i + BLOCK] for i in range(0, max(1, len(z)), BLOCK)]
+        blocks = [z[i : i + BLOCK] - centre for i in range(0, max(1, len(z)), BLOCK)]
         return xp.concatenate([(matmul(block, W.T) - half).argmax(axis=1) for block in blocks])
 
     def forward(self, z, rng):  # z (B, n_dim)

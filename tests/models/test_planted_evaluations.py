@@ -1,0 +1,240 @@
+"""Every number that evaluate gives, by its formula: from a model's networks and densities, in plain NumPy.
+
+With settings that are not neutral: a weight of a term that is 1, or a pack of one, hides where it was left out or put twice.
+A new model's evaluate needs its formulas in FORMULAS, and the tests say so.
+"""
+
+import contextlib
+import math
+
+import numpy as np
+import pytest
+from watching import F64, cases, example, machine, with_settings
+
+from scratchgen import Rng
+from scratchgen.models.base import Model
+
+N = 11  # not a multiple of a batch or a pack
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def minus_log_bernoulli(x, p):
+    """-Σ [x log p + (1 - x) log(1 - p)] of each row."""
+    return -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=1)
+
+
+def squares(a, b):
+    return ((a - b) ** 2).sum(axis=1)
+
+
+@contextlib.contextmanager
+def averaged(model):
+    """The averaged weights in place of the weights, by hand."""
+    params = model.average.params
+    kept = params.theta.copy()
+    params.theta[...] = model.average.average
+    yield
+    params.theta[...] = kept
+    params.changed()
+
+
+def coins(x, rng):
+    """Black with a probability that is the grey value."""
+    return (rng.uniform(x.shape) < x).astype(float)
+
+
+# ---- {name: number} of each model ----
+
+
+def vae(model, x, rng, labels):
+    prefix = "binarized_" if model.binarize else ""
+    x = coins(x, rng) if model.binarize else x
+    h = model.encoder(x)
+    mu, log_var = h[:, : model.n_latent], h[:, model.n_latent :]
+    z = mu + np.exp(0.5 * log_var) * rng.normal(mu.shape)
+    out, at_mean = model.decoder(z), model.decoder(mu)
+    if model.likelihood == "bernoulli":
+        nll, at_mean = minus_log_bernoulli(x, sigmoid(out)), sigmoid(at_mean)
+    else:
+        c, D = model.variance, x.shape[1]
+        nll = squares(out, x) / (2 * c) + 0.5 * D * math.log(2 * math.pi * c)
+    kl = 0.5 * (mu**2 + np.exp(log_var) - 1 - log_var).sum(axis=1)
+    found = {"negative_elbo": (nll + kl).mean(), "nll": nll.mean(), "kl": kl.mean(), "mse": ((at_mean - x) ** 2).mean()}
+    return {prefix + key: value for key, value in found.items()}  # the bound itself: of weight 1, whatever beta is
+
+
+def autoencoder(model, x, rng, labels):
+    out = model.decoder(model.encoder(x))  # of the clean x
+    error = squares(sigmoid(out) if model.likelihood == "bernoulli" else out, x).mean()
+    return {"squared_error": error, "mse": error / x.shape[1]}
+
+
+def classifier(model, x, rng, labels):
+    logits = model.head(model.body(x))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    right = [row.argmax() == label for row, label in zip(p, labels)]
+    return {"accuracy": np.mean(right), "cross_entropy": -np.mean([np.log(row[k]) for row, k in zip(p, labels)])}
+
+
+def made_by_G(model, n, rng):
+    with averaged(model):
+        return model.generator(rng.normal((n, model.n_latent)))
+
+
+def gan(model, x, rng, labels):
+    n = len(x) // model.pack * model.pack
+    x_hat = made_by_G(model, n, rng)
+    D = [
+        model.discriminator(rows.reshape(n // model.pack, -1)) for rows in (x[:n], x_hat)
+    ]  # clean: noise is training's
+    return {"logit_real": D[0].mean(), "logit_fake": D[1].mean()}
+
+
+def wgan(model, x, rng, labels):
+    return {"wasserstein": model.discriminator(x).mean() - model.discriminator(made_by_G(model, len(x), rng)).mean()}
+
+
+def pix2pix(model, x, rng, labels):
+    c = model.conditions(x)
+    with averaged(model):
+        x_hat = model.generator(c, rng)  # dropout stays on
+    if model.output == "residual":
+        side = model.side // model.scale
+        x_hat = x_hat + np.kron(c.reshape(-1, side, side), np.ones((1, model.scale, model.scale))).reshape(x.shape)
+    found = {"absolute_error": np.abs(x_hat - x).sum(axis=1).mean(), "squared_error": squares(x_hat, x).mean()}
+    found["mse"] = ((x_hat - x) ** 2).mean()
+    if model.adversarial_weight:
+        found["logit_real"] = model.discriminator(np.hstack([x, c])).mean()
+        found["logit_fake"] = model.discriminator(np.hstack([x_hat, c])).mean()
+    return found
+
+
+def restored(model, x):
+    """(x̂, codes) of a VQ-VAE, by looking at all codes."""
+    z = model.encoder(x).reshape(-1, model.n_dim)
+    codes = ((z[:, None] - model.book.W) ** 2).sum(axis=2).argmin(axis=1)
+    return model.decoder(model.book.W[codes].reshape(len(x), -1)), codes
+
+
+def vqvae(model, x, rng, labels):
+    x_hat, codes = restored(model, x)
+    p = np.bincount(codes, minlength=model.n_embeddings) / len(codes)
+    H = -(p[p > 0] * np.log(p[p > 0])).sum()
+    return {"mse": ((x_hat - x) ** 2).mean(), "perplexity": np.exp(H), "used": (p > 0).mean()}
+
+
+def vqgan(model, x, rng, labels):
+    logits = {
+        "logit_real": model.discriminator(x).mean(),
+        "logit_fake": model.discriminator(restored(model, x)[0]).mean(),
+    }
+    return vqvae(model, x, rng, labels) | logits
+
+
+def ddpm(model, x, rng, labels):
+    features = model.vqvae.encoder(x) if hasattr(model, "vqvae") else x
+    x_0 = (features - model.scaler.mean) / model.scaler.std
+    t = 1 + rng.integers(model.n_times, len(x))
+    eps, a = rng.normal(x_0.shape), model.alpha_bar[t][:, None]
+    x_t = np.sqrt(a) * x_0 + np.sqrt(1 - a) * eps
+    told = ()
+    if model.conditional:
+        told = (np.where(rng.uniform(len(x)) < model.label_dropout, model.n_classes, labels),)
+    with averaged(model):
+        f = model.denoiser((x_t, t, *told))
+    if model.predict == "logits":
+        return {"loss": minus_log_bernoulli(x, sigmoid(f)).mean()}
+    target = {"eps": eps, "v": np.sqrt(a) * eps - np.sqrt(1 - a) * x_0, "x0": x_0}[model.predict]
+    return {"loss": squares(f, target).mean()}
+
+
+def made(model, x, rng, labels):
+    x = x.astype(int) if model.tokens else coins(x, rng)
+    log_p = []
+    with averaged(model):
+        for k in range(len(model.network.degree)):
+            rows = model.embedding(x.reshape(-1)).reshape(len(x), -1) if model.tokens else x
+            y = model.network((rows, k))
+            if model.tokens:
+                y = y.reshape(*x.shape, model.n_values)
+                p = np.exp(y) / np.exp(y).sum(axis=2, keepdims=True)
+                log_p.append(np.log(np.take_along_axis(p, x[:, :, None], axis=2)).sum(axis=(1, 2)))
+            else:
+                log_p.append(-minus_log_bernoulli(x, sigmoid(y)))
+    nll = -np.log(np.exp(log_p).mean(axis=0)).mean()
+    return {"nll" if model.tokens else "binarized_nll": nll}
+
+
+def gmm(model, x, rng, labels):
+    g, p = model.gaussians, 0
+    pi = np.exp(g.logits) / np.exp(g.logits).sum()
+    for k in range(len(pi)):
+        P = np.tril(g.P[k]) if g.full else np.diag(np.broadcast_to(g.P[k], x.shape[1]))
+        cov, d = np.linalg.inv(P @ P.T), x - g.mu[k]
+        exponent = -0.5 * (d @ np.linalg.inv(cov) * d).sum(axis=1)
+        p = p + pi[k] * np.exp(exponent) / np.sqrt(np.linalg.det(2 * math.pi * cov))
+    return {"nll": -np.log(p).mean()}
+
+
+def of_a_machine(energy, v, rng):
+    """What can be said of one layer of a Boltzmann machine on v, by sums over the two values of one unit."""
+    W, b, c = energy.W, energy.b, energy.c
+    h = sigmoid(v @ W + c)
+    i = rng.integers(v.shape[1], len(v))
+    rows, other = np.arange(len(v)), v.copy()
+    other[rows, i] = 1 - other[rows, i]
+    weight, weight_other = (np.exp(u @ b) * (1 + np.exp(u @ W + c)).prod(axis=1) for u in (v, other))  # e^-F
+    pseudo = -np.log(weight / (weight + weight_other)).mean() * v.shape[1]
+    return {"reconstruction": minus_log_bernoulli(v, sigmoid(h @ W.T + b)).mean(), "pseudo_nll": pseudo}
+
+
+def rbm(model, x, rng, labels):
+    return of_a_machine(model.energy, coins(x, rng), rng)
+
+
+def dbn(model, x, rng, labels):
+    low = model.rbm.energy
+    h = coins(sigmoid(coins(x, rng) @ low.W + low.c), rng)
+    return {f"top_{key}": value for key, value in of_a_machine(model.energy, h, rng).items()}
+
+
+def gsn(model, x, rng, labels):
+    bits = coins(x, rng)
+    struck = rng.uniform(x.shape) < model.corruption_rate
+    damaged = np.where(struck, 0 if model.corruption == "mask" else coins(np.full(x.shape, 0.5), rng), bits)
+    with averaged(model):
+        p = sigmoid(model.network(damaged))
+    return {"denoising_nll": minus_log_bernoulli(x, p).mean()}  # against the grey x
+
+
+FORMULAS = {f.__name__: f for f in (vae, autoencoder, classifier, gan, wgan, pix2pix, vqvae, vqgan, made, gmm)}
+FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm)} | {"latent_diffusion": ddpm}
+
+UNEVEN = {"beta": 3.0, "variance": 0.3, "n_samples": 4, "binarize": True, "pack": 2, "averaging": 0.7, "noise": 0.5}
+UNEVEN |= {"mask": 0.3, "dropout": 0.4, "label_noise": 0.2, "label_smoothing": 0.1, "label_dropout": 0.4, "lam": 0.7}
+UNEVEN |= {"r1": 3.0, "corruption_rate": 0.4, "adversarial_weight": 0.6, "weight_decay": 0.3, "guidance": 1.5}
+UNEVEN |= {"rbm": machine(9)}
+
+
+@pytest.mark.parametrize("uneven", [False, True], ids=["", "uneven"])
+@cases(lambda model: type(model).evaluate is not Model.evaluate)
+def test_what_evaluate_gives_is_what_its_formulas_say(name, settings, uneven):
+    assert name in FORMULAS, f"write the formulas of what evaluate of {name} gives here"
+    model, batch = example(name, with_settings(name, settings, UNEVEN) if uneven else settings)
+    for step in range(3):
+        model.train_step(**batch, rng=model.rng(step))
+    for params in model.parameters().values():  # far from where training starts: nothing is next to 0
+        params.theta += 0.3 * Rng(40, F64).normal(params.theta.shape)
+        params.changed()
+    other, labels = Rng(41, F64), None
+    x = other.integers(model.n_values, (N, model.n_features)) if model.tokens else other.uniform((N, model.n_features))
+    if model.needs_labels:
+        labels = other.integers(model.n_classes, N)
+    wanted = FORMULAS[name](model, x, model.rng(42), labels)
+    found = model.evaluate(x, model.rng(42), labels)
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert float(found[key]) == pytest.approx(float(value), rel=1e-9), key
