@@ -38,7 +38,6 @@ def save_small(draw, path):
 
     It has 256 colours; if that is too much, fewer, and then fewer dots an inch.
     """
-
     tries = [(DPI, 256), (DPI, 128), *((dpi, colours) for dpi in (DPI, 95, 80, 65) for colours in (64, 32))]
     for dpi, colours in tries:
         image, made = draw(dpi), io.BytesIO()
@@ -54,7 +53,6 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
     One palette of 64 colours for all, so that nothing flickers. If that is too much, there are fewer frames, as long in all,
     then fewer colours, then smaller frames. The last one is held for two seconds.
     """
-
     for scale in (1, 0.85, 0.7):
         frames, again = itertools.tee(frames)
         images = []
