@@ -494,7 +494,7 @@ def test_mistake_is_one_line(mistake, refused):
     ("folder", "words"),
     [
         ("cut", "the gzip file is truncated"),
-        ("magic", "magic number 8 where"),
+        ("magic", "magic number 8, but"),
         ("other", "SHA-256 differs"),
         ("short", "bytes, but its header says"),
         ("none", "the file is empty"),
