@@ -434,7 +434,7 @@ def test_a_drawing_is_painted(tmp_path):
     command = [sys.executable, "-W", "error", str(DEMOS / "use_translation.py"), "--quick", "--out", str(tmp_path)]
     done = subprocess.run([*command, "--input", str(tmp_path / "zero.png")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "translation_input.png") in done.stdout
-    assert (tmp_path / "translation_input.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path / "use_translation_input.png") in done.stdout
+    assert (tmp_path / "use_translation_input.png").read_bytes().startswith(b"\x89PNG")
     done = subprocess.run([*command, "--input", str(tmp_path / "none.png")], capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "none.png" in done.stderr
