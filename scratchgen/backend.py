@@ -55,7 +55,7 @@ def on_host(array: Any) -> bool:
 
 def to_host(array: Any) -> np.ndarray:
     """The same values as a NumPy array. On a GPU this waits for the device, so no training step calls it."""
-    return array.get() if hasattr(array, "get") else np.asarray(array)
+    return np.asarray(array) if on_host(array) else array.get()
 
 
 def stop(x: Any) -> Any:

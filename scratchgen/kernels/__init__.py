@@ -28,7 +28,8 @@ def operation(plain: F) -> F:
 
     @functools.wraps(plain)
     def run(*given: Any, **named: Any) -> Any:
-        if device_of(given[method]) is None:
+        array = given[method] if len(given) > method else next(iter(named.values()), None)
+        if device_of(array) is None:
             return plain(*given, **named)
         form = compiled.form_of(given[0], plain.__name__) if method else compiled.FORMS.get(name)
         return (form or plain)(*given, **named)

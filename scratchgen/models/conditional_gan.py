@@ -57,10 +57,6 @@ class ConditionalGAN(Adversarial):
     def labels_are_vectors(self):
         return self.condition == "vector"
 
-    @property
-    def data_range(self):
-        return (0, 1) if self.output == "sigmoid" else None
-
     def build(self, rng):
         self.classes = Classes(self.n_classes)
         last = Sigmoid if self.output == "sigmoid" else None

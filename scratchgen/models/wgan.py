@@ -54,10 +54,6 @@ class WGAN(Adversarial):
 
     tiny = {"n_features": 6, "n_latent": 2, "hidden_G": (5,), "hidden_D": (7, 4), "batch": 4}
 
-    @property
-    def data_range(self):
-        return (0, 1) if self.output == "sigmoid" else None
-
     def build(self, rng):
         last = Sigmoid if self.output == "sigmoid" else None
         self.generator = mlp([self.n_latent, *self.hidden_G, self.n_features], last=last)

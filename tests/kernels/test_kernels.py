@@ -233,6 +233,15 @@ def test_a_breakpoint_in_a_layer_is_met_by_every_such_layer_of_a_network():
     assert [name for name in met if name] == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
 
 
+def test_a_marked_method_takes_its_input_by_name(simulated):
+    for device in ("cpu", simulated):
+        rng = Rng(0, "float32", device)
+        layer = Linear(4, 5)
+        Parameters(rng, layer=layer)
+        x = rng.normal((6, 4))
+        np.testing.assert_array_equal(to_host(layer.forward(x=x, rng=None)[0]), to_host(layer(x)))
+
+
 def launches(work):
     with simcupy.counting() as counts:
         result = work()

@@ -42,6 +42,11 @@ class Adversarial(Model):
     momentum: Any
     decay_steps: Any
     averaging: Any
+    output: Any
+
+    @property
+    def data_range(self):
+        return (0, 1) if self.output == "sigmoid" else None
 
     def with_optimizers(self, rng):
         """The model, now with weights from rng, an optimizer for each network, and averaged weights of G."""
