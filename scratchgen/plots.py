@@ -53,10 +53,10 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
     One palette of 64 colours for all, so that nothing flickers. If that is too much, there are fewer frames, as long in all,
     then fewer colours, then smaller frames. The last one is held for two seconds.
     """
+    frames = list(frames)
     for scale in (1, 0.85, 0.7):
-        frames, again = itertools.tee(frames)
         images = []
-        for frame in again:
+        for frame in frames:
             draw(frame)
             images.append(rendered(figure, scale * dpi))
         for colours, share in ((64, 1), (64, 0.75), (64, 0.55), (16, 0.75), (16, 0.55)):
