@@ -15,6 +15,7 @@ from scratchgen.backend import Rng, UsageError, find_device, to_host
 from scratchgen.commands.console import run_to_the_end
 from scratchgen.data import binarized, load
 from scratchgen.metrics.frechet import FrechetJudge
+from scratchgen.plots import GREY
 from scratchgen.train.fit import fit
 from scratchgen.train.progress import CLOCK, new_bar, told
 from scratchgen.train.threads import blas_threads
@@ -106,6 +107,30 @@ def judge_of(data, left_out, device="cpu"):
         return FrechetJudge(data, device)
     except UsageError as error:
         print(f"left out: {left_out}: {str(error).removeprefix('no Fréchet distance: ')}")
+
+
+def beside(distance, floor):
+    """The Distances of samples and of real pictures, in words."""
+    return f"{distance}, of real ones {floor}" + ("" if distance.differs(floor) else ", which cannot be told apart")
+
+
+def frechet_columns(distance):
+    """A Distance as the two columns of a history."""
+    return {"frechet": distance.mean, "frechet_error": distance.error}
+
+
+def draw_distances(axis, x, distances, colour, label, marker=None):
+    """A curve of Distances, with a band from one error below to one error above."""
+    mean, error = np.transpose(distances)
+    axis.plot(x, mean, color=colour, marker=marker, markersize=3, label=label)
+    low = np.maximum(mean - error, 0.1 * mean)  # axes may be logarithmic
+    axis.fill_between(x, low, mean + error, color=colour, alpha=0.2, linewidth=0)
+
+
+def draw_floor(axis, floor):
+    """The Distance of real pictures, as a dashed line in a band."""
+    axis.axhspan(floor.mean - floor.error, floor.mean + floor.error, color=GREY, alpha=0.2, linewidth=0)
+    axis.axhline(floor.mean, color=GREY, linestyle="--", label=f"real pictures: {floor}")
 
 
 def picture_path(args, name):

@@ -31,23 +31,23 @@ def main(args):
     judge, trainer, n = FrechetJudge(data, args.device), Trainer(data, args), min(2_000, len(data.x_test))
     x_test = binarized(data).x_test
     floor, rarest = judge.floor(n), judge.rarest(data.x_test)
-    print(f"{'test digits':<18}{'':>31}  Fréchet {floor:6.2f}  rarest {rarest:5.1%}")
-    lines, drawn = [f"| test digits | | | {floor:.2f} | {rarest:.1%} | | |"], {f"test digits: {floor:.2f}": data.x_test}
+    print(f"{'real digits':<18}{'':>31}  Fréchet {floor!s:>12}  rarest {rarest:5.1%}")
+    lines, drawn = [f"| real digits | | | {floor} | {rarest:.1%} | | |"], {f"real digits: {floor}": data.x_test}
     for name, family in told(FAMILIES.items(), "model"):
         model = trainer.once(family.recipe)
         x = np.clip(to_host(model.sample(5 * n, model.rng((args.seed, 0, 2)))), 0, 1)
-        distance = judge.mean_distance(x, n)
+        distance = judge.measure(x, n)
         rarest = judge.rarest(x)
         size = sum(params.theta.size for params in model.parameters().values())
         seconds, nats, method = trainer.seconds[model], "", ""
         if isinstance(model, Model) and (p := likelihood(model, x_test, args)):
             nats, method = f"{p.nll:.1f} ± {p.standard_error:.1f}", p.method
         cost = f"{name:<18}{size:>11,} numbers {seconds:8.1f} s"
-        print(f"{cost}  Fréchet {distance:6.2f}  rarest {rarest:5.1%}  {nats} {method}")
-        cells = [name, f"{size:,}", f"{seconds:.0f}", f"{distance:.2f}", f"{rarest:.1%}"]
+        print(f"{cost}  Fréchet {distance!s:>12}  rarest {rarest:5.1%}  {nats} {method}")
+        cells = [name, f"{size:,}", f"{seconds:.0f}", str(distance), f"{rarest:.1%}"]
         cells += [f"{nats} ({method})" if nats else "", f"`models/{family.file}.py`"]
         lines.append(f"| {' | '.join(cells)} |")
-        drawn[f"{name}: {distance:.2f}"] = x
+        drawn[f"{name}: {distance}"] = x
     path = picture_path(args, "compare")
     with written_whole(path.with_suffix(".md")) as sheet:
         sheet.write("\n".join([HEAD, "|---" * 7 + "|", *lines, ""]).encode())

@@ -9,12 +9,12 @@ Read scratchgen/models/ddpm.py, scratchgen/models/parts/diffusion.py.
 """
 
 import numpy as np
-from common import is_small, nearest, picture_path, pictures, run, train
+from common import beside, draw_distances, draw_floor, is_small, nearest, picture_path, pictures, run, train
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.ddpm import DDPM
-from scratchgen.plots import BLUE, GREY, RED, name_columns, new_figure, save_figure, show_images
+from scratchgen.plots import BLUE, RED, name_columns, new_figure, save_figure, show_images
 
 STEPS, MOMENTS, WAYS = (5, 10, 20, 50), 9, 3
 
@@ -38,16 +38,16 @@ def main(args):
 
     def distance(seed, **options):
         x = to_host(model.generate(n * n_draws, model.rng((args.seed, 0, seed)), **options))
-        return judge.mean_distance(x, len(x) // n_draws), x
+        return judge.measure(x, len(x) // n_draws), x
 
     floor, (ancestral, _) = judge.floor(n), distance(2, sampler="ancestral")
     by_steps = {n_steps: distance(3, n_steps=n_steps) for n_steps in STEPS}
     best, x = by_steps[50]
     print(f"trained in {sum(row['seconds'] for row in history):.0f} s")
-    words = ", ".join(f"DDIM-{n_steps} {found:.2f}" for n_steps, (found, _) in by_steps.items())
-    print(f"Fréchet distance of {n} samples: {words}, ancestral {ancestral:.2f}; of {n} real pictures {floor:.2f}")
+    words = ", ".join(f"DDIM-{n_steps} {found}" for n_steps, (found, _) in by_steps.items())
+    print(f"Fréchet distance of {n} samples: {words}, ancestral {ancestral}; of {n} real pictures {floor}")
     shares = judge.classes(x)[np.unique(data.labels_train)]
-    print(f"DDIM-50 / real pictures: {best / floor:.2f}; the rarest digit has {shares.min():.1%} of the samples")
+    print(f"with 50 steps: {beside(best, floor)}; the rarest digit has {shares.min():.1%} of the samples")
     found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
     print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
     sure = (judge.classifier.probabilities(**judge.classifier.on_device(x=part)) for part in (x, data.x_test))
@@ -66,9 +66,9 @@ def main(args):
     show_images(above, strip, data.shape, MOMENTS, title, ["x_t", "x̂_0"] * WAYS, pixels=48)
     name_columns(above, times)
     above.set_xlabel("t", fontsize=9)
-    below.plot(STEPS, [found for found, _ in by_steps.values()], color=BLUE, marker="o", label="DDIM")
-    below.plot([model.n_times], [ancestral], color=RED, marker="o", linestyle="", label="ancestral")
-    below.axhline(floor, color=GREY, linestyle="--", label="real test pictures")
+    draw_distances(below, STEPS, [found for found, _ in by_steps.values()], BLUE, "DDIM", marker="o")
+    below.errorbar([model.n_times], *zip(ancestral), color=RED, marker="o", linestyle="", label="ancestral")
+    draw_floor(below, floor)
     ticks = [*STEPS, model.n_times]
     below.set(xscale="log", ylim=(0, None), xlabel="steps of the sampler", xticks=ticks, xticklabels=ticks)
     below.set_ylabel("Fréchet distance, squared")

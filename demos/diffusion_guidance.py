@@ -8,10 +8,10 @@ Try `--data mnist` (minutes), where w = ½ pays. Read scratchgen/models/ddpm.py:
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, spread, train
+from common import draw_distances, draw_floor, is_small, picture_path, pictures, run, spread, train
 
 from scratchgen.backend import to_host
-from scratchgen.metrics.frechet import FrechetJudge
+from scratchgen.metrics.frechet import Distance, FrechetJudge
 from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
@@ -42,15 +42,15 @@ def main(args):
         x = to_host(model.generate(len(asked), rng, rng.array(asked), guidance=w))
         right = judge.read(x) == asked
         varieties = [spread(x[asked == k][:200]) / one for k, one in zip(classes, real)]
-        found = judge.mean_distance(x, len(x) // n_draws), right.mean(), np.mean(varieties)
+        found = judge.measure(x, len(x) // n_draws), right.mean(), np.mean(varieties)
         for values, value in zip(columns.values(), found):
-            values.append(float(value))
+            values.append(value)
         worst = min(right[asked == k].mean() for k in classes)
         print(
-            f"w = {w}: Fréchet distance {found[0]:.2f}, read as asked {found[1]:.1%} (worst digit {worst:.1%}), "
+            f"w = {w}: Fréchet distance {found[0]}, read as asked {found[1]:.1%} (worst digit {worst:.1%}), "
             f"distances within a digit {found[2]:.2f} times those of real ones"
         )
-    print(f"Fréchet distance of {n} real test pictures: {judge.floor(n):.2f}")
+    print(f"Fréchet distance of {n} real pictures: {judge.floor(n)}")
 
     figure, axes = new_figure(11.5, 6.6, 2, 1, height_ratios=[1.5, 1])
     rng = model.rng((args.seed, 0, 3))
@@ -68,14 +68,18 @@ def main(args):
     places = axes[1, 0].get_subplotspec().subgridspec(1, 3, wspace=0.1)
     titles = (f"how far {n:,} samples are from real ones", "how often they are as asked for", "how they vary")
     labels = ("Fréchet distance, squared", "read as asked", "distance within a digit / real")
-    references = {judge.floor(n): "real test pictures", judge.accuracy: "real test pictures", 1.0: "real pictures"}
+    references = {judge.floor(n): "real pictures", judge.accuracy: "real test pictures", 1.0: "real pictures"}
     formats = ("{x:g}", lambda x, _: f"{100 * x:.4g}%", "{x:g}")
     for place, title, label, values, (reference, word), form in zip(
         places, titles, labels, columns.values(), references.items(), formats
     ):
         axis = figure.add_subplot(place)
-        axis.plot(W, values, color=BLUE, marker="o")
-        axis.axhline(reference, color=GREY, linestyle="--", label=word)
+        if isinstance(reference, Distance):
+            draw_distances(axis, W, values, BLUE, None, marker="o")
+            draw_floor(axis, reference)
+        else:
+            axis.plot(W, values, color=BLUE, marker="o")
+            axis.axhline(reference, color=GREY, linestyle="--", label=word)
         axis.set(xlabel="guidance w", xticks=W, ylabel=label)
         axis.yaxis.set_major_formatter(form)
         axis.set_title(title, fontsize=10)

@@ -8,7 +8,7 @@ Try `--data mnist` (minutes). Read scratchgen/models/latent_diffusion.py.
 """
 
 import numpy as np
-from common import is_small, nearest, picture_path, pictures, run, train
+from common import beside, draw_distances, draw_floor, is_small, nearest, picture_path, pictures, run, train
 from recipes import code_sizes
 
 from scratchgen.backend import to_host
@@ -16,9 +16,10 @@ from scratchgen.data import fixed_order
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.vqvae import VQVAE
-from scratchgen.plots import BLUE, GREY, RED, name_columns, new_figure, save_figure, show_images
+from scratchgen.plots import BLUE, RED, name_columns, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
 
+DRAWS = 5  # a distance is the mean of so many
 STEPS = (2, 5, 10, 20, 50, 100)
 
 
@@ -42,19 +43,14 @@ def main(args):
     print(f"VQ-VAE {seconds[0]:.0f} s, test mse {vqvae_history[-1]['test_mse']:.4f}; diffusion {seconds[1]:.0f} s")
 
     x_test = data.x_test[fixed_order(len(data.x_test))[:n]]
-    restored = judge.distance(vqvae.reconstruct(vqvae.rng(0).array(x_test)))
-    floor, distances, draws = judge.floor(n), {}, 5 if small else 1  # few pictures make a distance that wanders
+    restored = judge.measure(vqvae.reconstruct(vqvae.rng(0).array(x_test)))
+    floor, distances = judge.floor(n), {}
     for n_steps in told(STEPS, "number of steps"):
-        samples = [model.generate(n, model.rng((args.seed, 0, 3, i)), n_steps=n_steps) for i in range(draws)]
-        distances[n_steps] = np.mean([judge.distance(x) for x in samples])
-    print(
-        f"Fréchet distance of {n} samples by steps of DDIM: " + ", ".join(f"{k}: {d:.2f}" for k, d in distances.items())
-    )
-    times_floor = distances[50] / floor
-    print(
-        f"restored test digits {restored:.2f}, test digits {floor:.2f}: 50 steps reach {times_floor:.1f} times the latter"
-    )
-    made, tests = (nearest(to_host(part[:300]), data.x_train).mean() for part in (samples[0], x_test))
+        samples = to_host(model.generate(DRAWS * n, model.rng((args.seed, 0, 3)), n_steps=n_steps))
+        distances[n_steps] = judge.measure(samples, n)
+    print(f"Fréchet distance of {n} samples by steps of DDIM: " + ", ".join(f"{k}: {d}" for k, d in distances.items()))
+    print(f"restored test digits {restored}; 50 steps {beside(distances[50], floor)}")
+    made, tests = (nearest(part[:300], data.x_train).mean() for part in (samples, x_test))
     print(f"distance to the nearest training picture {made:.2f}, of test pictures {tests:.2f}")
 
     figure, axes = new_figure(12.5, 7, 2, 1, height_ratios=[1, 1.25])
@@ -66,11 +62,11 @@ def main(args):
     axes[1, 0].axis("off")
     places = axes[1, 0].get_subplotspec().subgridspec(1, 3, width_ratios=[1, 1, 1.1])
     left, middle, right = (figure.add_subplot(place) for place in places)
-    show_images(left, samples[0][:80], data.shape, 10, f"samples, {STEPS[-1]} steps of DDIM", pixels=40)
+    show_images(left, samples[:80], data.shape, 10, f"samples, {STEPS[-1]} steps of DDIM", pixels=40)
     show_images(middle, x_test[:80], data.shape, 10, "real test digits", pixels=40)
-    right.plot(*zip(*distances.items()), "o-", color=BLUE, label="latent diffusion")
-    right.axhline(restored, color=RED, linestyle="--", label="test digits, restored by the VQ-VAE")
-    right.axhline(floor, color=GREY, linestyle="--", label="test digits")
+    draw_distances(right, STEPS, [*distances.values()], BLUE, "latent diffusion", marker="o")
+    right.axhline(restored.mean, color=RED, linestyle="--", label=f"test digits, restored by the VQ-VAE: {restored}")
+    draw_floor(right, floor)
     right.set(xscale="log", yscale="log", xlabel="steps of DDIM", ylabel="Fréchet distance, squared")
     right.set_title(f"how far {n:,} samples are from real ones", fontsize=10)
     right.legend(fontsize=8, frameon=False)

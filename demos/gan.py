@@ -8,7 +8,19 @@ Try `--data mnist` (minutes). Read scratchgen/models/gan.py, scratchgen/metrics/
 """
 
 import numpy as np
-from common import is_small, judge_of, nearest, picture_path, pictures, run, train
+from common import (
+    beside,
+    draw_distances,
+    draw_floor,
+    frechet_columns,
+    is_small,
+    judge_of,
+    nearest,
+    picture_path,
+    pictures,
+    run,
+    train,
+)
 from recipes import gan_sizes
 
 from scratchgen.backend import to_host
@@ -26,20 +38,17 @@ def main(args):
     def measure(model, rng, epoch):
         snapshots[epoch] = to_host(model.sample(36, model.rng((args.seed, 0, 2))))
         due = epoch % 10 == 0 or epoch < 10 or not small
-        return {"frechet": judge.distance(model.sample(n_measured, rng))} if judge and due else {}
+        return frechet_columns(judge.measure(model.sample(n_measured, rng))) if judge and due else {}
 
     model, history = train(model, data, args, 7_500 if small else 15_000, measure=measure, x_test=None)
     seconds = sum(row["seconds"] for row in history)
     x = to_host(model.sample(10_000, model.rng((args.seed, 0, 3))))
     print(f"{len(history)} epochs in {seconds:.0f} s")
     if judge:
-        n, classes = min(len(x), len(data.x_test)), np.unique(data.labels_train)
-        distance, floor, shares = judge.distance(x[:n]), judge.floor(n), judge.classes(x)[classes]
+        classes, n = np.unique(data.labels_train), n_measured
+        distance, shares = judge.measure(x[: 5 * n], n), judge.classes(x)[classes]
         print(f"the classifier reads {judge.accuracy:.1%} of the test pictures")
-        print(
-            f"Fréchet distance of {n} samples {distance:.2f}, of as many real ones {floor:.2f}; "
-            f"ratio {distance / floor:.2f}"
-        )
+        print(f"Fréchet distance of {n} samples {beside(distance, judge.floor(n))}")
         print(f"the rarest digit is {classes[shares.argmin()]}, {shares.min():.1%} of the samples")
     found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
     print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
@@ -59,9 +68,10 @@ def main(args):
     show_curves(left, epochs, losses, "losses", "epoch", "nats")
     if judge:
         middle, right = others
-        measured = [(row["epoch"], row["frechet"]) for row in history if "frechet" in row]
-        middle.plot(*zip(*measured), color=BLUE)
-        middle.axhline(judge.floor(n_measured), color=GREY, linestyle="--", label="real test pictures")
+        measured = [row for row in history if "frechet" in row]
+        distances = [(row["frechet"], row["frechet_error"]) for row in measured]
+        draw_distances(middle, [row["epoch"] for row in measured], distances, BLUE, "samples")
+        draw_floor(middle, judge.floor(n_measured))
         middle.set(yscale="log", xlabel="epoch", ylabel="Fréchet distance, squared")
         middle.set_title(f"how far {n_measured:,} samples are from real ones", fontsize=10)
         middle.legend(fontsize=8, frameon=False)

@@ -8,14 +8,25 @@ Try `--data mnist` (minutes). Read scratchgen/models/conditional_gan.py.
 """
 
 import numpy as np
-from common import is_small, picture_path, pictures, run, spread, train
+from common import (
+    beside,
+    draw_distances,
+    draw_floor,
+    frechet_columns,
+    is_small,
+    picture_path,
+    pictures,
+    run,
+    spread,
+    train,
+)
 from recipes import gan_sizes
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.gan import GAN
-from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
+from scratchgen.plots import BLUE, RED, new_figure, save_figure, show_images
 
 
 def main(args):
@@ -23,14 +34,15 @@ def main(args):
     judge, classes = FrechetJudge(data), np.unique(data.labels_train)
     small = is_small(data)
     sizes = {"n_latent": 64, "hidden_D": (256, 256), "r1": 0.3 if small else 1.0} | gan_sizes(data)
-    histories, n = {}, min(2_000, len(data.x_test))
+    histories, ends, n = {}, {}, min(2_000, len(data.x_test))
 
     def measure(model, rng, epoch):
-        return {"frechet": judge.distance(model.sample(n, rng))} if not small or epoch % 10 == 1 else {}
+        return frechet_columns(judge.measure(model.sample(n, rng))) if not small or epoch % 10 == 1 else {}
 
     for name, model in (("plain", GAN(**sizes)), ("conditional", ConditionalGAN(**sizes, n_classes=data.n_classes))):
         steps = 5_000 if small else 7_500
         model, histories[name] = train(model, data, args, steps, measure=measure, x_test=None)
+        ends[name] = judge.measure(to_host(model.sample(5 * n, model.rng((args.seed, 0, 3)))), n)
     asked = np.repeat(classes, 100)
     rng = model.rng((args.seed, 0, 2))
     x = to_host(model.generate(rng.array(asked), rng))
@@ -45,8 +57,10 @@ def main(args):
     real = [data.x_train[data.labels_train == k][:100] for k in classes]
     ratios = np.array([spread(x[asked == k]) / spread(some) for k, some in zip(classes, real)])
     print(f"distance between pictures of one digit: {ratios.mean():.2f} of the real ones', at least {ratios.min():.2f}")
-    for name, history in histories.items():
-        print(f"Fréchet distance at the end, {name}: {[row['frechet'] for row in history if 'frechet' in row][-1]:.2f}")
+    for name, distance in ends.items():
+        print(f"Fréchet distance of {n} samples, {name} GAN: {beside(distance, judge.floor(n))}")
+    same = "differ" if ends["plain"].differs(ends["conditional"]) else "cannot be told apart"
+    print(f"the two GANs' distances {same}")
 
     figure, axes = new_figure(13, 4.6, 1, 3, width_ratios=[1, 1, 1.1])
     grid = x.reshape(len(classes), 100, -1)[:, :10].reshape(10 * len(classes), -1)
@@ -57,9 +71,10 @@ def main(args):
     axes[0, 1].set_ylabel("digit")
     axis = axes[0, 2]
     for (name, history), colour in zip(histories.items(), (RED, BLUE)):
-        points = [(row["epoch"], row["frechet"]) for row in history if "frechet" in row]
-        axis.plot(*zip(*points), color=colour, label=f"{name} GAN")
-    axis.axhline(judge.floor(n), color=GREY, linestyle="--", label="real test pictures")
+        measured = [row for row in history if "frechet" in row]
+        distances = [(row["frechet"], row["frechet_error"]) for row in measured]
+        draw_distances(axis, [row["epoch"] for row in measured], distances, colour, f"{name} GAN")
+    draw_floor(axis, judge.floor(n))
     axis.set(yscale="log", xlabel="epoch", ylabel="Fréchet distance, squared")
     axis.set_title(f"how far {n:,} samples are from real ones", fontsize=10)
     axis.legend(fontsize=9, frameon=False)

@@ -23,13 +23,14 @@ from scratchgen.plots import new_figure, save_figure, show_images
 
 FLOOR = 1e-3  # the least variance: a standard deviation of 0.03, half of one of the small digits' 17 levels of grey
 
+DRAWS = 5  # a distance is the mean of so many
 TITLES = {
     "10 full": "10 Gaussians",
     "50 diagonal": "50 diagonal Gaussians",
     "1 Gaussian": "samples of one Gaussian",
     "VAE": "samples of a VAE",
     "GAN": "samples of a GAN",
-    "test digits": "real test digits",
+    "test digits": "real digits",
 }
 
 
@@ -49,11 +50,14 @@ def main(args):
     def trained(name, model, steps, data=data, **options):
         model, history = train(model, data, args, steps, **options)
         seconds[name] = sum(row["seconds"] for row in history)
-        made[name] = to_host(model.sample(n, model.rng((args.seed, 0, 2))))
+        made[name] = to_host(model.sample(DRAWS * n, model.rng((args.seed, 0, 2))))
         return model, history
 
     def words(x):
-        return (f"{judge.distance(x):.3g}, " if judge else "") + f"{sharpness(x, data.shape):.3f}"
+        real = len(x) == n  # samples are several times as many
+        return (f"{judge.floor(n) if real else judge.measure(x, n)}, " if judge else "") + (
+            f"{sharpness(x, data.shape):.3f}"
+        )
 
     for n_components, covariance in ((1, "full"), (10, "full"), (50, "diagonal")):
         name = f"{n_components} {covariance}" if n_components > 1 else "1 Gaussian"

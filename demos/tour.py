@@ -120,7 +120,7 @@ class Pictures:
         """In words, the Fréchet distance of pictures x, a whole number of times n, and of real ones; "" without a judge."""
         if not self.judge:
             return ""
-        return f"Fréchet distance {self.judge.mean_distance(x, self.n):.2f}, of real ones {self.floor:.2f}"
+        return f"Fréchet distance {self.judge.measure(x, self.n)}, of real ones {self.floor}"
 
 
 def made_from_noise(model, pictures, rng):

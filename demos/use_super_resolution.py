@@ -64,7 +64,7 @@ def main(args):
     for name, x_hat in made.items():
         decibels = "\n" if x_hat is x else f"PSNR {psnr(x_hat, x):.2f} dB\nSSIM {ssim(x_hat, x, data.shape):.4f}"
         sharp = f"sharpness {sharpness(np.clip(x_hat, 0, 1), data.shape):.3f}"
-        words.append(f"{decibels}\n{sharp}" + (f"\nFréchet distance {judge.distance(x_hat):.2f}" if judge else ""))
+        words.append(f"{decibels}\n{sharp}" + (f"\nFréchet distance {judge.measure(x_hat)}" if judge else ""))
         print(f"{name}: " + words[-1].strip().replace("\n", ", "))
     figure, axes = new_figure(7.8, 1.5 * SHOWN + 0.8)
     sheet = np.stack([x_hat[shown] for x_hat in made.values()], axis=1).reshape(-1, x.shape[1])

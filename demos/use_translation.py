@@ -100,7 +100,7 @@ def main(args):
         found = f"error {np.abs(x_hat - x).mean():.4f} a pixel, sharpness {sharpness(x_hat, data.shape):.3f}"
         if judge:
             right = judge.read(x_hat) == data.labels_test
-            found += f"\nFréchet distance {judge.distance(x_hat):.2f}, read right {right.mean():.1%}"
+            found += f"\nFréchet distance {judge.measure(x_hat)}, read right {right.mean():.1%}"
         return found
 
     print("test pictures: " + words(x).replace("\n", ", "))

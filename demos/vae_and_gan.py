@@ -41,12 +41,12 @@ def on_pictures(axes, data, args):
     ):
         train(model, data, args, steps, x_test=None)
         x = to_host(model.sample(5 * n, model.rng((args.seed, 0, 2))))
-        shown[name] = x, judge and judge.mean_distance(x, n)
+        shown[name] = x, judge and judge.measure(x, n)
     shown["real"] = data.x_test, judge and judge.floor(n)
     for axis, (name, (x, distance)) in zip(axes, shown.items()):
         sharp = sharpness(x, data.shape)
-        print(f"{name:<4}  sharpness {sharp:.3f}" + (f"  Fréchet distance of {n:,} {distance:6.2f}" if judge else ""))
-        title = f"{name}: sharpness {sharp:.3f}" + (f", Fréchet distance {distance:.2f}" if judge else "")
+        print(f"{name:<4}  sharpness {sharp:.3f}" + (f"  Fréchet distance of {n:,} {distance}" if judge else ""))
+        title = f"{name}: sharpness {sharp:.3f}" + (f", Fréchet distance {distance}" if judge else "")
         show_images(axis, x[:64], data.shape, 8, title, pixels=40)
 
 

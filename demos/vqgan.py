@@ -11,10 +11,16 @@ import numpy as np
 from common import is_small, judge_of, picture_path, pictures, run, train
 
 from scratchgen.backend import to_host
+from scratchgen.metrics.frechet import Distance
 from scratchgen.metrics.image import sharpness
 from scratchgen.models.vqgan import VQGAN
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
+
+
+def in_words(value, form):
+    """A number in the given form, or a Distance in its own."""
+    return str(value) if isinstance(value, Distance) else f"{value:{form}}"
 
 
 def main(args):
@@ -33,11 +39,11 @@ def main(args):
     for name, x_hat in restored.items():
         found = measured[name] = {"sharpness": sharpness(x_hat, data.shape)}
         if judge:
-            found["Fréchet distance (squared)"] = judge.distance(x_hat)
+            found["Fréchet distance (squared)"] = judge.measure(x_hat)
         found["squared error per pixel"] = float(((x_hat - x) ** 2).mean())
         if judge:
             found["read as another digit"] = float((judge.read(x_hat) != data.labels_test).mean())
-        print(f"{name:<12}" + ", ".join(f"{what} {value:.4f}" for what, value in measured[name].items()))
+        print(f"{name:<12}" + ", ".join(f"{what} {in_words(value, '.4f')}" for what, value in found.items()))
 
     figure, axes = new_figure(11, 6.2, 2, len(found), height_ratios=[1.5, 1])
     for axis in axes[0]:
@@ -49,11 +55,12 @@ def main(args):
     show_images(above, np.concatenate(rows), data.shape, columns, rows=[*restored] * len(starts))
     for axis, what in zip(axes[1], measured["VQ-VAE"]):
         values = [measured[name][what] for name in restored]
-        axis.bar([*restored], values, color=[GREY, BLUE, RED])
+        heights = [value.mean if isinstance(value, Distance) else value for value in values]
+        axis.bar([*restored], heights, color=[GREY, BLUE, RED])
         axis.set_title(what, fontsize=10)
         for place, value in enumerate(values):
-            axis.text(place, value, f"{value:.3g}", ha="center", va="bottom", fontsize=8)
-        axis.set_ylim(0, 1.15 * max(values) or 1)
+            axis.text(place, heights[place], in_words(value, ".3g"), ha="center", va="bottom", fontsize=8)
+        axis.set_ylim(0, 1.15 * max(heights) or 1)
         axis.tick_params(axis="x", labelsize=8)
         axis.set_yticks([])  # the numbers stand over the bars
     save_figure(figure, picture_path(args, "vqgan"))

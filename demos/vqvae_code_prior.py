@@ -10,7 +10,7 @@ Try `--data mnist` (17 minutes). Read scratchgen/models/made.py, scratchgen/mode
 import math
 
 import numpy as np
-from common import is_small, judge_of, picture_path, pictures, run, train
+from common import beside, is_small, judge_of, picture_path, pictures, run, train
 from recipes import code_sizes, gan_sizes
 
 from scratchgen.backend import to_host
@@ -21,6 +21,8 @@ from scratchgen.models.made import MADE
 from scratchgen.models.vae import VAE
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.plots import new_figure, save_figure, show_images
+
+DRAWS = 5
 
 
 def main(args):
@@ -48,16 +50,17 @@ def main(args):
     gan = trained("GAN", GAN(**gan_sizes(data), r1=0.3 if small else 1.0), 7_500 if small else 15_000)
 
     n, rng = min(5_000, len(data.x_test)), np.random.default_rng(args.seed)
+    N = DRAWS * n  # a distance is the mean of DRAWS
     x_test = data.x_test[fixed_order(len(data.x_test))[:n]]
-    each_alone = np.stack([rng.choice(codes[0][:, i], n) for i in range(vqvae.n_codes)], axis=1)
-    evenly = rng.integers(vqvae.n_embeddings, size=(n, vqvae.n_codes))
+    each_alone = np.stack([rng.choice(codes[0][:, i], N) for i in range(vqvae.n_codes)], axis=1)
+    evenly = rng.integers(vqvae.n_embeddings, size=(N, vqvae.n_codes))
     bits = f"{vqvae.bits:.0f} bits"
 
     def decoded(codes):
         return vqvae.decode_codes(vqvae.rng(0).array(codes))
 
     def drawn(model):
-        return model.sample(n, model.rng((args.seed, 0, 2)))
+        return model.sample(N, model.rng((args.seed, 0, 2)))
 
     found = {
         f"test digits, restored from {bits}": vqvae.reconstruct(vqvae.rng(0).array(x_test)),
@@ -67,18 +70,19 @@ def main(args):
         "latent diffusion": drawn(latent),
         "VAE": drawn(vae),
         "GAN": drawn(gan),
-        "test digits": x_test,
+        "real digits": x_test,
     }
     print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
     if judge:
+        floor = judge.floor(n)
         print(f"Fréchet distance of {n} pictures to training pictures")
     figure, axes = new_figure(11.5, 5.3, 2, 4)
     for axis, (name, x) in zip(axes.ravel(), found.items()):
         title = name
         if judge:
-            distance = judge.distance(x)
-            print(f"  {name:<40}{distance:.2f}")
-            title = f"{name}: {distance:.2f}"
+            distance = floor if x is x_test else judge.measure(x, n)
+            print(f"  {name:<40}{distance if x is x_test else beside(distance, floor)}")
+            title = f"{name}: {distance}"
         show_images(axis, x[:48], data.shape, 8, title, pixels=40)
     if judge:
         figure.suptitle("after each name the Fréchet distance to training pictures: lower is nearer", fontsize=10)

@@ -9,9 +9,9 @@ import numpy as np
 from ..backend import UsageError
 
 
-def fixed_order(n):
-    """0 ... n - 1 in an order that looks random and is always the same."""
-    return np.random.Generator(np.random.PCG64(0)).permutation(n)  # (n,)
+def fixed_order(n, which=0):
+    """0 ... n - 1 in an order that looks random and is always the same; another order for each number `which`."""
+    return np.random.Generator(np.random.PCG64(which)).permutation(n)  # (n,)
 
 
 def batches(n, batch, rng):

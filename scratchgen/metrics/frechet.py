@@ -7,7 +7,8 @@ classifier's features it detects blurred pictures, lost classes and a lack of va
 detect copies of the training pictures. Heusel et al. 2017, eq 6, use the features of a network for photographs (FID). Here
 they come from models/classifier.py, trained on the same data. So compare only distances from the same classifier, and report
 its accuracy and the floor, which is the distance of real pictures. Fewer samples have a larger distance, so compare equal
-numbers of samples. With fewer than LEAST pictures no distance is computed.
+numbers of samples. Other samples of the same model have another distance, so each distance has an error. If two differ by
+less than their errors together, they cannot be told apart. With fewer than LEAST pictures no distance is computed.
 """
 
 import hashlib
@@ -16,7 +17,9 @@ import math
 import re
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +33,8 @@ from ..train.fit import fit
 SEED = 0  # of the classifier, for every run's seed, so that all runs are measured in the same way
 STEPS, EPOCHS = 1500, 8  # its training takes at least this many of each
 LEAST = 200  # pictures in each part: with fewer, means and covariances of 32 or more features are mostly chance
+DRAWS = 50  # of real pictures, for the floor
+GROUPS = 10  # of the jackknife
 VERSION = 1  # increase it if a change elsewhere gives other classifiers for the same data and settings
 
 
@@ -78,6 +83,21 @@ def unfit(data):
     return ""
 
 
+class Distance(NamedTuple):
+    """A squared Fréchet distance, and how much it varies from one set of n pictures to the next (standard deviation)."""
+
+    mean: float
+    error: float
+
+    def __str__(self):
+        digits = 2 if self.mean < 10 else 1 if self.mean < 100 else 0
+        return f"{self.mean:.{digits}f} ± {self.error:.{digits}f}"
+
+    def differs(self, other):
+        """Whether two distances can be told apart: they differ by more than both errors together, √(error² + error²)."""
+        return abs(self.mean - other.mean) > math.hypot(self.error, other.error)
+
+
 class FrechetJudge:
     """Compares pictures with a labelled Data: their distance to training pictures, and the classes they show.
 
@@ -100,6 +120,7 @@ class FrechetJudge:
             )
         # Files may be sorted by class, or by difficulty like MNIST's test pictures. So parts are taken in shuffled order.
         self.reference = self.features(data.x_train[fixed_order(len(data.x_train))[:n_reference]])  # (n_reference, F)
+        self.floors = {}  # {n: Distance}, once computed
 
     def features(self, x):
         """The classifier's features of pictures x (N, D): (N, F), on its device."""
@@ -109,16 +130,40 @@ class FrechetJudge:
         """The squared Fréchet distance of pictures x (N, D) to the training pictures; N >= 2, better thousands."""
         return frechet_distance(self.features(x), self.reference)
 
-    def mean_distance(self, x, n):
-        """The mean distance of parts of n pictures each. x (N, D), where N is a multiple of n."""
-        return float(np.mean([self.distance(part) for part in np.split(x, len(x) // n)]))
+    def measure(self, x, n=None):
+        """The Distance of pictures x (N, D), taken in parts of n; N is a multiple of n. Without n, x is the only part.
+
+        Several parts give their mean and standard deviation. The error of a single part comes from the jackknife: with one
+        of GROUPS groups left out at a time, √((GROUPS - 1) / GROUPS Σ (d_i - mean d)²) (Efron & Stein 1981).
+        """
+        features = to_host(self.features(x))
+        parts = np.split(features, len(x) // (n or len(x)))
+        found = [frechet_distance(part, self.reference) for part in parts]
+        if len(parts) > 1:
+            return Distance(float(np.mean(found)), float(np.std(found, ddof=1)))
+        shuffled = features[fixed_order(len(x))]  # real pictures may be in an order
+        groups = np.arange(len(x)) * GROUPS // len(x)
+        without = [frechet_distance(shuffled[groups != group], self.reference) for group in range(GROUPS)]
+        return Distance(found[0], math.sqrt((GROUPS - 1) * np.var(without)))
+
+    @cached_property
+    def real(self):
+        """The features of all real pictures, for training and test, in a fixed order."""
+        x = np.concatenate([self.data.x_train, self.data.x_test])
+        return to_host(self.features(x[fixed_order(len(x))]))
 
     def floor(self, n=None):
-        """The distance of real pictures: of n test pictures, or of all if n is not given or there are fewer.
+        """The Distance that n real pictures have: the best that n samples can reach, but for luck.
 
-        The bundled digits have only 397 test pictures. So 2,000 good samples can have a smaller distance than this floor.
+        DRAWS times, n of all real pictures are drawn and compared with as many of the others as the judge has for reference.
+        n is at most the number of test pictures, which is also its value if it is not given.
         """
-        return self.distance(self.data.x_test[fixed_order(len(self.data.x_test))[:n]])
+        n, size = min(n or len(self.data.x_test), len(self.data.x_test)), len(self.reference)
+        if n not in self.floors:
+            orders = [fixed_order(len(self.real), draw) for draw in range(DRAWS)]
+            found = [frechet_distance(self.real[order[:n]], self.real[order[n : n + size]]) for order in orders]
+            self.floors[n] = Distance(float(np.mean(found)), float(np.std(found, ddof=1)))
+        return self.floors[n]
 
     def classes(self, x):
         """The fraction of pictures x (N, D) that the classifier puts into each class, (n_classes,). The sum is 1."""

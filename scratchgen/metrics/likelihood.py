@@ -122,12 +122,20 @@ def sums(model, x, k, rng):
 def annealed(model, x, z, rng, pixels=None):
     """The Likelihood of x (N, D) under an RBM, or a DBN's bound on it, from an annealed.Estimate z of log Z."""
     x, pixels = black_and_white(model, x, rng, pixels)
-    bound = isinstance(model, DBN)
-    log_p = model.bound(x, z.log_z, rng) if bound else model.log_p(x, z.log_z)
-    method = f"{'bound, ' if bound else ''}log Z annealed, {len(z.log_weights):,} chains, {z.n_betas:,} temperatures, "
+    method = f"log Z annealed, {len(z.log_weights):,} chains, {z.n_betas:,} temperatures, "
     method += f"effective sample size {z.effective_sample_size:.0f}"
-    log_p = to_host(log_p).astype(np.float64)
+    if isinstance(model, DBN):
+        draws = to_host(model.bound_draws(x, z.log_z, rng)).astype(np.float64)
+        return Likelihood(*mean_and_error(draws), f"bound, {method}", pixels, z.standard_error)
+    log_p = to_host(model.log_p(x, z.log_z)).astype(np.float64)
     return Likelihood(log_p, np.zeros(len(x)), method, pixels, z.standard_error)
+
+
+def mean_and_error(draws):
+    """The mean of draws (k, N) over k, and its standard error, both (N,); nan for k = 1."""
+    k = len(draws)
+    error = draws.std(axis=0, ddof=1) / math.sqrt(k) if k > 1 else np.full(draws.shape[1], math.nan)
+    return draws.mean(axis=0), error
 
 
 def negative_elbo(model, x, rng, k=100, pixels=None):
@@ -138,9 +146,7 @@ def negative_elbo(model, x, rng, k=100, pixels=None):
         to_host(model.log_weights(x[i : i + rows], k, rng)).astype(np.float64)
         for i in told(range(0, len(x), rows), "ELBO, part")
     ]
-    log_w = np.concatenate(log_w, axis=1)  # (k, N)
-    error = log_w.std(axis=0, ddof=1) / math.sqrt(k) if k > 1 else np.full(len(x), math.nan)
-    return Likelihood(log_w.mean(axis=0), error, f"ELBO, {k:,} draws of z", pixels)
+    return Likelihood(*mean_and_error(np.concatenate(log_w, axis=1)), f"ELBO, {k:,} draws of z", pixels)
 
 
 def parzen(samples, x, sigma, pixels="as they are"):

@@ -14,9 +14,10 @@ def sample_metrics(data, device="cpu"):
     Mixtures in the plane: how many modes, how accurate and how even (coverage.py). Other points: sliced_wasserstein, and
     sliced_wasserstein_floor, that of real points. A toy is compared with new points, the user's data with the test points
     (transport.py). Labelled pictures: frechet, the squared distance of samples to training pictures; frechet_floor, that of
-    as many test pictures, at most 2,000 of each; classifier_accuracy; and rarest_class, the smallest share of a class of the
-    data, 0 if one is missing (frechet.py). The classifier is trained now, on the device, if it is not in the cache. A
-    measure that would have no meaning, such as for very few pictures, is left out. A model that cannot sample gets {}.
+    as many real pictures, at most 2,000 of each; the errors of both; classifier_accuracy; and rarest_class, the smallest
+    share of a class of the data, 0 if one is missing (frechet.py). The classifier is trained now, on the device, if it is
+    not in the cache. A measure that would have no meaning, such as for very few pictures, is left out. A model that cannot
+    sample gets {}.
     """
     if data.toy is not None and data.toy.centres is not None and data.toy.n_dim == 2:
         return measure_of(POINTS, lambda x: coverage(x, data.toy.centres, data.toy.sigma)), ""
@@ -29,10 +30,12 @@ def sample_metrics(data, device="cpu"):
     except UsageError as error:  # too few pictures, one class, a classifier that has learned nothing
         return None, str(error)
     n = min(PICTURES, len(data.x_test))
-    fixed = {"frechet_floor": judge.floor(n), "classifier_accuracy": judge.accuracy}
+    floor = judge.floor(n)
+    fixed = {"frechet_floor": floor.mean, "frechet_floor_error": floor.error, "classifier_accuracy": judge.accuracy}
 
     def measured(x):
-        return {"frechet": judge.distance(x)} | fixed | {"rarest_class": judge.rarest(x)}
+        found = judge.measure(x)
+        return {"frechet": found.mean, "frechet_error": found.error} | fixed | {"rarest_class": judge.rarest(x)}
 
     return measure_of(n, measured), ""
 

@@ -5,8 +5,9 @@
 Mirza & Osindero 2014, eq 2, with the third term of Reed et al. 2016, algorithm 1. G takes both c and z, and D sees the
 condition in every term. D's positives are real examples with their own condition c. Its negatives are G's examples with the
 condition they were made for, and real examples with a wrong condition c′. Without the latter, D could accept any example
-that looks real. The third term has a price: D's negatives are ½ p_g + ½ p_wrong, so the best p_g is 2 p - p_wrong where
-that is positive. An x that fits several conditions is therefore generated less often than it occurs.
+that looks real. The third term has a price: D's negatives are ½ p_g + ½ p_wrong, so the best p_g is max(0, κ p - p_wrong),
+where κ ≤ 2 makes it sum to one. Where 2 p ≥ p_wrong for every x, this is 2 p - p_wrong. An x that fits several conditions is
+therefore generated less often than it occurs.
 
 A condition is a class label, which becomes a one-hot row, or any vector. If c alone nearly determines x, G may learn to
 ignore z. Dropout in G, which is also active during sampling, is another source of variety (Isola et al. 2017).

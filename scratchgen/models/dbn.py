@@ -12,7 +12,7 @@ not tractable, because log p(x) needs a sum over all h and also Z_top. `bound` g
 
 from dataclasses import dataclass, field
 
-from ..backend import UsageError, on_host
+from ..backend import UsageError, array_module, on_host
 from ..nn.distributions import bernoulli_log_prob, sample_bernoulli
 from .rbm import RBM
 
@@ -52,22 +52,27 @@ class DBN(RBM):
         return sample_bernoulli(self.rbm.energy.up(self.rbm.visible(x, rng)), rng)
 
     def bound(self, x, log_z, rng, n_draws=10):
-        """The lower bound on log p(x) in nats, (N,), of x (N, n_features) of zeros and ones.
+        """The lower bound on log p(x) in nats, (N,), of x (N, n_features) of zeros and ones: the mean of bound_draws.
 
-        Its expectation is estimated with n_draws draws of h. log_z: log Z of the upper machine. An estimate by
-        metrics/annealed.py is too low on average, and then the bound is too high by the same amount. Raises ValueError if x
-        on the host is not all 0 or 1.
+        log_z: log Z of the upper machine. An estimate by metrics/annealed.py is too low on average, and then the bound is too
+        high by the same amount.
+        """
+        return self.bound_draws(x, log_z, rng, n_draws).mean(axis=0)
+
+    def bound_draws(self, x, log_z, rng, n_draws=10):
+        """log p(x|h) - F_top(h) - log q(h|x) - log Z_top for n_draws draws of h ~ q(h|x), (n_draws, N).
+
+        Their mean estimates the bound, as -log q(h|x) has the mean H. In place of H itself it cancels most of the variation
+        with h. Raises ValueError if x on the host is not all 0 or 1.
         """
         if on_host(x) and not ((x == 0) | (x == 1)).all():
             raise ValueError("bound: x must be 0 or 1 everywhere; binarize grey pixels first")
-        a, total = self.rbm.energy.up(x), 0.0  # a: the logits of q(h|x)
+        a, draws = self.rbm.energy.up(x), []  # a: the logits of q(h|x)
         for _ in range(n_draws):
             h = sample_bernoulli(a, rng)
-            # We use -log q(h|x), whose mean is H, instead of H itself: most of the variation with h then cancels.
-            total = (
-                total + bernoulli_log_prob(x, self.rbm.energy.down(h)) - bernoulli_log_prob(h, a) - self.free_energy(h)
-            )
-        return total * (1 / n_draws) - log_z
+            log_p = bernoulli_log_prob(x, self.rbm.energy.down(h)) - self.free_energy(h) - log_z  # log p(x, h)
+            draws.append(log_p - bernoulli_log_prob(h, a))
+        return array_module(x).stack(draws)
 
     def evaluate(self, x, rng, labels=None):
         """{name: number}: the measures of an RBM for h ~ q(h|x), as "top_reconstruction" and "top_pseudo_nll"."""

@@ -267,7 +267,14 @@ def test_evaluate(run, cli):
     found = strict(cli("evaluate", run, "--json"))
     assert found == strict(cli("evaluate", run, "--json"))
     assert [found.pop(name) for name in ("model", "data", "epoch", "n")] == ["vae", "digits", 2, 397]
-    sampled = {"frechet", "frechet_floor", "classifier_accuracy", "rarest_class"}
+    sampled = {
+        "frechet",
+        "frechet_error",
+        "frechet_floor",
+        "frechet_floor_error",
+        "classifier_accuracy",
+        "rarest_class",
+    }
     assert set(found) == {"negative_elbo", "nll", "kl", "mse", "log_p", "log_p_error", "log_p_method"} | sampled
     np.testing.assert_allclose(found["negative_elbo"], found["nll"] + found["kl"], rtol=1e-6)
     assert -found["negative_elbo"] - 5 < found["log_p"] < 0

@@ -1,6 +1,7 @@
 """The Fréchet distance is the closed form, its classifier knows the digits, and a cached classifier never goes wrong."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scratchgen import Rng, kernels
 from scratchgen.backend import UsageError
 from scratchgen.data import Data, load
 from scratchgen.metrics import frechet
-from scratchgen.metrics.frechet import FrechetJudge, frechet_distance, trained_classifier
+from scratchgen.metrics.frechet import Distance, FrechetJudge, frechet_distance, trained_classifier
 from scratchgen.metrics.samples import sample_metrics
 from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.classifier import Classifier
@@ -149,9 +150,10 @@ def test_the_judge_knows_the_digits(judge, digits):
 
 def test_the_floor_is_low_and_what_is_wrong_is_far_above_it(judge, digits):
     floor = judge.floor()
-    assert 0 < floor < 3
+    assert 0.5 < floor.mean < 2
+    assert 0.1 < floor.error < 0.6
     assert judge.floor(397) == judge.floor(10_000) == floor
-    assert floor < judge.floor(200) < judge.floor(50)  # fewer samples, a larger distance
+    assert floor.mean < judge.floor(200).mean < judge.floor(50).mean  # fewer samples, a larger distance
     assert judge.distance(digits.x_train) == pytest.approx(0, abs=1e-9)
     wrong = {
         "noise": Rng(0).uniform((2000, 64)),
@@ -161,7 +163,49 @@ def test_the_floor_is_low_and_what_is_wrong_is_far_above_it(judge, digits):
         "the mean of all": np.repeat(digits.x_train.mean(axis=0, keepdims=True), 100, axis=0),
     }
     for name, x in wrong.items():
-        assert judge.distance(x) > (2 if name == "a class is lost" else 20) * floor, name
+        assert judge.distance(x) > (2 if name == "a class is lost" else 20) * floor.mean, name
+
+
+def test_the_floor_is_that_of_real_pictures_against_other_real_pictures(judge, digits):
+    """Among draws made here, the floor's mean is theirs within four errors, and its error is theirs within a half."""
+    x, rng = judge.features(np.concatenate([digits.x_train, digits.x_test])), np.random.default_rng(1)
+    orders = [rng.permutation(1_797) for _ in range(100)]
+    found = [frechet_distance(x[order[:397]], x[order[397:]]) for order in orders]
+    floor = judge.floor()
+    assert floor.mean == pytest.approx(np.mean(found), abs=4 * np.std(found) * math.sqrt(1 / 50 + 1 / 100))
+    assert floor.error == pytest.approx(np.std(found), rel=0.5)
+
+
+def noisy(digits, n, rng):
+    """Samples of a model that draws training pictures and adds noise."""
+    x = digits.x_train[rng.integers(0, len(digits.x_train), n)]
+    return np.clip(x + 0.2 * rng.normal(size=x.shape), 0, 1).astype(np.float32)
+
+
+def test_several_parts_have_a_mean_and_a_standard_deviation(judge, digits):
+    x = noisy(digits, 1_200, np.random.default_rng(2))
+    found = [judge.distance(part) for part in np.split(x, 4)]
+    assert judge.measure(x, 300) == pytest.approx((np.mean(found), np.std(found, ddof=1)), rel=1e-12)
+
+
+def test_the_error_of_one_set_is_the_spread_of_many(judge, digits):
+    """The jackknife needs one set of samples only, and finds what many sets show: on average within a quarter."""
+    found = [judge.measure(noisy(digits, 397, np.random.default_rng((3, i)))) for i in range(60)]
+    means, errors = np.transpose(found)
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(means.std(ddof=1), rel=0.25)
+    x = noisy(digits, 397, np.random.default_rng((3, 0)))
+    assert found[0].mean == judge.distance(x)
+    in_order = x[np.argsort(judge.read(x), kind="stable")]  # sorted by digit, as files may be
+    assert judge.measure(in_order).error == pytest.approx(found[0].error, rel=0.8)
+
+
+def test_two_distances_differ_by_more_than_both_errors_or_cannot_be_told_apart():
+    assert Distance(1.0, 0.3).differs(Distance(1.6, 0.4))
+    assert not Distance(1.0, 0.3).differs(Distance(1.49, 0.4))
+    assert Distance(1.6, 0.4).differs(Distance(1.0, 0.3))
+    assert str(Distance(1.126, 0.304)) == "1.13 ± 0.30"
+    assert str(Distance(51.26, 1.3)) == "51.3 ± 1.3"
+    assert str(Distance(162.3, 1.3)) == "162 ± 1"
 
 
 def test_the_classes_of_real_digits(judge, digits):
@@ -363,10 +407,14 @@ def test_labelled_pictures_are_measured_by_distance_and_rarest_class(cache, judg
     model, measure = Sampler(digits.x_train), sample_metrics(digits)[0]
     found = measure(model, Rng(1))
     assert model.asked == [397]  # as many as there are test pictures
-    assert list(found) == ["frechet", "frechet_floor", "classifier_accuracy", "rarest_class"]
+    assert list(found) == [
+        "frechet", "frechet_error", "frechet_floor", "frechet_floor_error", "classifier_accuracy", "rarest_class"
+    ]  # fmt: skip
     assert all(type(value) is float for value in found.values())
     assert 0 < found["frechet"] < 2
-    assert (found["frechet_floor"], found["classifier_accuracy"]) == (judge.floor(397), judge.accuracy)
+    assert (found["frechet_floor"], found["frechet_floor_error"]) == judge.floor(397)
+    assert found["classifier_accuracy"] == judge.accuracy
+    assert 0 < found["frechet_error"] < 1
     assert 0.04 < found["rarest_class"] <= 0.1
     assert measure(model, Rng(1)) == found
     no_threes = Sampler(digits.x_train[digits.labels_train != 3])
@@ -401,6 +449,6 @@ def test_a_model_that_cannot_sample_is_not_measured(cache, judge, digits):
 def test_mnist(empty_cache):
     judge = FrechetJudge(load("mnist"))
     assert judge.accuracy >= 0.98
-    floors = [judge.floor(n) for n in (10_000, 5_000, 2_000)]
+    floors = [judge.floor(n).mean for n in (10_000, 5_000, 2_000)]
     assert floors == sorted(floors)
-    assert floors[0] < 1.5
+    assert floors[0] < 1

@@ -174,10 +174,6 @@ def test_what_all_examples_have_in_common_is_the_error_of_log_z(name, settings):
     assert found.standard_error == pytest.approx(wanted)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a stack's Likelihood has error 0, as if its bound were exact given log Z; bound draws h, ten for each x",
-)
 @pytest.mark.parametrize("settings", variants("dbn"), ids=["0", "1"])
 def test_the_chance_of_a_stacks_bound_has_that_of_its_draws_of_h(settings):
     """The same examples and the same log Z, other draws of h."""

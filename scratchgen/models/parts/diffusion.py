@@ -84,7 +84,8 @@ def ddim(denoise, x, alpha_bar, rng, n_steps, eta=0.0):
     This is a jump from t to any s < t: only the marginals q(x_t | x_0) matter. With η = 0, x_T is the only noise, so similar
     x_T give similar samples. With η = 1 and all T steps, this is `ancestral` with β̃. The predicted noise ε̂ is added back,
     not subtracted, and scaled to the new time. The last jump ends at x̂_0, which is a mean. So with few steps fine structure
-    becomes too narrow: after 100 steps with the exact x̂_0, the modes of the toy ring have half their width.
+    becomes too narrow: after 100 steps with the exact x̂_0, the modes of the toy ring have .38 of their width with the cosine
+    schedule, and .28 to .33 with the linear one.
 
     Raises UsageError unless eta lies in [0, 1] and n_steps in 1 ... T.
     """
