@@ -28,8 +28,9 @@ APART = ("benchmark", "compare", "tour", "common", "recipes", "seeds")  # with t
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?%?(?!\w)")
 SAME = ", which cannot be told apart"  # said in some seeds and not in others, see common.beside
 NOT_RESULTS = re.compile(r"\d+ s|left out: .*|.*\.(png|gif|md|wav)|.* \d+ of \d+ done")  # lines that are left out
-NAMES = re.compile(r"(digit|digit is|worst,|digit:) $")  # before a number that is a name
+NAMES = re.compile(r"(test digit|digit is|worst,) $")  # before a number that is a name
 AFTER = re.compile(r" s\b")  # after a number that is a time
+TIME = re.compile(r"\d+(\.\d+)? s\b")
 
 
 def run_one(name, data, seed, out):
@@ -43,7 +44,7 @@ def run_one(name, data, seed, out):
     if done.returncode:
         last = (done.stderr.splitlines() or ["no message"])[-1]
         return None, f"{name}.py --seed {seed} failed: {last}"
-    (folder / f"{name}_{data or 'own'}.txt").write_text(done.stdout)
+    (folder / f"{name}{f'_{pathlib.Path(data).stem}' if data else ''}.txt").write_text(done.stdout)
     return [line for line in map(str.strip, done.stdout.splitlines()) if not NOT_RESULTS.fullmatch(line)], ""
 
 
@@ -61,8 +62,8 @@ def table(runs):
 
 
 def joined(lines, n_seeds):
-    """One line of several that differ in their numbers only; "" if not even these differ."""
-    if len(set(lines)) == 1 and len(lines) == n_seeds:
+    """One line of several that differ in their numbers only; "" if nothing but times differs."""
+    if len({TIME.sub("", line) for line in lines}) == 1 and len(lines) == n_seeds:
         return ""
     same = sum(SAME in line for line in lines)
     texts = [line.replace(SAME, "") for line in lines]
@@ -86,12 +87,8 @@ def over_seeds(written, before, after):
     if NAMES.search(before):
         return "/".join(sorted(set(written)))
     values = [float(one.rstrip("%").replace(",", "")) for one in written]
-    digits = max(len(one.rstrip("%").partition(".")[2]) for one in written if "e" not in one) if not any(
-        "e" in one for one in written
-    ) else None  # fmt: skip
-
-    def form(value):
-        return f"{value:.0e}" if digits is None else f"{value:,.{digits}f}"
+    digits = max(len(one.rstrip("%").partition(".")[2]) for one in written)
+    form = "{:.0e}".format if any("e" in one for one in written) else f"{{:,.{digits}f}}".format
 
     mean = form(np.mean(values)) + ("%" if written[0].endswith("%") else "")
     if before.endswith("± ") or AFTER.match(after):
@@ -122,10 +119,15 @@ def main(args):
         raise UsageError("; ".join(errors) + ": these are not in the table")
 
 
-if __name__ == "__main__":
+def run():
+    """Parse the options and print the table. Returns the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demos", nargs="*", help="names of demos, such as gan; default: all")
     parser.add_argument("--seeds", type=int, default=5, help="how many; default: 5")
     parser.add_argument("--data", default="", help="default: what each demo takes itself")
     parser.add_argument("--out", default=HERE / "out" / "seeds", type=pathlib.Path, help="folder of what they make")
-    sys.exit(run_to_the_end(parser.prog, lambda: main(parser.parse_args())))
+    return run_to_the_end(parser.prog, lambda: main(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(run())
