@@ -54,8 +54,8 @@ class DBN(RBM):
     def bound(self, x, log_z, rng, n_draws=10):
         """The lower bound on log p(x) in nats, (N,), of x (N, n_features) of zeros and ones: the mean of bound_draws.
 
-        log_z: log Z of the upper machine. An estimate by metrics/annealed.py is too low on average, and then the bound is too
-        high by the same amount.
+        log_z: log Z of the upper machine. An estimate by metrics/annealed.py is too low on average, and then the bound is
+        too high by the same amount.
         """
         return self.bound_draws(x, log_z, rng, n_draws).mean(axis=0)
 
