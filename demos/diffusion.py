@@ -2,7 +2,7 @@
 
 Left: digits after 50 steps of DDIM. Right: three of them on their way; above x_t, below the network's guess x̂_0 of the
 finished picture, at first the mean of all digits. Below: the Fréchet distance to training pictures by the number of
-steps, beside that of real test pictures.
+steps, beside that of real pictures.
 
 Try `--data mnist` (minutes), where strokes break up; diffusion_guidance.py mends that.
 Read scratchgen/models/ddpm.py, scratchgen/models/parts/diffusion.py.

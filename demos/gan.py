@@ -1,7 +1,7 @@
 """A GAN learns to write digits, and its losses do not tell how well.
 
 Above: what G makes of the same 36 codes after several epochs. Below: both losses, which settle early; the Fréchet
-distance to training pictures, which falls to that of real test pictures; how often each digit is made. G never sees a
+distance to training pictures, which falls to that of real pictures; how often each digit is made. G never sees a
 picture: its loss takes none.
 
 Try `--data mnist` (minutes). Read scratchgen/models/gan.py, scratchgen/metrics/frechet.py.

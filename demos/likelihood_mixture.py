@@ -1,7 +1,7 @@
 """EM finds three Gaussians again; the largest likelihood is the smallest KL(P_data‖P_G).
 
 Above: EM's circles on their way to the true ones (dotted). Below, left: from each of twelve starts, no iteration loses
-likelihood. Middle: full covariances separate two slanted clouds; diagonal and spherical ones do not. Right: the mean
+likelihood. Middle: full covariances can separate two slanted clouds; diagonal and spherical ones cannot. Right: the mean
 log-likelihood is -KL minus a constant, so both are best at the same radius.
 
 Try `--seed 1`. Read scratchgen/models/gmm.py.

@@ -25,7 +25,7 @@ from scratchgen.commands.console import run_to_the_end
 
 HERE = pathlib.Path(__file__).parent
 APART = ("benchmark", "compare", "tour", "common", "recipes", "seeds")  # with tables of their own, or no demos
-NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?%?(?!\w)")
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?%?(?![A-Za-z0-9_])")
 SAME = ", which cannot be told apart"  # said in some seeds and not in others, see common.beside
 NOT_RESULTS = re.compile(r"\d+ s|left out: .*|.*\.(png|gif|md|wav)|.* \d+ of \d+ done")  # lines that are left out
 NAMES = re.compile(r"(test digit|digit is|worst,) $")  # before a number that is a name
@@ -84,7 +84,7 @@ def over_seeds(written, before, after):
     """Several values of one number as text: mean [least, largest], with as many digits as were written."""
     if len(set(written)) == 1:
         return written[0]
-    if NAMES.search(before):
+    if NAMES.search(before) and all(map(str.isdigit, written)):
         return "/".join(sorted(set(written)))
     values = [float(one.rstrip("%").replace(",", "")) for one in written]
     digits = max(len(one.rstrip("%").partition(".")[2]) for one in written)

@@ -1,7 +1,7 @@
 """The tour trains every family of generative models in two minutes and shows them on one page.
 
 It uses the bundled digits, and points in the plane for three models. A line for each says how long it trained, how good
-its samples are, and which file to read. The Fréchet distance of real test pictures stands beside. The page is tour.png;
+its samples are, and which file to read. The Fréchet distance of real pictures stands beside. The page is tour.png;
 the folder tour has each panel.
 
 Try `--data mnist` (an hour or two). Read scratchgen/models/vae.py first.

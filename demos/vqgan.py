@@ -1,10 +1,10 @@
 """From few bits a VQ-VAE restores a blurred digit, a VQ-GAN a sharp one that is less accurate.
 
-Both have the same encoder, codes and decoder. Above: test digits, restored by each. Below: by sharpness and Fréchet
-distance the VQ-GAN's are nearer to real digits; by squared error the VQ-VAE's are nearer to the originals. Where bits
-are few, the VQ-VAE averages and the VQ-GAN decides.
+Both have the same encoder, codes and decoder. Above: test digits, restored by each. Below: by sharpness the VQ-GAN's
+are nearer to real digits; by squared error the VQ-VAE's are nearer to the originals. Where bits are few, the VQ-VAE
+averages and the VQ-GAN decides.
 
-Try `--data mnist` (minutes). Read scratchgen/models/vqgan.py.
+Try `--data mnist` (minutes), where the VQ-GAN's Fréchet distance is far smaller too. Read scratchgen/models/vqgan.py.
 """
 
 import numpy as np

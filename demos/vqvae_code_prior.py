@@ -1,7 +1,7 @@
 """A VQ-VAE makes new digits only if something has learned which of its codes go together.
 
 Codes that are drawn evenly, or each by its own frequency, decode to no digits. Codes drawn by a MADE do, and so does
-diffusion in the encoder's features. A VAE, a GAN and test digits stand beside them. Each title ends in the Fréchet
+diffusion in the encoder's features. A VAE, a GAN and real digits stand beside them. Each title ends in the Fréchet
 distance to training pictures.
 
 Try `--data mnist` (17 minutes). Read scratchgen/models/made.py, scratchgen/models/latent_diffusion.py.
