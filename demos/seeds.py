@@ -45,7 +45,8 @@ def run_one(name, data, seed, out):
         last = (done.stderr.splitlines() or ["no message"])[-1]
         return None, f"{name}.py --seed {seed} failed: {last}"
     (folder / f"{name}{f'_{pathlib.Path(data).stem}' if data else ''}.txt").write_text(done.stdout)
-    return [line for line in map(str.strip, done.stdout.splitlines()) if not NOT_RESULTS.fullmatch(line)], ""
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]  # columns may differ in width
+    return [line for line in lines if not NOT_RESULTS.fullmatch(line)], ""
 
 
 def table(runs):

@@ -1,6 +1,6 @@
 """A network paints a digit from its outline; on MNIST a discriminator makes it more like a real one.
 
-One network minimises the absolute error alone. Two must also pass a discriminator that sees outline and picture: with
+One network minimises the absolute error. Two must also pass a discriminator that sees outline and picture: with
 the usual loss, and with Wasserstein's. The strips show test outlines painted as training goes on; "again" is a second
 draw of dropout, the only noise.
 
