@@ -124,7 +124,7 @@ class Pictures:
 
 
 def made_from_noise(model, pictures, rng):
-    x = np.clip(to_host(model.sample(2 * pictures.n, rng)), 0, 1)
+    x = np.clip(to_host(model.sample(5 * pictures.n, rng)), 0, 1)
     return pictures.distance(x), x
 
 
