@@ -32,7 +32,10 @@ def operation(plain: F) -> F:
         if device_of(array) is None:
             return plain(*given, **named)
         form = compiled.form_of(given[0], plain.__name__) if method else compiled.FORMS.get(name)
-        return (form or plain)(*given, **named)
+        try:
+            return (form or plain)(*given, **named)
+        except compiled.Misfit:
+            return plain(*given, **named)
 
     marked: Any = run
     marked.plain = plain

@@ -16,7 +16,7 @@ def posterior(mu, raw, eps, low, high, scale):
     return mu + noise, noise, (mu * mu + xp.exp(log_var) - 1 - log_var) * (0.5 * scale)
 
 
-def posterior_backward(dz, d_kl, mu, raw, noise, low, high, scale, d_mu, d_raw):
+def posterior_backward(dz, mu, raw, noise, d_kl, low, high, scale, d_mu, d_raw):
     xp = array_module(dz)
     log_var = xp.maximum(xp.minimum(raw, high), low)
     d_mu[...] = dz + d_kl * scale * mu
