@@ -13,6 +13,7 @@ from .cuda import Cuda
 from .elementwise import (
     ACTIVATIONS,
     ADAM,
+    ADD_BIAS,
     BERNOULLI,
     MOVE_TOWARDS,
     POSTERIOR,
@@ -94,7 +95,7 @@ def linear(layer, x, rng):
     if not fits(x, W):
         return plain("layers.Linear.forward")(layer, x, rng)
     y = device.gemm(x, W)
-    y += layer.b
+    device.elementwise(ADD_BIAS, (layer.b, y))
 
     def backward(dy, learn=True, inputs=True):
         if learn:
@@ -147,7 +148,7 @@ class LinearActivation:
     def forward(self, x, rng):  # x (B, n_in)
         layer, device, name, a = self.linear, device_of(x), type(self.f).__name__, getattr(self.f, "a", 0.0)
         W = layer.W
-        if not fits(x, W) or device_of(W) is not device or W.dtype != x.dtype:
+        if not (device and fits(x, W) and W.dtype == x.dtype):
             return self.in_two_steps(x)
         _, f_backward, biased = activation_kernels(name)
         h = device.gemm(x, W)
@@ -245,7 +246,8 @@ def gaussian_posterior(h, rng):
 
 @form("optim.adam")
 def adam(theta, g, m, v, beta1, beta2, rate, eps, keep):
-    device_of(g).elementwise(ADAM, (g, beta1, beta2, rate, eps, keep, theta, m, v))
+    numbers = beta1, 1 - beta1, beta2, 1 - beta2, rate, eps, keep
+    device_of(g).elementwise(ADAM, (g, *numbers, theta, m, v))
 
 
 @form("optim.move_towards")

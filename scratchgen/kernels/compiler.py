@@ -82,48 +82,54 @@ def cpu():
 def build(source):
     """The compiled source as a ctypes library. Raises CompilerError."""
     compiler = find_compiler()
-    flags = [(*COMMON, *more) for more in with_clang(FLAGS, output([*compiler, "--version"]))]
-    known = repr((source, flags, compiler, output([*compiler, "--version"]), cpu()))
+    version = output([*compiler, "--version"])
+    flags = [(*COMMON, *more) for more in (for_clang(FLAGS) if "clang" in version else FLAGS)]
+    known = repr((source, flags, compiler, version, cpu()))
     name = f"{hashlib.sha256(known.encode()).hexdigest()[:40]}.so"
     folder = private_folder()
     if folder and (library := load(folder / name)):
         return library
-    with tempfile.TemporaryDirectory(prefix="scratchgen-") as temporary:  # only its owner may enter it
-        compile_into(pathlib.Path(temporary), source, compiler, flags, name)
-        content = (pathlib.Path(temporary) / name).read_bytes()
-        content += hashlib.sha256(content).digest()
-        if folder:
-            try:
-                with written_whole(folder / name) as file:
-                    file.write(content)
-            except UsageError as error:
-                say(f"compiled kernels are not kept for the next run: {error}")
-                folder = None
-        (pathlib.Path(temporary) / name).write_bytes(content)
-        library = (folder and load(folder / name)) or load(pathlib.Path(temporary) / name)
+    try:
+        with tempfile.TemporaryDirectory(prefix="scratchgen-") as temporary:  # only its owner may enter it
+            made = pathlib.Path(temporary, name)
+            compile_into(made, source, compiler, flags)
+            keep(folder, made)
+            library = (folder and load(folder / name)) or load(made)
+    except OSError as error:
+        raise CompilerError(f"{compiler[0]} made no library ({error}): name another compiler in CXX") from None
     if library is None:
         raise CompilerError(f"what {compiler[0]} made cannot be loaded: name another compiler in CXX")
     return library
 
 
-def compile_into(folder, source, compiler, flags, name):
-    """Compile the source into a file of this name, with the first flags that work. The last error counts."""
-    (folder / "kernels.cpp").write_text(source, encoding="utf-8")
-    for i, chosen in enumerate(flags):
+def compile_into(path, source, compiler, flags):
+    """Compile the source into this file, with the first flags that work, and add the hash of its content."""
+    (path.parent / "kernels.cpp").write_text(source, encoding="utf-8")
+    for chosen in flags:
         options = [flag for flag in chosen if not flag.startswith(("-l", "-Wl"))]
-        libraries = [flag for flag in chosen if flag not in options]
+        libraries = [flag for flag in chosen if flag not in options]  # they must come last
         try:
-            output([*compiler, *options, "kernels.cpp", "-o", name, *libraries], folder)
-            return
+            output([*compiler, *options, "kernels.cpp", "-o", path.name, *libraries], path.parent)
+            break
         except CompilerError:
-            if i == len(flags) - 1:
+            if chosen == flags[-1]:
                 raise
+    content = path.read_bytes()
+    path.write_bytes(content + hashlib.sha256(content).digest())
 
 
-def with_clang(flags, version):
-    """The flags for clang, which calls vector functions only if it is told so and not by the marks in the source."""
-    if "clang" not in version:
-        return flags
+def keep(folder, path):
+    """Copy a library into the folder, if there is one, for the next run. It appears there only when complete."""
+    if folder:
+        try:
+            with written_whole(folder / path.name) as file:
+                file.write(path.read_bytes())
+        except UsageError as error:
+            say(f"compiled kernels are not kept for the next run: {error}")
+
+
+def for_clang(flags):
+    """The flags for clang, which calls vector functions only if it is told so, and not by the marks in the source."""
     return (tuple("-fveclib=libmvec" if flag == "-DVECTORS" else flag for flag in flags[0]), *flags[1:])
 
 

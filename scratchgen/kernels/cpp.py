@@ -34,8 +34,8 @@ static inline float sqrt(float x) {{ return sqrtf(x); }}
 
 // Whether the numbers of each row of a table lie side by side.
 static inline bool in_rows(const Array* a) {{
-    return (size_t)a->data % sizeof(T) == 0 && a->strides[0] % (Size)sizeof(T) == 0
-        && (a->strides[1] == sizeof(T) || a->shape[1] == 1);
+    const bool rows = a->strides[0] % (Size)sizeof(T) == 0 && (a->strides[1] == sizeof(T) || a->shape[1] == 1);
+    return a->shape[0] * a->shape[1] == 0 || ((size_t)a->data % sizeof(T) == 0 && rows);
 }}
 
 extern "C" int is_array(Array* a, char* data, Size rows, Size columns, Size down, Size right) {{
@@ -51,11 +51,12 @@ typedef void Loop(Size n, T* const* arrays, const double* numbers);
 static int over(Loop* loop, Array* const* arrays, int inputs, int n, const double* numbers) {
     const Array* full = arrays[n - 1];
     Size shape[AXES] = {1}, steps[ARRAYS][AXES];  // the axes from the last to the first, and the steps in numbers
-    int axes = 0, empty = 0;
+    int axes = 0;
+    bool empty = false, bad = false;
     if (full->axes > AXES) return BAD_LAYOUT;
     for (int k = 0; k < n; k++) {
         if (arrays[k]->axes > full->axes || (k >= inputs && arrays[k]->axes != full->axes)) return BAD_SHAPE;
-        if ((size_t)arrays[k]->data % sizeof(T)) return BAD_LAYOUT;
+        bad = bad || (size_t)arrays[k]->data % sizeof(T);
         steps[k][0] = 1;
     }
     for (int axis = 1; axis <= full->axes; axis++) {
@@ -66,17 +67,17 @@ static int over(Loop* loop, Array* const* arrays, int inputs, int n, const doubl
             Size own = axis <= a->axes ? a->shape[a->axes - axis] : 1;
             if (own != length && (own != 1 || k >= inputs)) return BAD_SHAPE;
             Size bytes = own == 1 ? 0 : a->strides[a->axes - axis];
-            if (bytes % (Size)sizeof(T) || (k >= inputs && own > 1 && bytes == 0)) return BAD_LAYOUT;
+            bad = bad || bytes % (Size)sizeof(T) || (k >= inputs && own > 1 && bytes == 0);
             step[k] = bytes / (Size)sizeof(T);
             joins = joins && step[k] == steps[k][axes - 1] * shape[axes - 1];
         }
-        if (length == 0) empty = 1;
+        empty = empty || length == 0;
         if (length == 1) continue;
         if (joins) { shape[axes - 1] *= length; continue; }
         for (int k = 0; k < n; k++) steps[k][axes] = step[k];
         shape[axes++] = length;
     }
-    if (empty) return 0;
+    if (empty || bad) return empty ? 0 : BAD_LAYOUT;
     bool scattered = false;
     for (int k = 0; k < n; k++) scattered = scattered || steps[k][0] != 1;
     Size at[AXES] = {0}, length = shape[0];
