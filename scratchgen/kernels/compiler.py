@@ -26,12 +26,7 @@ DIGEST = hashlib.sha256().digest_size
 
 # No -ffast-math: it would take nan for a number, and older versions of GCC let it change the rounding of the whole process.
 COMMON = "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"
-VECTORS = "-DVECTORS", "-lmvec", "-lm", "-Wl,-z,defs"  # with the vector functions of glibc, where it has them all
-FLAGS = (  # the first that work are taken
-    ("-march=native", "-fopenmp-simd", *VECTORS),
-    ("-march=native", "-fopenmp-simd", "-lm"),
-    ("-lm",),
-)
+FLAGS = ("-march=native", "-fopenmp-simd"), ("-mcpu=native", "-fopenmp-simd"), ()  # the first that the compiler takes
 
 
 class CompilerError(Exception):
@@ -83,7 +78,7 @@ def build(source):
     """The compiled source as a ctypes library. Raises CompilerError."""
     compiler = find_compiler()
     version = output([*compiler, "--version"])
-    flags = [(*COMMON, *more) for more in (for_clang(FLAGS) if "clang" in version else FLAGS)]
+    flags = [(*COMMON, *more) for more in FLAGS]
     known = repr((source, flags, compiler, version, cpu()))
     name = f"{hashlib.sha256(known.encode()).hexdigest()[:40]}.so"
     folder = private_folder()
@@ -106,10 +101,8 @@ def compile_into(path, source, compiler, flags):
     """Compile the source into this file, with the first flags that work, and add the hash of its content."""
     (path.parent / "kernels.cpp").write_text(source, encoding="utf-8")
     for chosen in flags:
-        options = [flag for flag in chosen if not flag.startswith(("-l", "-Wl"))]
-        libraries = [flag for flag in chosen if flag not in options]  # they must come last
         try:
-            output([*compiler, *options, "kernels.cpp", "-o", path.name, *libraries], path.parent)
+            output([*compiler, *chosen, "kernels.cpp", "-o", path.name], path.parent)
             break
         except CompilerError:
             if chosen == flags[-1]:
@@ -126,11 +119,6 @@ def keep(folder, path):
                 file.write(path.read_bytes())
         except UsageError as error:
             say(f"compiled kernels are not kept for the next run: {error}")
-
-
-def for_clang(flags):
-    """The flags for clang, which calls vector functions only if it is told so, and not by the marks in the source."""
-    return (tuple("-fveclib=libmvec" if flag == "-DVECTORS" else flag for flag in flags[0]), *flags[1:])
 
 
 def private_folder():

@@ -8,29 +8,19 @@ numbers along the last axis do not lie side by side, it copies pieces of them in
 import re
 
 from .elementwise import ACTIVATIONS, KERNELS, activation_kernels
+from .vector_math import functions
 
 REAL = {"float32": "float", "float64": "double"}
 BAD_LAYOUT, BAD_SHAPE = 1, 2  # what a function returns if it has done nothing, because of how its arrays lie or fit
 
-# VECTORS: the C library has tanh and the like for vectors, and the compiler is told so. Array is the beginning of NumPy's
-# array object, which NumPy keeps as it is (native.py checks that). {head}: the size of what Python puts in front.
+# Array is the beginning of NumPy's array object, which NumPy keeps as it is (native.py checks that). {head}: the size of
+# what Python puts in front of it.
 HEAD = """
 #include <stddef.h>
 typedef ptrdiff_t Size;
 typedef {real} T;
 enum {{ AXES = 8, ARRAYS = 16, PIECE = 256, BAD_LAYOUT = {bad_layout}, BAD_SHAPE = {bad_shape} }};
 struct Array {{ char head[{head}]; char* data; int axes; Size* shape; Size* strides; }};
-#ifdef VECTORS
-#define FUNCTION _Pragma("omp declare simd notinbranch") extern "C"
-#else
-#define FUNCTION extern "C"
-#endif
-#define MATH(NAME) FUNCTION float NAME##f(float) noexcept; FUNCTION double NAME(double) noexcept; \\
-    static inline float NAME(float x) {{ return NAME##f(x); }}
-MATH(tanh) MATH(exp) MATH(log) MATH(expm1) MATH(log1p)
-extern "C" float sqrtf(float) noexcept;
-extern "C" double sqrt(double) noexcept;
-static inline float sqrt(float x) {{ return sqrtf(x); }}
 
 // Whether the numbers of each row of a table lie side by side.
 static inline bool in_rows(const Array* a) {{
@@ -227,5 +217,5 @@ def all_kernels():
 def source(dtype):
     """The C++ of all kernels for "float32" or "float64"."""
     numbers = {"head": object.__basicsize__, "bad_layout": BAD_LAYOUT, "bad_shape": BAD_SHAPE}
-    head = HEAD.format(real=REAL[dtype], **numbers) + OVER + ADD_PRODUCT
+    head = HEAD.format(real=REAL[dtype], **numbers) + functions(dtype) + OVER + ADD_PRODUCT
     return "\n".join([head, *map(elementwise_source, all_kernels()), *map(add_rows_source, ["", *ACTIVATIONS])])
