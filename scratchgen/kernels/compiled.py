@@ -148,11 +148,14 @@ class LinearActivation:
     def forward(self, x, rng):  # x (B, n_in)
         layer, device, name, a = self.linear, device_of(x), type(self.f).__name__, getattr(self.f, "a", 0.0)
         W = layer.W
-        if not (device and fits(x, W) and W.dtype == x.dtype):
+        if not (device and fits(x, W)):
             return self.in_two_steps(x)
         _, f_backward, biased = activation_kernels(name)
         h = device.gemm(x, W)
-        _, y = device.elementwise(biased, (layer.b, a, h, array_module(h).empty_like(h)))  # h += b, y = f(h)
+        try:
+            _, y = device.elementwise(biased, (layer.b, a, h, array_module(h).empty_like(h)))  # h += b, y = f(h)
+        except Misfit:
+            return self.in_two_steps(x)
 
         def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
             try:

@@ -161,12 +161,19 @@ static int lies(const Array* a, Size* step) {
     return 0;
 }
 
+// Whether two matrices may share memory, by their first and last numbers.
+static bool overlap(const Array* a, const Array* b) {
+    const char* a_end = a->data + (a->shape[0] - 1) * a->strides[0] + a->shape[1] * a->strides[1];
+    const char* b_end = b->data + (b->shape[0] - 1) * b->strides[0] + b->shape[1] * b->strides[1];
+    return a->data < b_end && b->data < a_end;
+}
+
 template <class Int> static int add_product(Array* out, Array* a, Array* b, void* gemm) {
     if (out->axes != 2 || a->axes != 2 || b->axes != 2) return BAD_SHAPE;
     Size n = a->shape[0], k = a->shape[1], m = b->shape[1], a_step, b_step, step;
     if (b->shape[0] != k || out->shape[0] != n || out->shape[1] != m || !n || !k || !m) return BAD_SHAPE;
     int a_lies = lies(a, &a_step), b_lies = lies(b, &b_step);
-    if (!a_lies || !b_lies || lies(out, &step) != PLAIN) return BAD_LAYOUT;
+    if (!a_lies || !b_lies || lies(out, &step) != PLAIN || overlap(out, a) || overlap(out, b)) return BAD_LAYOUT;
     typedef void Gemm(int, int, int, Int, Int, Int, T, const void*, Int, const void*, Int, T, void*, Int);
     ((Gemm*)gemm)(ROW_MAJOR, a_lies, b_lies, n, m, k, 1, a->data, a_step, b->data, b_step, 1, out->data, step);
     return 0;

@@ -239,6 +239,15 @@ def test_products_are_added_in_any_layout(dtype, blas, native, monkeypatch):
         )
 
 
+@both_precisions
+def test_a_product_may_be_added_to_one_of_its_factors(dtype, native):
+    a, b = Rng(0, dtype).normal((4, 4)), Rng(1, dtype).normal((4, 4))
+    for left, right, out in ((a, b, a), (b, a, a), (b, a.T, a), (a[:2, :2], b[:2, 2:], a[1:3, 1:3])):
+        kept, before = a.copy(), out + left @ right
+        near(native.gemm(left, right, out), before, dtype)
+        a[...] = kept
+
+
 def test_numpys_blas_is_found_where_numpy_brings_it(native):
     if "openblas" not in str(np.show_config(mode="dicts")["Build Dependencies"]["blas"]).lower():
         pytest.skip("this NumPy does not bring OpenBLAS")
