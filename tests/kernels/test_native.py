@@ -98,20 +98,7 @@ LIES = {
     "turned": lambda a: a.T.copy().T,
     "backwards": lambda a: a[::-1].copy()[::-1],
 }
-SHAPES = [
-    (0,),
-    (1,),
-    (3, 0),
-    (0, 3),
-    (1, 1),
-    (7,),
-    (3, 5),
-    (5, 1),
-    (1, 300),
-    (600, 3),
-    (2, 3, 4),
-    (2, 1, 3, 1, 2, 1, 1, 2),
-]
+SHAPES = [(0,), (1,), (3, 0), (1, 1), (3, 5), (5, 1), (1, 300), (99, 3), (2, 1, 3, 1, 2, 1, 1, 2)]
 
 
 @every_kernel
@@ -134,7 +121,7 @@ def test_arrays_of_all_sizes_and_layouts(name, dtype, native):
 @both_precisions
 def test_arrays_are_broadcast_as_in_numpy(name, dtype, native):
     k = FUSED[name]
-    for shapes in itertools.product([(4, 3, 5), (3, 5), (5,), (3, 1), (4, 1, 5), (1,), ()], repeat=2):
+    for shapes in itertools.permutations([(3, 5), (5,), (3, 1), (4, 1, 5), ()], 2):
         given = dict(zip(names(k.arrays), itertools.cycle([(4, 3, 5), *shapes])))
         arrays = filled(k, given | dict.fromkeys(names(k.outputs), (4, 3, 5)), dtype)
         for p, found in by_native(native, k, arrays, dtype).items():
