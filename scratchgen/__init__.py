@@ -4,6 +4,7 @@ from .backend import Rng, UsageError, array_module, stop, to_host
 from .check.flow import check_flow
 from .check.gradcheck import check_layer, check_loss, gradcheck
 from .data import load
+from .kernels.native import compiled_kernels
 from .models.base import Model
 from .nn.layer import Layer, Sequential, Weight
 from .nn.parameters import Parameters
@@ -22,6 +23,7 @@ __all__ = [
     "check_flow",
     "check_layer",
     "check_loss",
+    "compiled_kernels",
     "fit",
     "gradcheck",
     "load",

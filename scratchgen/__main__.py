@@ -4,11 +4,13 @@ A user's mistake ends in one line on standard error and exit code 2. Ctrl-C ends
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 
-from .backend import UsageError
+from .backend import UsageError, find_device
 from .commands.console import run_to_the_end
+from .kernels.native import compiled_kernels
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +41,7 @@ def arguments():
         sub.set_defaults(command=name)
         return sub
 
+    compile = {"action": "store_true", "help": "use kernels compiled for this CPU: faster, if there is a C++ compiler"}
     device = {"choices": ["cpu", "gpu", "auto"], "default": "cpu", "help": "auto: a GPU if there is one (default: cpu)"}
     sub = command("list", "show models, data sets and demos, or the settings of one model")
     sub.add_argument("model", nargs="?", metavar="MODEL", help="show the settings of this model")
@@ -46,6 +49,7 @@ def arguments():
     sub = command("gradcheck", "check every gradient of this library; exit code 1 if any fails")
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="check only what has this in its name")
     sub.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+    sub.add_argument("--compile", **compile)
 
     sub = command("train", "train a model into a folder")
     sub.add_argument("model", metavar="MODEL", help="one of the models that `list` shows")
@@ -59,6 +63,7 @@ def arguments():
         "--accept-new-data", action="store_true", help="continue although the data is not that of the run so far"
     )
     sub.add_argument("--device", **device)
+    sub.add_argument("--compile", **compile)
     sub.add_argument("--graph", action="store_true", help="record the training step as a CUDA graph: faster on a GPU")
     sub.add_argument("--seed", type=natural, metavar="S", help="seed (default: 0, or that of the resumed run)")
     sub.add_argument(
@@ -73,6 +78,7 @@ def arguments():
     sub.add_argument("--label", type=int, metavar="K", help="the class to draw, for models that take labels")
     sub.add_argument("--data", metavar="D", help="where the training data is now, for runs of older versions")
     sub.add_argument("--device", **device)
+    sub.add_argument("--compile", **compile)
 
     sub = command("evaluate", "measure a trained model on its test data")
     sub.add_argument("dir", metavar="DIR", help="the folder that was given to train --out")
@@ -82,6 +88,7 @@ def arguments():
     sub.add_argument("--data", metavar="D", help="other data to measure on, or where the training data is now")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sub.add_argument("--device", **device)
+    sub.add_argument("--compile", **compile)
     return parser
 
 
@@ -90,7 +97,10 @@ def main(argv=None):
 
     def work():
         args = arguments().parse_args(argv)
-        return importlib.import_module(f".commands.{args.command}", __package__).run(args)  # imports only this command
+        command = importlib.import_module(f".commands.{args.command}", __package__)  # imports only this command
+        asked = getattr(args, "compile", False)
+        with compiled_kernels(find_device(getattr(args, "device", "cpu"))) if asked else contextlib.nullcontext():
+            return command.run(args)
 
     return run_to_the_end("scratchgen", work)
 

@@ -204,3 +204,31 @@ def make_folder(path):
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+
+
+def cache_folder(kind):
+    """The folder for files of one kind that later runs use again,
+    $XDG_CACHE_HOME/scratchgen/KIND or ~/.cache/scratchgen/KIND.
+
+    It may be deleted at any time. None if the user has no home folder; a message says so once, and all works without it.
+    """
+    own = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (pathlib.Path(own) if own else pathlib.Path.home() / ".cache") / "scratchgen" / kind
+    except RuntimeError:
+        say_that_nothing_is_kept()
+        return None
+
+
+@functools.cache
+def say_that_nothing_is_kept():
+    line = "there is no home folder: nothing is kept for the next run (set HOME or XDG_CACHE_HOME to keep downloads)"
+    print(line, file=sys.stderr, flush=True)
+
+
+def full_path(name):
+    """The Path of a name, which may begin with ~. Raises UsageError if that home folder is not known."""
+    try:
+        return pathlib.Path(name).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{name}: the home folder that ~ stands for is not known; write the full path") from None

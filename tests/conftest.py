@@ -28,6 +28,7 @@ import pytest
 from hypothesis import settings
 
 from scratchgen.backend import find_device
+from scratchgen.kernels.native import native as find_native
 from scratchgen.train import progress
 
 settings.register_profile("dev", max_examples=20, deadline=None)
@@ -113,6 +114,12 @@ def gpu():
     if not cupy.cuda.is_available():
         pytest.skip("CuPy finds no GPU")
     return find_device("gpu")
+
+
+@pytest.fixture(scope="session")
+def native():
+    """What runs kernels on NumPy arrays, compiled for this CPU; the test is skipped where that cannot be done."""
+    return find_native() or pytest.skip("no C++ compiler to compile the kernels for this CPU")
 
 
 @pytest.fixture(scope="session")

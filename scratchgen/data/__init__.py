@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Rng, UsageError
-from .cache import full_path
+from ..backend import Rng, UsageError, full_path
 from .files import load_arrays, load_folder
 from .idx import SETS, load_idx
 from .order import batches, fixed_order

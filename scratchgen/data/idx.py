@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backend import UsageError
-from .cache import cache_folder, full_path
+from ..backend import UsageError, cache_folder, full_path
 
 SETS = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",

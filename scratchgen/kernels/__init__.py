@@ -3,7 +3,8 @@
 `operation` marks a function or a method of nn/ that also has a compiled form, in compiled.py. On NumPy arrays, and on
 complex ones, the function runs as it is written in nn/: read that code, and set breakpoints in it. On a GPU the compiled
 form runs instead, under the same name. There the host needs ten to forty microseconds to start an operation, however small
-it is. A VAE's training step in plain array operations starts about 90 of them; with the compiled forms it starts 29.
+it is. A VAE's training step in plain array operations starts about 90 of them; with the compiled forms it starts 29. On
+NumPy arrays compiled forms run if they are asked for (native.py), because they take fewer passes over memory.
 """
 
 import functools
@@ -22,7 +23,7 @@ def operation(plain: F) -> F:
     """The same function, except that on a device its compiled form runs, if there is one. `plain` is the original function.
 
     A form is found by its qualified name. For a method, this contains the object's own class. So a subclass, which may do
-    something else, always runs as it is written.
+    something else, always runs as it is written. So does what is given arrays that a compiled form does not take.
     """
     name, method = f"{plain.__module__}.{plain.__qualname__}", plain.__code__.co_varnames[:1] == ("self",)
 
@@ -32,7 +33,10 @@ def operation(plain: F) -> F:
         if device_of(array) is None:
             return plain(*given, **named)
         form = compiled.form_of(given[0], plain.__name__) if method else compiled.FORMS.get(name)
-        return (form or plain)(*given, **named)
+        try:
+            return (form or plain)(*given, **named)
+        except compiled.Misfit:
+            return plain(*given, **named)
 
     marked: Any = run
     marked.plain = plain

@@ -13,6 +13,7 @@ from .cuda import Cuda
 from .elementwise import (
     ACTIVATIONS,
     ADAM,
+    ADD_BIAS,
     BERNOULLI,
     MOVE_TOWARDS,
     POSTERIOR,
@@ -27,10 +28,19 @@ FORMS: dict[str, Any] = {}  # {qualified name: its compiled form}, filled below
 NN = "scratchgen.nn"
 
 
+class Misfit(Exception):
+    """Raised by a device, before it has changed anything, for arrays of which it leaves the work to the plain function."""
+
+
 def device_of(array):
-    """The object that runs kernels on this array. None for NumPy arrays and for types other than float32 and float64."""
-    device = DEVICES.get(array_module(array).__name__)
-    return device if device and array.dtype.char in "fd" else None
+    """The object that runs kernels on this array, or None. Kernels take float32 and float64 alone.
+
+    NumPy arrays have such an object only inside `compiled_kernels` (native.py).
+    """
+    module = array_module(array)
+    device = DEVICES.get(module.__name__)
+    fits = device and type(array) is module.ndarray and array.dtype.char in "fd" and array.dtype.isnative
+    return device if fits else None
 
 
 def form_of(layer, method):
@@ -64,12 +74,12 @@ def matmul(a, b):
 
 @form("layers.add_matmul")
 def add_matmul(out, a, b):
-    device_of(a).gemm(a, b, out)
+    device_of(out).gemm(a, b, out)
 
 
 @form("layers.add_rows")
 def add_rows(out, dy):
-    device_of(dy).add_rows(out, dy)
+    device_of(out).add_rows(out, dy)
 
 
 # ---- layers ----
@@ -81,31 +91,32 @@ def fits(x, W):
 
 @form("layers.Linear.forward")
 def linear(layer, x, rng):
-    W = layer.W
+    W, device = layer.W, device_of(x)
     if not fits(x, W):
         return plain("layers.Linear.forward")(layer, x, rng)
-    y = matmul(x, W)
-    y += layer.b
+    y = device.gemm(x, W)
+    device.elementwise(ADD_BIAS, (layer.b, y))
 
     def backward(dy, learn=True, inputs=True):
         if learn:
-            add_matmul(layer.dW, x.T, dy)
-            add_rows(layer.db, dy)
+            device.gemm(x.T, dy, layer.dW)
+            device.add_rows(layer.db, dy)
         if inputs:
-            return matmul(dy, W.T)
+            return device.gemm(dy, W.T)
 
     return y, backward
 
 
 @form("layers.Linear.forward_twice")
 def linear_twice(layer, x):
+    device = device_of(x)
     y, back = layer.forward(x, None)
 
     def gradient(u):
         def double_backward(v, learn=True, inputs=True):
             if learn:
-                add_matmul(layer.dW, v.T, u)
-            return matmul(v, layer.W), None
+                device.gemm(v.T, u, layer.dW)
+            return device.gemm(v, layer.W), None
 
         return back(u, learn=False), double_backward
 
@@ -120,7 +131,10 @@ def activation(f, x, rng):
 
     def back(dy, learn=True, inputs=True):
         if inputs:
-            return device.elementwise(backward, (dy, x, y, a))
+            try:
+                return device.elementwise(backward, (dy, x, y, a))
+            except Misfit:
+                return plain("activations.Activation.forward")(f, x, rng)[1](dy)
 
     return y, back
 
@@ -134,22 +148,34 @@ class LinearActivation:
     def forward(self, x, rng):  # x (B, n_in)
         layer, device, name, a = self.linear, device_of(x), type(self.f).__name__, getattr(self.f, "a", 0.0)
         W = layer.W
-        if not fits(x, W):
-            return plain("layers.Linear.forward")(layer, x, rng)  # which raises the error
+        if not (device and fits(x, W)):
+            return self.in_two_steps(x)
         _, f_backward, biased = activation_kernels(name)
-        h = matmul(x, W)
-        _, y = device.elementwise(biased, (layer.b, a, h, array_module(h).empty_like(h)))  # h += b, y = f(h)
+        h = device.gemm(x, W)
+        try:
+            _, y = device.elementwise(biased, (layer.b, a, h, array_module(h).empty_like(h)))  # h += b, y = f(h)
+        except Misfit:
+            return self.in_two_steps(x)
 
         def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
-            if learn:
-                dh = device.add_rows(layer.db, dy, (name, a, h, y))  # f′ dy, and db += Σ_batch dh
-                add_matmul(layer.dW, x.T, dh)
-            elif inputs:
-                dh = device.elementwise(f_backward, (dy, h, y, a))
+            try:
+                if learn:
+                    dh = device.add_rows(layer.db, dy, (name, a, h, y))  # f′ dy, and db += Σ_batch dh
+                    device.gemm(x.T, dh, layer.dW)
+                elif inputs:
+                    dh = device.elementwise(f_backward, (dy, h, y, a))
+            except Misfit:
+                return self.in_two_steps(x)[1](dy, learn, inputs)
             if inputs:
-                return matmul(dh, W.T)  # dx (B, n_in)
+                return device.gemm(dh, W.T)  # dx (B, n_in)
 
         return y, backward
+
+    def in_two_steps(self, x):
+        """The same for arrays that the kernels do not take."""
+        h, back_linear = plain("layers.Linear.forward")(self.linear, x, None)
+        y, back_f = plain("activations.Activation.forward")(self.f, h, None)
+        return y, lambda dy, learn=True, inputs=True: back_linear(back_f(dy), learn, inputs)
 
 
 def as_marked(layer, method):
@@ -202,12 +228,17 @@ def gaussian_posterior(h, rng):
         return plain("distributions.gaussian_posterior")(h, rng)
     device, n, scale = device_of(h), h.shape[1] // 2, 1 / len(h)
     mu, raw = h[:, :n], h[:, n:]
-    z, noise, kl = device.elementwise(POSTERIOR, (mu, raw, rng.normal(mu.shape), *BOUNDS, scale))  # noise: σ ε
+    eps = rng.normal(mu.shape)
+    z, noise, kl = device.elementwise(POSTERIOR, (mu, raw, eps, *BOUNDS, scale))  # noise: σ ε
 
     def backward(d_both):
         dz, d_kl = d_both
         dh = array_module(h).empty_like(h)
-        device.elementwise(POSTERIOR_BACKWARD, (dz, d_kl, mu, raw, noise, *BOUNDS, scale, dh[:, :n], dh[:, n:]))
+        try:
+            device.elementwise(POSTERIOR_BACKWARD, (dz, mu, raw, noise, d_kl, *BOUNDS, scale, dh[:, :n], dh[:, n:]))
+        except Misfit:
+            drawn = SimpleNamespace(normal=lambda shape: eps)  # the same noise once more
+            return plain("distributions.gaussian_posterior")(h, drawn)[1](d_both)
         return dh
 
     return (z, kl.sum()), backward
@@ -218,7 +249,8 @@ def gaussian_posterior(h, rng):
 
 @form("optim.adam")
 def adam(theta, g, m, v, beta1, beta2, rate, eps, keep):
-    device_of(g).elementwise(ADAM, (g, beta1, beta2, rate, eps, keep, theta, m, v))
+    numbers = beta1, 1 - beta1, beta2, 1 - beta2, rate, eps, keep
+    device_of(g).elementwise(ADAM, (g, *numbers, theta, m, v))
 
 
 @form("optim.move_towards")

@@ -1,30 +1,32 @@
-"""Elementwise kernels in CUDA C++. nn/ has the same computations in plain NumPy, under the same names.
+"""Elementwise kernels in C++, for a GPU and for the CPU. nn/ has the same computations in plain NumPy, under the same names.
 
-Write a kernel only if it replaces at least three launches in every step. Write constants as T(0.5), because 0.5 alone is a
-double. Let nan stay nan: write x < 0 ? 0 : x, not x > 0 ? x : 0. Add a form that uses the kernel to compiled.py, and what it
-computes to tests/simcupy/twins.py. `pytest tests/kernels` then compares the two.
+Write a kernel only if it replaces at least three launches in every step, or passes that NumPy is slow at. Write constants as
+T(0.5), because 0.5 alone is a double. Let nan stay nan: write x < 0 ? 0 : x, not x > 0 ? x : 0. Add a form that uses the
+kernel to compiled.py, and what it computes to tests/simcupy/twins.py. `pytest tests/kernels` then compares the two.
 """
 
 import functools
 
 
 class Kernel:
-    """An elementwise computation of outputs from inputs, in CUDA C++ (T is float or double).
+    """An elementwise computation of outputs from arrays and numbers, in C++ (T is float or double).
 
-    Inputs are arrays, broadcast as in NumPy, or Python numbers; the first is an array. A device makes the output arrays, or
-    writes into them if they are given too.
+    The arrays are broadcast as in NumPy, and the first is no Python number; the others may be. A device makes the output
+    arrays, or writes into them if they are given too.
     """
 
-    def __init__(self, name, inputs, outputs, code):
-        self.name, self.inputs, self.outputs, self.code = name, inputs, outputs, code
-        self.compiled = None  # the kernel that the device has compiled
+    def __init__(self, name, arrays, numbers, outputs, code):
+        self.name, self.arrays, self.numbers, self.outputs, self.code = name, arrays, numbers, outputs, code
+        self.inputs = ", ".join(filter(None, [arrays, numbers]))
+        self.compiled = None  # the kernel that a GPU's compiler has compiled
 
 
 # ---- losses: each number's share of the value, and its gradient ----
 
 BERNOULLI = Kernel(
     "bernoulli",
-    "T logits, T x, T scale",
+    "T logits, T x",
+    "T scale",
     "T nll, T d",
     """
     T t = tanh(logits / 2);
@@ -35,7 +37,8 @@ BERNOULLI = Kernel(
 
 SQUARE = Kernel(
     "square",
-    "T x_hat, T x, T scale",
+    "T x_hat, T x",
+    "T scale",
     "T square, T d",
     "T e = x_hat - x; square = scale * e * e; d = 2 * scale * e;",
 )
@@ -44,7 +47,8 @@ SQUARE = Kernel(
 
 POSTERIOR = Kernel(
     "posterior",
-    "T mu, T raw, T eps, T low, T high, T scale",
+    "T mu, T raw, T eps",
+    "T low, T high, T scale",
     "T z, T noise, T kl",
     """
     T log_var = raw < low ? low : raw > high ? high : raw;
@@ -56,7 +60,8 @@ POSTERIOR = Kernel(
 
 POSTERIOR_BACKWARD = Kernel(
     "posterior_backward",
-    "T dz, T d_kl, T mu, T raw, T noise, T low, T high, T scale",
+    "T dz, T mu, T raw, T noise",
+    "T d_kl, T low, T high, T scale",
     "T d_mu, T d_raw",
     """
     d_mu = dz + d_kl * scale * mu;
@@ -68,18 +73,23 @@ POSTERIOR_BACKWARD = Kernel(
 
 ADAM = Kernel(
     "adam",
-    "T g, T beta1, T beta2, T rate, T eps, T keep",
+    "T g",
+    "T beta1, T rest1, T beta2, T rest2, T rate, T eps, T keep",  # rest: 1 - β, which is inexact in float32
     "T theta, T m, T v",
     """
-    m = beta1 * m + (1 - beta1) * g;
-    v = beta2 * v + (1 - beta2) * g * g;
-    theta = keep * theta - rate * m / (sqrt(v) + eps);
+    m = beta1 * m + rest1 * g;
+    v = beta2 * v + rest2 * (g * g);
+    theta = keep * theta - rate * (m / (sqrt(v) + eps));
     """,
 )
 
-MOVE_TOWARDS = Kernel("move_towards", "T theta, T rate", "T average", "average += rate * (theta - average);")
+MOVE_TOWARDS = Kernel("move_towards", "T theta", "T rate", "T average", "average += rate * (theta - average);")
 
-KERNELS = (BERNOULLI, SQUARE, POSTERIOR, POSTERIOR_BACKWARD, ADAM, MOVE_TOWARDS)
+# ---- layers ----
+
+ADD_BIAS = Kernel("add_bias", "T b", "", "T y", "y += b;")
+
+KERNELS = (ADD_BIAS, BERNOULLI, SQUARE, POSTERIOR, POSTERIOR_BACKWARD, ADAM, MOVE_TOWARDS)
 
 # ---- activations, alone or with the bias before them: f and f′ of x, y = f(x) and the setting a ----
 
@@ -93,7 +103,7 @@ ACTIVATIONS = {
     "Tanh": ("tanh(x)", "1 - y * y"),
     "Sigmoid": (SIGMOID, "y * (1 - y)"),
     "Softplus": ("(x < 0 ? 0 : x) + log1p(exp(x < 0 ? x : -x))", SIGMOID),
-    "SiLU": (f"x * {SIGMOID}", f"y + {SIGMOID} * (1 - y)"),
+    "SiLU": (f"x * {SIGMOID}", f"{SIGMOID} + y * (1 - {SIGMOID})"),
     "GELU": (
         f"x / 2 * (1 + {TANH_U})",
         f"(1 + {TANH_U}) / 2 + x / 2 * (1 - {TANH_U} * {TANH_U}) * T(0.7978845608028654) * (1 + T(0.134145) * x * x)",
@@ -106,7 +116,7 @@ def activation_kernels(name):
     """Three Kernels for an activation in ACTIVATIONS: f, its backward, and f after a bias."""
     f, df = ACTIVATIONS[name]
     return (
-        Kernel(name, "T x, T a", "T y", f"y = {f};"),
-        Kernel(f"{name}_backward", "T dy, T x, T y, T a", "T dx", f"dx = dy * ({df});"),
-        Kernel(f"bias_{name}", "T b, T a", "T x, T y", f"x += b; y = {f};"),
+        Kernel(name, "T x", "T a", "T y", f"y = {f};"),
+        Kernel(f"{name}_backward", "T dy, T x, T y", "T a", "T dx", f"dx = dy * ({df});"),
+        Kernel(f"bias_{name}", "T b", "T a", "T x, T y", f"x += b; y = {f};"),
     )

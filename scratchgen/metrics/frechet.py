@@ -23,8 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..backend import Rng, UsageError, find_device, to_host
-from ..data.cache import cache_folder
+from ..backend import Rng, UsageError, cache_folder, find_device, to_host
 from ..data.order import fixed_order
 from ..models.classifier import Classifier
 from ..train.checkpoint import load_model, save_checkpoint

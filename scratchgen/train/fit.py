@@ -5,6 +5,7 @@ generator need not be saved. If an epoch is killed half-way, it is run again fro
 weights, bit for bit.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 from ..backend import Array, UsageError, array_module, to_host
 from ..data import batches
 from ..data.checked import check_examples, check_labels, fingerprint
+from ..kernels.native import compiled_kernels
 from ..models.base import Model
 from .cuda_graph import CapturedStep
 from .progress import Progress
@@ -44,6 +46,7 @@ def fit(
     measure: Callable[[Any, Any, int], dict[str, float]] | None = None,
     notes: dict[str, Any] | None = None,
     graph: bool = False,
+    compile: bool = False,
     accept_new_data: bool = False,
 ) -> list[dict[str, float]]:
     """Trains a built model and returns its history, a list with one {column: number} per epoch.
@@ -60,6 +63,8 @@ def fit(
     notes: JSON values that the checkpoint keeps.
     graph: record the training step as a CUDA graph (cuda_graph.py). This is faster for small models on a GPU and gives the
         same numbers.
+    compile: run kernels that are compiled for this CPU (kernels/native.py). This is faster, and the last digits of the
+        results differ. Without a C++ compiler plain NumPy runs.
 
     At first a few steps are tried and undone, to find the number of threads with which matrix products are fastest
     (threads.py). The number of threads changes the last digits of the results, so the checkpoint keeps it.
@@ -75,7 +80,8 @@ def fit(
     batches(len(x), rows, model.rng(seed))  # raises an error for wrong sizes now, before anything is written
     captured = CapturedStep(model, model.rng(seed)) if graph else None  # raises an error without a GPU
     marks = fingerprint(x=x, labels=labels, x_test=x_test, labels_test=labels_test)
-    with Run(out, resume, model, epochs, {"seed": seed} | (notes or {}), marks, accept_new_data) as run:
+    kernels = compiled_kernels(model.rng(seed).xp) if compile else contextlib.nullcontext()
+    with kernels, Run(out, resume, model, epochs, {"seed": seed} | (notes or {}), marks, accept_new_data) as run:
         if not model.needs_labels:
             labels = labels_test = None
         given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)

@@ -20,6 +20,7 @@ from scratchgen.check import selfcheck
 from scratchgen.check.selfcheck import named
 from scratchgen.check.variants import variants
 from scratchgen.data import TOYS
+from scratchgen.kernels.native import compiled_kernels
 from scratchgen.models import find_model, model_names
 from scratchgen.nn import distributions, losses, optim
 from scratchgen.nn.activations import ACTIVATIONS, Activation
@@ -92,6 +93,8 @@ MANY = 200
 TOLERANCE = {
     ("simulated", "float64"): 1e-12,
     ("simulated", "float32"): 1e-5,
+    ("compiled", "float64"): 1e-12,
+    ("compiled", "float32"): 3e-4,
     ("gpu", "float64"): 1e-10,
     ("gpu", "float32"): 1e-4,
 }
@@ -138,13 +141,13 @@ def flat(found, path=""):
 def compare(program, dtype, device, waits=False):
     """Raise AssertionError unless program(rng) gives the same on the device as on the CPU, in this precision.
 
-    waits: it may read values on the way.
+    device: an array module; NumPy stands for itself with compiled kernels. waits: it may read values on the way.
     """
     expected = dict(flat(program(HostRng((0, 1), dtype))))
-    with simcupy.counting() as counts:
+    with simcupy.counting() as counts, compiled_kernels() if device is np else contextlib.nullcontext():
         found = dict(flat(program(HostRng((0, 1), dtype, device))))
     assert found.keys() == expected.keys()
-    tolerance = TOLERANCE["simulated" if device is simcupy else "gpu", dtype]
+    tolerance = TOLERANCE[{"numpy": "compiled", "simcupy": "simulated", "cupy": "gpu"}[device.__name__], dtype]
     for path, array in found.items():
         if hasattr(array, "dtype") and array.dtype.kind in "fc":
             assert array.dtype == expected[path].dtype == dtype, path
@@ -311,6 +314,12 @@ PROGRAMS = programs()
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_same_on_the_device(name, dtype, device):
     compare(PROGRAMS[name], dtype, device, waits=name.startswith("fit "))
+
+
+@both_precisions
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if not name.startswith(("fit ", "toy "))])
+def test_same_with_compiled_kernels(name, dtype, native):
+    compare(PROGRAMS[name], dtype, np)
 
 
 @pytest.mark.parametrize("name", TOYS)

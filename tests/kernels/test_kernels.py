@@ -1,7 +1,8 @@
-"""Every CUDA kernel computes what its twin in NumPy computes, and every compiled form what the function it stands for does.
+"""Every kernel computes what its twin in NumPy computes, and every compiled form what the function it stands for does.
 
 Without a GPU: its lines are compiled as C++ and run number by number, where there is a C++ compiler, and compiled for a GPU,
 where NVIDIA's compiler is installed (pip install nvidia-cuda-nvrtc). test_devices.py runs them on a GPU where there is one.
+Also as they are compiled for the CPU, with vector functions: native.py.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +36,12 @@ from scratchgen.nn.parameters import Parameters
 FUSED = {k.name: k for k in elementwise.KERNELS}
 FUSED |= {k.name: k for name in elementwise.ACTIVATIONS for k in elementwise.activation_kernels(name)}
 SETTINGS = {  # with which numbers a kernel is tried, where they are no arrays
+    "add_bias": {},
     "bernoulli": {"scale": 0.25},
     "square": {"scale": 0.25},
     "posterior": {"low": -2.0, "high": 1.5, "scale": 0.25},
     "posterior_backward": {"d_kl": 0.7, "low": -2.0, "high": 1.5, "scale": 0.25},
-    "adam": {"beta1": 0.9, "beta2": 0.999, "rate": 0.01, "eps": 1e-3, "keep": 0.99},
+    "adam": {"beta1": 0.9, "rest1": 0.1, "beta2": 0.999, "rest2": 0.001, "rate": 0.01, "eps": 1e-3, "keep": 0.99},
     "move_towards": {"rate": 0.1},
 }
 for name in elementwise.ACTIVATIONS:
@@ -62,13 +65,21 @@ def looped(name, k, index):
 
 
 @pytest.fixture(scope="module")
-def compiled(compile_cpp):
+def library(compile_cpp):
     """All kernels as C++ functions NAME_DTYPE."""
     lines = ["#include <cmath>", "#include <cstddef>", "using namespace std;"]
     for dtype, real in TYPES.items():
         functions = [looped(f"{name}_{dtype}", k, "for (size_t i = 0; i < n; i++)") for name, k in FUSED.items()]
         lines += [f"#define T {real}", 'extern "C" {', *functions, "}", "#undef T"]
     return compile_cpp("\n".join(lines), "-ffp-contract=off")
+
+
+@pytest.fixture(scope="module", params=["lines", "native"])
+def compiled(request):
+    """compiled(k, arrays, dtype) -> {output: array} by the kernel's lines, or as they are compiled for this CPU."""
+    if request.param == "native":
+        return partial(by_native, request.getfixturevalue("native"))
+    return partial(by_lines, request.getfixturevalue("library"))
 
 
 def arguments(k, dtype, seed=0, n=1000):
@@ -90,20 +101,27 @@ def by_twin(k, arrays):
     return dict(zip(made, result if isinstance(result, tuple) else (result,)))
 
 
-def by_lines(k, arrays, dtype, library):
-    """{output: array} by the CUDA lines, compiled as C++."""
+def by_lines(library, k, arrays, dtype):
+    """{output: array} by the lines of a kernel, compiled as C++."""
     full = {p: np.full(1000, a, dtype) if isinstance(a, float) else a.copy() for p, a in arrays.items()}
     pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in full.values()]
     library[f"{k.name}_{dtype}"](ctypes.c_size_t(1000), *pointers)
     return {p: full[p] for p in names(k.outputs)}
 
 
+def by_native(device, k, arrays, dtype):
+    """{output: array} by the library for this CPU."""
+    full = {p: a.copy() if isinstance(a, np.ndarray) else a for p, a in arrays.items()}
+    device.elementwise(k, tuple(full[p] for p in names(k.inputs) + names(k.outputs)))
+    return {p: full[p] for p in names(k.outputs)}
+
+
 @every_kernel
 @pytest.mark.parametrize("dtype", TYPES)
-def test_cuda_lines_compute_what_the_twin_computes(name, dtype, compiled):
+def test_a_kernels_lines_compute_what_the_twin_computes(name, dtype, compiled):
     k = FUSED[name]
     arrays = arguments(k, dtype)
-    found = by_lines(k, arrays, dtype, compiled)
+    found = compiled(k, arrays, dtype)
     for output, expected in by_twin(k, arrays).items():
         assert expected.dtype == dtype
         tolerance = {"float32": 1e-5, "float64": 1e-13}[dtype]
@@ -118,7 +136,7 @@ def test_nan_comes_through_as_in_the_twin(name, compiled):
     inputs = [p for p in names(k.inputs) if isinstance(arrays[p], np.ndarray)]
     for given in set(inputs) - {"y"}:  # y = f(x): never nan alone
         spoilt = arrays | {given: np.where(np.arange(1000) % 3, arrays[given], np.nan)}
-        found = by_lines(k, spoilt, "float64", compiled)
+        found = compiled(k, spoilt, "float64")
         for output, expected in by_twin(k, spoilt).items():
             np.testing.assert_array_equal(np.isnan(found[output]), np.isnan(expected), f"{output} where {given} is nan")
 
@@ -129,10 +147,10 @@ def test_no_number_is_a_double_whatever_T_is(name):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_cuda_lines_of_an_activation_keep_nan_and_do_not_overflow(name, compiled):
+def test_the_lines_of_an_activation_keep_nan_and_do_not_overflow(name, compiled):
     k = FUSED[ACTIVATIONS[name].__name__]
     x = np.resize([np.nan, -1e4, 1e4, 0.0], 1000)
-    y = by_lines(k, {"x": x, "a": SETTINGS[k.name]["a"], "y": x}, "float64", compiled)["y"]
+    y = compiled(k, {"x": x, "a": SETTINGS[k.name]["a"], "y": x}, "float64")["y"]
     assert np.isnan(y[::4]).all()
     assert np.isfinite(y[1:4]).all()
 
@@ -321,7 +339,7 @@ def test_no_gradient_passes_a_bound_not_even_an_infinite_one(dtype, compiled):
     arrays = arguments(k, dtype)
     for array, number in (("dz", np.inf), ("raw", 5.0)):
         arrays[array][:] = number
-    assert (by_lines(k, arrays, dtype, compiled)["d_raw"] == 0).all()
+    assert (compiled(k, arrays, dtype)["d_raw"] == 0).all()
     assert (by_twin(k, arrays)["d_raw"] == 0).all()
 
 

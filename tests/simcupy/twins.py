@@ -9,6 +9,10 @@ from scratchgen.backend import array_module
 from scratchgen.nn import activations, losses, optim
 
 
+def add_bias(b, y):
+    y += b
+
+
 def posterior(mu, raw, eps, low, high, scale):
     xp = array_module(mu)
     log_var = xp.maximum(xp.minimum(raw, high), low)
@@ -16,7 +20,7 @@ def posterior(mu, raw, eps, low, high, scale):
     return mu + noise, noise, (mu * mu + xp.exp(log_var) - 1 - log_var) * (0.5 * scale)
 
 
-def posterior_backward(dz, d_kl, mu, raw, noise, low, high, scale, d_mu, d_raw):
+def posterior_backward(dz, mu, raw, noise, d_kl, low, high, scale, d_mu, d_raw):
     xp = array_module(dz)
     log_var = xp.maximum(xp.minimum(raw, high), low)
     d_mu[...] = dz + d_kl * scale * mu
@@ -24,7 +28,7 @@ def posterior_backward(dz, d_kl, mu, raw, noise, low, high, scale, d_mu, d_raw):
     d_raw[...] = xp.where(beyond, 0, 0.5 * (noise * dz + d_kl * scale * (xp.exp(log_var) - 1)))
 
 
-def adam(g, beta1, beta2, rate, eps, keep, theta, m, v):
+def adam(g, beta1, rest1, beta2, rest2, rate, eps, keep, theta, m, v):
     optim.adam.plain(theta, g, m, v, beta1, beta2, rate, eps, keep)
 
 
@@ -54,6 +58,7 @@ def of_activation(f):
 
 
 TWINS = {
+    "add_bias": add_bias,
     "bernoulli": losses.bernoulli.plain,
     "square": losses.square.plain,
     "posterior": posterior,
