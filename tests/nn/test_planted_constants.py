@@ -14,6 +14,7 @@ from scratchgen.models.parts import energy
 from scratchgen.models.parts.diffusion import alpha_bars
 from scratchgen.nn import distributions
 from scratchgen.nn.activations import ELU, GELU, LeakyReLU
+from scratchgen.nn.double_backward import gradient_penalty
 from scratchgen.nn.embeddings import TimeEmbedding
 from scratchgen.nn.initialisers import INITIALISERS
 from scratchgen.nn.layer import Layer, layers_in
@@ -179,6 +180,15 @@ def test_batch_norm_remembers_a_tenth_of_each_batch():
     np.testing.assert_allclose(layer.running_mean, 0.1 * x.mean(axis=0), atol=1e-15)
     np.testing.assert_allclose(layer.running_variance, 0.9 + 0.1 * x.var(axis=0, ddof=1), rtol=1e-12)
     np.testing.assert_allclose(y, (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5), rtol=1e-10)
+
+
+def test_where_a_critic_is_flat_its_slope_counts_as_1e_12():
+    D = Linear(3, 1)
+    Parameters(Rng(0, F64), D=D)
+    D.W[...] = 0
+    value, backward = gradient_penalty(D, np.ones((4, 3)), centre=0.0)
+    backward()
+    assert value == pytest.approx(1e-24, rel=1e-12) and not D.dW.any()
 
 
 def test_layer_norm_adds_1e_5_to_the_variance():
