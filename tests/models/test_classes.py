@@ -85,6 +85,13 @@ def test_a_trained_model_keeps_to_its_classes(make, tmp_path):
         assert set(labels_drawn) <= set(SEEN) and len(labels_drawn) == 300
 
 
+@pytest.mark.parametrize("label", [True, 1.5, "2"])
+@pytest.mark.parametrize("make", [gan, ddpm])
+def test_what_is_no_class_cannot_be_sampled(make, label):
+    with pytest.raises(UsageError, match=rf"label {label}: expected 0 \.\.\. 10"):
+        make().sample(2, Rng(0), label=label)
+
+
 def test_the_wrong_condition_of_a_gan_is_one_that_occurs():
     x, labels = gapped()
     model = gan()
