@@ -53,7 +53,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("scratchgen/nn", "scratchgen/models")
 TEXT_TESTS = "_as_it_stands_in_its_file"
 SOON = 4.0  # seconds of the first tests that a mutant meets
-PATIENCE = 30.0  # seconds, on top of three times what the tests take without a mutant
+PATIENCE = 30.0  # seconds of processor time, on top of three times what the tests take without a mutant
 MEMORY = 12 * 2**30
 PRELOADED = ["pytest", "hypothesis.strategies", "numpy.testing", "scipy.integrate", "scipy.optimize", "scipy.stats"]
 PRELOADED += ["matplotlib.pyplot", "matplotlib.animation", "PIL.Image"]
@@ -455,13 +455,15 @@ def preload():
 
 
 def in_child(work, limit, log):
-    """What work() returns, a thing for JSON, or None if it takes longer than limit seconds or dies."""
+    """What work() returns, a thing for JSON, or None if it dies or needs more than limit seconds of processor time."""
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.setsid()
             os.close(read)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 1))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             quiet = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)
@@ -481,7 +483,7 @@ def in_child(work, limit, log):
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    listener.join(limit)
+    listener.join(60 + 20 * limit)  # one that waits uses no processor, and others may be using it
     late = listener.is_alive()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
@@ -505,7 +507,6 @@ class Copy:
         self.home.mkdir(exist_ok=True)
         os.environ |= {"HOME": str(self.home), "USERPROFILE": str(self.home), "PYTHONPATH": str(self.folder)}
         os.environ |= {"HYPOTHESIS_PROFILE": "mutants", "PYTHONDONTWRITEBYTECODE": "1"}
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         import pytest
 
         told = [

@@ -342,6 +342,15 @@ def test_fewer_different_examples_than_components():
         assert np.isfinite(losses).all()
 
 
+@every_kind
+def test_of_two_equal_centres_the_second_is_as_wide_as_the_data_around_it(covariance):
+    x = np.repeat([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]], [3, 5], axis=0)
+    model = started(x, covariance=covariance, n_components=3)
+    assert weights(model)[2] < 1e-20
+    distance = ((x - model.gaussians.mu[2]) ** 2).sum(axis=1).mean()
+    np.testing.assert_allclose(covariances(model)[2], distance / 3 * np.eye(3), rtol=1e-12)
+
+
 def test_several_starts_find_a_better_one():
     x = load("swiss_roll").x_train[:300].astype(np.float64)
     one, best = (

@@ -9,7 +9,7 @@ from watching import F64, example
 
 from scratchgen import Parameters, Rng
 from scratchgen.check.variants import variants
-from scratchgen.models import ddpm, model_names, vqgan, vqvae
+from scratchgen.models import ddpm, gmm, model_names, vqgan, vqvae
 from scratchgen.models.parts import energy
 from scratchgen.models.parts.diffusion import alpha_bars
 from scratchgen.nn import distributions
@@ -258,6 +258,7 @@ def test_the_cosine_schedule_is_nichol_and_dhariwals(T):
 def test_constants_that_models_name():
     assert (vqvae.LEAST, vqvae.SETTLING) == (0.03, 0.3)
     assert (vqgan.DELTA, vqgan.LARGEST) == (1e-6, 1e4)
+    assert (gmm.LEAST, gmm.SHORT, energy.MOST) == (1e-30, 10, 20)
     assert energy.small(Rng(6, F64), (100, 100), 1).std() == pytest.approx(0.01, rel=5 / math.sqrt(2e4))
 
 
