@@ -42,6 +42,11 @@ def test_all_classes_count_until_labels_were_seen():
     assert str(classes) == "0 ... 2"
 
 
+def test_classes_are_named_in_words():
+    assert [str(Classes(n)) for n in (1, 2, 3)] == ["one of 0", "0, 1", "0 ... 2"]
+    assert str(seen()) == "one of 1, 2, 4 ... 6, 9"
+
+
 def test_only_seen_classes_are_drawn_and_all_alike():
     drawn = seen().draw(60_000, Rng(0))
     found, counts = np.unique(drawn, return_counts=True)

@@ -316,6 +316,12 @@ def test_the_gradient_leads_where_em_does(covariance):
 # ---- the start ----
 
 
+def test_before_any_data_the_means_are_standard_normal():
+    mu = GMM(n_features=50, n_components=40).build(Rng(0, "float64")).gaussians.mu
+    assert abs(mu.mean()) < 5 / math.sqrt(mu.size)
+    assert mu.var() == pytest.approx(1, abs=5 * math.sqrt(2 / mu.size))
+
+
 def centres(x, n_components, seed):
     """The means after the start, sorted by their first coordinate."""
     model = started(x, seed=seed, n_components=n_components, covariance="spherical")
