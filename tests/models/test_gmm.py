@@ -390,8 +390,11 @@ def test_every_setting_is_tried_above():
 def test_what_it_refuses():
     with pytest.raises(UsageError, match="GMM setting floor"):
         GMM(floor=0.0)
-    with pytest.raises(UsageError, match="1e15"):
-        GMM(n_features=1).check_data(np.full((5, 1), 1e18, np.float32))
+    for large in (1e18, -1e18, 1.001e15):
+        with pytest.raises(UsageError, match="1e15"):
+            GMM(n_features=1).check_data(np.full((5, 1), large, np.float32))
+    for large in (1e15, -1e15):
+        GMM(n_features=1).check_data(np.full((5, 1), large))
     with pytest.raises(ValueError, match=r"\(4, 3\), expected \(B, 2\)"):
         random_model("full").log_prob(np.zeros((4, 3)))
 
