@@ -120,7 +120,7 @@ def main(args):
         raise UsageError("; ".join(errors) + ": these are not in the table")
 
 
-def run():
+def start():
     """Parse the options and print the table. Returns the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demos", nargs="*", help="names of demos, such as gan; default: all")
@@ -131,4 +131,4 @@ def run():
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(start())

@@ -53,16 +53,21 @@ def test_what_the_library_brings_is_exact(check):
     assert_exact(check(seed=0))
 
 
-def everything_defined():
-    """Every layer, loss and objective found in the package's modules, not by the checker's own list."""
+def every_layer():
+    """{name: class} of every layer found in the package's modules, not by the checker's own list."""
     for module in pkgutil.walk_packages(scratchgen.__path__, "scratchgen."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     below = [Layer]
     for layer in below:
         below += layer.__subclasses__()
-    layers = {c for c in below if c.__module__.startswith("scratchgen.") and not c.__name__.startswith("_")}
-    for layer in layers - {Layer, Activation, Gradient}:
+    below = [c for c in below if c.__module__.startswith("scratchgen.") and not c.__name__.startswith("_")]
+    return {c.__name__: c for c in below if c not in (Layer, Activation, Gradient)}
+
+
+def everything_defined():
+    """Every layer, loss and objective."""
+    for layer in every_layer().values():
         yield "layer", layer.__name__
         if layer.forward_twice is not Layer.forward_twice and layer is not BatchNorm:
             yield "second_order", f"{layer.__name__}.forward_twice"
@@ -77,6 +82,26 @@ def test_nothing_is_left_out():
     checked = {(kind, name.partition(" [")[0]) for kind, name, _ in TARGETS}
     missing = sorted(set(everything_defined()) - checked)
     assert not missing, f"not in selfcheck.targets(): {missing}"
+
+
+FLAGS = {"learn": True, "inputs": True}
+
+
+def flags(backward):
+    """{flag: what it is where it is not given} of a backward."""
+    return {p.name: p.default for p in [*inspect.signature(backward).parameters.values()][1:]}
+
+
+@pytest.mark.parametrize("name", sorted(every_layer()))
+def test_a_backward_without_flags_learns_and_gives_the_inputs_gradient(name):
+    layer_class, rng = every_layer()[name], Rng(0, "float64")
+    layer, x = (mlp([3, 4, 2]), rng.normal((5, 3))) if layer_class is Sequential else layer_class.example(rng)
+    Parameters(rng, layer=layer)
+    for mode in (rng, None):
+        assert flags(layer.forward(x, mode)[1]) == FLAGS
+    if layer_class.forward_twice not in (Layer.forward_twice, BatchNorm.forward_twice):
+        y, backward, gradient = layer.forward_twice(x)
+        assert flags(backward) == flags(gradient(y)[1]) == FLAGS
 
 
 def test_json_stays_json_when_an_error_is_not_a_number(monkeypatch, capsys):

@@ -43,7 +43,7 @@ def test_a_line_that_some_seeds_lack_says_so_and_equal_lines_are_matched_in_orde
 
 def asked(demo, monkeypatch, *options):
     monkeypatch.setattr(sys, "argv", ["seeds.py", *options])
-    return demo("seeds").run()
+    return demo("seeds").start()
 
 
 def test_a_demo_runs_with_its_seeds(demo, monkeypatch, capsys, tmp_path):

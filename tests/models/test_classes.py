@@ -42,6 +42,11 @@ def test_all_classes_count_until_labels_were_seen():
     assert str(classes) == "0 ... 2"
 
 
+def test_classes_are_named_in_words():
+    assert [str(Classes(n)) for n in (1, 2, 3)] == ["one of 0", "0, 1", "0 ... 2"]
+    assert str(seen()) == "one of 1, 2, 4 ... 6, 9"
+
+
 def test_only_seen_classes_are_drawn_and_all_alike():
     drawn = seen().draw(60_000, Rng(0))
     found, counts = np.unique(drawn, return_counts=True)
@@ -83,6 +88,13 @@ def test_a_trained_model_keeps_to_its_classes(make, tmp_path):
         found.sample(300, found.rng(0))
         labels_drawn = next(g for g in drawn if isinstance(g, np.ndarray))
         assert set(labels_drawn) <= set(SEEN) and len(labels_drawn) == 300
+
+
+@pytest.mark.parametrize("label", [True, 1.5, "2"])
+@pytest.mark.parametrize("make", [gan, ddpm])
+def test_what_is_no_class_cannot_be_sampled(make, label):
+    with pytest.raises(UsageError, match=rf"label {label}: expected 0 \.\.\. 10"):
+        make().sample(2, Rng(0), label=label)
 
 
 def test_the_wrong_condition_of_a_gan_is_one_that_occurs():

@@ -316,6 +316,12 @@ def test_the_gradient_leads_where_em_does(covariance):
 # ---- the start ----
 
 
+def test_before_any_data_the_means_are_standard_normal():
+    mu = GMM(n_features=50, n_components=40).build(Rng(0, "float64")).gaussians.mu
+    assert abs(mu.mean()) < 5 / math.sqrt(mu.size)
+    assert mu.var() == pytest.approx(1, abs=5 * math.sqrt(2 / mu.size))
+
+
 def centres(x, n_components, seed):
     """The means after the start, sorted by their first coordinate."""
     model = started(x, seed=seed, n_components=n_components, covariance="spherical")
@@ -340,6 +346,15 @@ def test_fewer_different_examples_than_components():
     for dtype in ("float32", "float64"):
         _, losses = trained(x, 5, n_components=4, dtype=dtype)
         assert np.isfinite(losses).all()
+
+
+@every_kind
+def test_of_two_equal_centres_the_second_is_as_wide_as_the_data_around_it(covariance):
+    x = np.repeat([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]], [3, 5], axis=0)
+    model = started(x, covariance=covariance, n_components=3)
+    assert weights(model)[2] < 1e-20
+    distance = ((x - model.gaussians.mu[2]) ** 2).sum(axis=1).mean()
+    np.testing.assert_allclose(covariances(model)[2], distance / 3 * np.eye(3), rtol=1e-12)
 
 
 def test_several_starts_find_a_better_one():
@@ -375,8 +390,11 @@ def test_every_setting_is_tried_above():
 def test_what_it_refuses():
     with pytest.raises(UsageError, match="GMM setting floor"):
         GMM(floor=0.0)
-    with pytest.raises(UsageError, match="1e15"):
-        GMM(n_features=1).check_data(np.full((5, 1), 1e18, np.float32))
+    for large in (1e18, -1e18, 1.001e15):
+        with pytest.raises(UsageError, match="1e15"):
+            GMM(n_features=1).check_data(np.full((5, 1), large, np.float32))
+    for large in (1e15, -1e15):
+        GMM(n_features=1).check_data(np.full((5, 1), large))
     with pytest.raises(ValueError, match=r"\(4, 3\), expected \(B, 2\)"):
         random_model("full").log_prob(np.zeros((4, 3)))
 

@@ -414,6 +414,9 @@ def test_before_training_it_knows_how_often_each_value_comes(n_values):
         log_p = log_choices(model, x.astype(int), 0)[0]
     counts = np.stack([np.bincount(column.astype(int), minlength=n_values) for column in x.T])
     np.testing.assert_allclose(np.exp(log_p), (counts + 0.5) / (50 + 0.5 * n_values), rtol=1e-5)
+    if n_values > 2:  # the bias itself holds log p: softmax would forgive any constant beside it
+        bias = model.network.output.b.reshape(6, n_values)
+        np.testing.assert_allclose(np.exp(bias).sum(axis=1), 1, rtol=1e-5)
 
 
 def test_grey_pixels_are_binarized_afresh_and_whole_ones_stay():

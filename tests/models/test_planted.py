@@ -13,6 +13,7 @@ from watching import F64, called, cases, example, fields, flat, near, spoil, wat
 from scratchgen import Rng
 from scratchgen.models import model_names
 from scratchgen.nn import losses
+from scratchgen.nn.distributions import sample_bernoulli
 from scratchgen.nn.optim import EMA, Annealed, Optimizer, observed
 from scratchgen.uses.completion import complete
 
@@ -262,6 +263,24 @@ def test_of_the_labels_as_many_are_flipped_as_the_round_says(name, settings):
         for _, (y_real, y_fake) in calls:
             for flipped in (1 - y_real, y_fake):
                 near(flipped.mean(), p, math.sqrt(p * (1 - p) / len(flipped)), f"round {1 + i}")
+
+
+class Least(Rng):
+    """A stream whose uniform numbers are all 0, the least that it can draw."""
+
+    def uniform(self, shape):
+        return np.zeros(shape)
+
+
+def test_what_has_no_chance_does_not_happen_at_the_least_draw_either():
+    """In single precision that is one draw in 17 million, and there are more pixels and labels than that."""
+    ddpm, batch = example("ddpm", {"conditional": True, "label_dropout": 0.0})
+    np.testing.assert_array_equal(ddpm.drop_labels(batch["labels"], Least(0, F64))[0], batch["labels"])
+    gan, batch = example("gan", {"label_noise": 0.3, "noise_steps": 1})
+    for i in range(2):  # from the second round on the noise has faded
+        gan.train_step(**batch, rng=gan.rng(i))
+    assert all((y == wanted).all() for y, wanted in zip(gan.targets(3, Least(0, F64)), (1, 0)))
+    assert not sample_bernoulli(np.array([-1000.0]), Least(0, F64)).any()
 
 
 def rates(model, batch, n):

@@ -130,6 +130,16 @@ def test_sample_gaussian(dtype):
     assert_moments(x, mu, cov)
 
 
+@pytest.mark.parametrize("dtype", ["float32", F64])
+def test_a_gaussian_draw_is_mu_plus_l_eps_of_its_stream(dtype):
+    """In the stream's precision, also for lists."""
+    mu, cov = [1.0, -2.0], [[4.0, 2.0], [2.0, 5.0]]  # L = [[2, 0], [1, 2]]
+    x, eps = sample_gaussian(7, mu, cov, Rng(3, dtype)), Rng(3, dtype).normal((7, 2))
+    assert x.dtype == dtype
+    wanted = np.stack([1 + 2 * eps[:, 0], -2 + eps[:, 0] + 2 * eps[:, 1]], axis=1)
+    np.testing.assert_allclose(x, wanted, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-6)
+
+
 def test_a_linear_map_of_noise_is_gaussian():
     """A ε + b has mean b and covariance A Aᵀ, for any A: sample_gaussian's Cholesky factor is one of many."""
     rng = Rng(1, F64)

@@ -232,6 +232,27 @@ def test_forward_twice_must_be_the_same_layer_as_forward(lie):
     assert check_layer(Gradient(layer), ((5, 3), (5, 4)))
 
 
+class Off(Linear):
+    """The y of forward_twice is off by a number."""
+
+    def forward_twice(self, x):
+        y, back, gradient = super().forward_twice(x)
+        return y + self.delta, back, gradient
+
+
+@pytest.mark.parametrize(("size", "tolerance"), [(0, 1e-12), (1000, 1e-6)])
+def test_forward_twice_may_differ_by_rounding_and_no_more(size, tolerance):
+    layer = Off(3, 4)
+    Parameters(Rng(0, "float64"), layer=layer)
+    layer.b[...] = size
+    pair = np.zeros((5, 3)), np.ones((5, 4))
+    layer.delta = 0.6 * tolerance
+    Gradient(layer)(pair)
+    layer.delta = 1.6 * tolerance
+    with pytest.raises(ValueError, match="a different y"):
+        Gradient(layer)(pair)
+
+
 class Swish(Layer):
     """A layer of one's own that knows nothing of second order."""
 

@@ -356,6 +356,30 @@ def test_sequential_asks_every_layer_but_the_first_for_its_input_gradient():
     assert asked == [(True, True), (True, True), (True, False), (False, True), (False, True), (False, True)]
 
 
+def test_and_so_in_the_double_backward():
+    """Forwards with v, then backwards with what curved layers gave."""
+    asked = []
+
+    class Spy(Layer):
+        def forward_twice(self, x):
+            def backward(dy, learn=True, inputs=True):
+                asked.append(("backward", learn, inputs))
+                return dy
+
+            def double_backward(v, learn=True, inputs=True):
+                asked.append(("double", learn, inputs))
+                return v, v
+
+            return x, backward, lambda u: (u, double_backward)
+
+    x = np.ones((2, 3))
+    _, double_backward = Sequential(Spy(), Spy()).forward_twice(x)[2](x)
+    double_backward(x, inputs=False)
+    double_backward(x, learn=False)
+    first = [("double", True, False), ("double", True, True), ("backward", True, False)]
+    assert asked == [*first, ("double", False, True), ("double", False, True), ("backward", False, True)]
+
+
 def test_sequential_without_layers_is_the_identity():
     y, back = Sequential().forward(np.ones((2, 3)), None)
     np.testing.assert_array_equal(y, np.ones((2, 3)))
@@ -471,6 +495,9 @@ def test_inputs_of_another_width_are_refused(layer, shape):
 def test_other_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"\(4, 3\) and \(5, 2\), expected \(B, n\) and \(B, m\)"):
         Concat()((np.ones((4, 3)), np.ones((5, 2))))
+    for pair in ((np.ones(4), np.ones((4, 2))), (np.ones((4, 3)), np.ones(4))):
+        with pytest.raises(ValueError, match=r"expected \(B, n\) and \(B, m\)"):
+            Concat()(pair)
     body = Residual(Linear(3, 2))
     laid_out(body)
     with pytest.raises(ValueError, match=r"\(4, 3\) into \(4, 2\)"):

@@ -68,9 +68,15 @@ def test_softplus_keeps_its_digits_where_it_is_tiny():
     np.testing.assert_allclose(Softplus()(x), np.exp(x), rtol=1e-8)  # log(1 + eˣ) as printed gives 0 at -40
 
 
-def test_relu_is_flat_at_zero():
-    _, backward = ReLU().forward(np.zeros((1, 2)), None)
-    np.testing.assert_array_equal(backward(np.ones((1, 2))), 0)
+@pytest.mark.parametrize(
+    ("layer", "slope", "curve"), [(ReLU(), 0, None), (LeakyReLU(0.3), 0.3, None), (ELU(0.5), 0.5, 0.5)]
+)
+def test_an_activation_has_at_its_kink_the_slope_of_the_left_side(layer, slope, curve):
+    _, backward, gradient = layer.forward_twice(np.zeros((1, 1)))
+    g, double_backward = gradient(np.ones((1, 1)))
+    du, dx = double_backward(np.ones((1, 1)))
+    assert backward(np.ones((1, 1))) == g == du == slope
+    assert dx == curve  # None stands for 0
 
 
 def test_gelu_is_close_to_x_times_the_normal_distribution_function():

@@ -45,6 +45,12 @@ def test_distances(seed, batch, n, c):
     np.testing.assert_allclose(gaussian_nll(a, b, c)[0], -np.log(density).sum() / batch, rtol=1e-12, atol=1e-12)
 
 
+def test_the_absolute_error_pulls_nowhere_where_both_are_equal():
+    value, gradient = absolute_error(np.array([[1.0, 3.0, 2.0]]), np.array([[1.0, 2.0, 4.0]]))
+    assert value == 3
+    np.testing.assert_array_equal(gradient, [[0, 1, -1]])
+
+
 @given(seed=SEEDS, batch=BATCH, n=WIDTH, soft=st.booleans())
 def test_bernoulli(seed, batch, n, soft):
     rng = Rng(seed, F64)

@@ -9,11 +9,12 @@ from watching import F64, example
 
 from scratchgen import Parameters, Rng
 from scratchgen.check.variants import variants
-from scratchgen.models import ddpm, model_names, vqgan, vqvae
+from scratchgen.models import ddpm, gmm, model_names, vqgan, vqvae
 from scratchgen.models.parts import energy
 from scratchgen.models.parts.diffusion import alpha_bars
 from scratchgen.nn import distributions
 from scratchgen.nn.activations import ELU, GELU, LeakyReLU
+from scratchgen.nn.double_backward import gradient_penalty
 from scratchgen.nn.embeddings import TimeEmbedding
 from scratchgen.nn.initialisers import INITIALISERS
 from scratchgen.nn.layer import Layer, layers_in
@@ -181,6 +182,15 @@ def test_batch_norm_remembers_a_tenth_of_each_batch():
     np.testing.assert_allclose(y, (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5), rtol=1e-10)
 
 
+def test_where_a_critic_is_flat_its_slope_counts_as_1e_12():
+    D = Linear(3, 1)
+    Parameters(Rng(0, F64), D=D)
+    D.W[...] = 0
+    value, backward = gradient_penalty(D, np.ones((4, 3)), centre=0.0)
+    backward()
+    assert value * 1e24 == pytest.approx(1, rel=1e-12) and not D.dW.any()
+
+
 def test_layer_norm_adds_1e_5_to_the_variance():
     layer = LayerNorm(3)
     Parameters(Rng(0, F64), layer=layer)
@@ -248,6 +258,7 @@ def test_the_cosine_schedule_is_nichol_and_dhariwals(T):
 def test_constants_that_models_name():
     assert (vqvae.LEAST, vqvae.SETTLING) == (0.03, 0.3)
     assert (vqgan.DELTA, vqgan.LARGEST) == (1e-6, 1e4)
+    assert (gmm.LEAST, gmm.SHORT, energy.MOST) == (1e-30, 10, 20)
     assert energy.small(Rng(6, F64), (100, 100), 1).std() == pytest.approx(0.01, rel=5 / math.sqrt(2e4))
 
 
