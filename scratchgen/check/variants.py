@@ -30,6 +30,12 @@ VARIANTS = {
         },
         {"predict": "x0", "conditional": True, "guidance": 1.5, "eta": 0.5, "n_steps": 3, "averaging": 0.0},
     ),
+    "flow_matching": (
+        {},
+        {"predict": "velocity", "scaling": "standard", "time_law": "uniform", "pairing": "optimal", "decay_steps": 3},
+        {"predict": "velocity", "scaling": "standard", "solver": "euler", "noise": 0.5, "averaging": 0.0},
+        {"predict": "x0", "conditional": True, "guidance": 1.5, "solver": "rk4", "n_steps": 2},
+    ),
     "gan": (
         {},
         {"adversarial_loss": "minimax", "optimizer": "sgd", "d_steps": 2, "dropout": 0.3, "r1": 0.0},
@@ -63,6 +69,7 @@ VARIANTS = {
         {"predict": "eps", "conditional": True, "guidance": 1.0, "sampler": "ancestral"},
         {"predict": "x0", "schedule": "linear", "sampler": "ancestral", "ancestral_variance": "beta"},
     ),
+    "latent_flow": ({}, {"conditional": True, "guidance": 1.0, "solver": "rk4"}, {"predict": "x0", "solver": "euler"}),
     "made": (
         {},
         {"hidden": (7, 5), "order": "agnostic", "averaging": 0.0},
@@ -83,6 +90,7 @@ VARIANTS = {
         {"adversarial_loss": "minimax"},
     ),
     "rbm": ({}, {"persistent": False, "gibbs_steps": 2, "weight_decay": 0.1, "decay_steps": 3}),
+    "reflow": ({}, {"predict": "velocity", "scaling": "standard", "conditional": True, "time_law": "logit_normal"}),
     "vae": (
         {},
         {"likelihood": "gaussian", "variance": 0.3, "beta": 2.0, "activation": "tanh", "n_samples": 3},
