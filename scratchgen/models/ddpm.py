@@ -66,7 +66,7 @@ class DDPM(Denoising):
 
     def predicted(self, x, labels, rng):
         """(loss, its gradient in the network's output, the network's backward), with a random time for each row of x."""
-        x_0 = self.scaler(self.encode(x))  # (B, n_diffused)
+        x_0 = self.scaled(x, rng)  # (B, n_diffused)
         t = 1 + rng.integers(self.n_times, len(x))
         eps = rng.normal(x_0.shape)
         x_t = self.q_sample(x_0, t, eps)

@@ -2,7 +2,7 @@
 
     z = encoder(x),      x_1 = (z - mean) / std,      x_t = (1 - t) ε + t x_1,      x̂ = decoder(quantise(mean + std x̂_1))
 
-Dao et al. 2023, section 3; Esser et al. 2024. models/latent_diffusion.py says why features are easier than pixels.
+Dao et al. 2023, section 3; Esser et al. 2024. latent_diffusion.py says why features are easier than pixels.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,7 @@
 """What diffusion and flow matching share: a network between noise and data, labels and guidance, averaged weights, samples.
 
-Both make x_t from an example and noise, train a network on it by a simple squared error, and sample from noise step by step.
-What is special in a paper, the way from data to noise, what the network predicts, and the sampler, is in the file of its
-model.
+Both mix an example with noise, and train a network to undo that. Both then sample in steps, from pure noise to an example.
+Three things differ and stand in the files of the models: how noise is mixed in, what the network predicts, and the sampler.
 """
 
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ..base import Model
 from ..settings import Count, Fraction, NonNegative, Positive, Range, Whole
 from .classes import Classes
 from .denoiser import Denoiser, Scaling
+from .levels import dequantise, quantise
 from .ode import log_density
 
 
@@ -29,13 +29,15 @@ def standard_normal(x):
 class Denoising(Model):
     """Base of DDPM and FlowMatching: their common settings. Shapes: x (B, n_features), x_0, x_t (B, n_diffused).
 
-    A model defines `predicted`, its loss; `path`, its sampler; and `ode`, its way from data to noise without randomness.
+    x_0 is an example as the network sees it, without noise. A model defines `predicted`, its loss; `path`, its sampler; and
+    `ode`, a way from data to noise without randomness.
     """
 
     n_features: Count = 784
     n_classes: Count = 10
     conditional: bool = False  # whether it learns from labels and can sample a chosen class
     scaling: Literal["pixels", "standard"] = "pixels"  # [0, 1] -> [-1, 1], or mean 0 and variance 1 in each column
+    levels: Whole = 0  # grey levels of the data: training adds noise as wide as a level, so that log p exists; 0: none
     width: Count = 512  # width of every hidden layer
     n_blocks: Count = 2  # number of residual blocks
     n_waves: Annotated[int, Range(2, even=True)] = 64  # how many cosines and sines encode the time t
@@ -80,9 +82,22 @@ class Denoising(Model):
         """The examples (N, n_features) for such numbers (N, n_diffused): the way back from encode."""
         return features
 
+    def dequantised(self, x, rng):
+        """x (N, n_features) with noise as wide as a grey level. Without levels it is x itself."""
+        return dequantise(x, self.levels, rng) if self.levels else x
+
+    def scaled(self, x, rng):
+        """x_0 (N, n_diffused) of examples x (N, n_features). rng draws the noise of the grey levels, if there are any."""
+        return self.scaler(self.encode(self.dequantised(x, rng)))
+
+    def unscaled(self, x_0):
+        """The examples (N, n_features) for x_0 (N, n_diffused): the way back from scaled."""
+        x = self.decode(self.scaler.undo(x_0))
+        return quantise(x, self.levels) if self.levels else x
+
     def prepare(self, x, rng, labels=None):
         if self.scaling == "standard":
-            self.scaler.measure(self.encode(x))
+            self.scaler.measure(self.encode(self.dequantised(x, rng)))
         if self.conditional and labels is not None:
             self.classes.note(labels)
 
@@ -91,13 +106,13 @@ class Denoising(Model):
         raise TypeError(f"{type(self).__name__} must define predicted(self, x, labels, rng)")
 
     def path(self, x, rng, labels=None, **options):
-        """Yields (t, x_t) from noise x to data. options replace the settings with these names."""
+        """Yields (t, x_t) from noise x (n, n_diffused) to x_0. options replace the settings with these names."""
         raise TypeError(f"{type(self).__name__} must define path(self, x, rng, labels=None, **options)")
 
     def ode(self, n_steps, labels=None):
-        """(u, times, log_p): the velocity field u(x, t), the times from data to noise, and log p of the noise at the end.
+        """(u, times, log_p): a velocity field u(x, t), times from data to noise, and log p(x) of the noise at the last one.
 
-        x at the first time is x_0, scaled data. Labels (n,), if any, belong to the examples.
+        At the first time x is x_0. labels (n,), if any, belong to the examples.
         """
         raise UsageError(f"a {type(self).__name__} has no ODE")
 
@@ -113,7 +128,7 @@ class Denoising(Model):
         return (array_module(labels).where(withheld, self.n_classes, labels),)
 
     def loss(self, x, rng, labels=None):
-        """E‖target - f(x_t, t)‖², or nats per example for logits. Each row of x (B, n_features) gets its own random time."""
+        """{"loss": E‖target - f(x_t, t)‖², or for logits nats per example}. Each row of x (B, n_features) has its own t."""
         self.params.zero_grad()
         loss, df, back_denoiser = self.predicted(x, labels, rng)
         back_denoiser(df, inputs=False)
@@ -133,9 +148,9 @@ class Denoising(Model):
     # Using the trained model.
 
     def guided(self, predict, x_t, labels, guidance):
-        """(1 + w) predict(labels) - w predict(none) (n, n_diffused) for a guidance w > 0 and labels (n,), else predict.
+        """(1 + w) predict(labels) - w predict(any), for a guidance w > 0 and labels (n,): Ho & Salimans 2022, eq 6.
 
-        predict(*labels) is called with () if the model is not conditional. Ho & Salimans 2022, eq 6.
+        Without guidance it is predict(labels), without labels predict(any), and predict() if the model is not conditional.
         """
         unknown = [array_module(x_t).full(len(x_t), self.n_classes)] if self.conditional else []
         found = predict(*(unknown if labels is None else [labels]))
@@ -154,14 +169,15 @@ class Denoising(Model):
         return vars(type(self)(**self.settings() | options))  # this checks the options
 
     def ode_log_prob(self, x, n_steps=100, labels=None, method="rk4"):
-        """log p(x) in nats (n,) of x (n, n_features), by the ODE: exact up to the error of the solver (parts/ode.py).
+        """log p(x) in nats (n,) of x (n, n_features), exact but for the error of the solver: see parts/ode.py.
 
-        To know this error, halve n_steps. A step of rk4 costs 4 n_features passes of the network. Raises UsageError if the
-        model works in the features of another, where it knows no density of x.
+        labels (n,): then it is log p(x | label). With levels, x are pixels with their noise: see `dequantised`. Each step of
+        rk4 takes 4 n_features passes of the network. To see the solver's error, halve n_steps. Raises UsageError if the
+        network predicts the data, or if the model works in the features of another: then it has no density of x.
         """
         if type(self).encode is not Denoising.encode:
             raise UsageError(
-                f"a {type(self).__name__} knows a density of features, not of x: use ddpm or flow_matching"
+                f"a {type(self).__name__} has a density of features, not of x: use a DDPM or a FlowMatching"
             )
         self.check_labels(labels, x=x)
         u, times, log_p = self.ode(n_steps, labels)
@@ -183,7 +199,14 @@ class Denoising(Model):
     def generate(self, n, rng, labels=None, **options):
         """n examples (n, n_features), of the classes in labels (n,) if they are given. options: see path."""
         *_, (_, x_0) = self.path(rng.normal((n, self.n_diffused)), rng, labels, **options)
-        return self.decode(self.scaler.undo(x_0))
+        return self.unscaled(x_0)
+
+    @classmethod
+    def example(cls, rng, **settings):
+        model, batch = super().example(rng, **settings)
+        if model.levels:
+            batch["x"] = quantise(batch["x"], model.levels)
+        return model, batch
 
     def sample(self, n, rng, label=None):
         """n examples (n, n_features), drawn with the sampler of the settings.

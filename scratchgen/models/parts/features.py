@@ -1,11 +1,11 @@
-"""How diffusion and flow matching work in the features of a frozen VQ-VAE, not in pixels. Rombach et al. 2022, section 3."""
+"""How diffusion and flow matching work in the features of a frozen VQ-VAE, not in pixels: Rombach et al. 2022, section 3."""
 
 from ...backend import UsageError
 from ..vqvae import VQVAE
 
 
 class InFeatures:
-    """In front of DDPM or FlowMatching, for a class with a setting vqvae: x_0 is its scaled features z (B, n_diffused)."""
+    """Comes before DDPM or FlowMatching in a class with a setting vqvae: x_0 (B, n_diffused) are its scaled features."""
 
     def build(self, rng):
         self.trained, self.vqvae = self.vqvae.has_stepped(), VQVAE.copy_of(self.vqvae, rng)

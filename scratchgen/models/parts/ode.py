@@ -1,12 +1,14 @@
-"""Differential equations: following a velocity from noise to data, back again, and what that says about log p(x).
+"""Differential equations: how to follow a velocity from noise to data and back, and what it says about log p(x).
 
-    dx/dt = u(x, t)                                        the ODE: a sample follows one velocity at each point and time
-    d log p_t(x_t)/dt = -div u(x_t, t),   div u = Σ_i ∂u_i/∂x_i     and its density falls where the velocities spread out
-    dx = (u + ½ g² s) dt + g dW,   s = ∇ log p_t           the SDE with the same marginals p_t, for any g(t) >= 0
+    dx/dt = u(x, t)                                                  ODE: there is one velocity at each point and time
+    d log p_t(x_t)/dt = -div u(x_t, t),   div u = Σ_i ∂u_i/∂x_i      where velocities spread out, the density falls
+    dx = (u + ½ g² s) dt + g dW,          s = ∇ log p_t              SDE: noise on the way, and the same p_t at each time
 
-Chen et al. 2018 (the second line); Song et al. 2021, section 4.3 and appendix D.1 (the third: the score s pulls towards more
-probable x as strongly as the noise g dW drives away from them). Time here is t in [0, 1], noise at 0, data at 1, unless a
-model says otherwise. A solver is a generator that yields (t, x_t) at each of the given times; they may rise or fall.
+The second line is from Chen et al. 2018, the third from Song et al. 2021, section 4.3 and appendix D.1. There g(t) >= 0 may
+be any function of time: the noise g dW drives x away from where it is probable, and the score s pulls it back as strongly.
+
+In flow matching t runs from 0, noise, to 1, data. Here any times will do, and they may rise or fall. A solver is a generator
+that yields (t, x_t) at each of them.
 """
 
 import math
@@ -18,18 +20,18 @@ H = 1e-20  # of the complex step: so small that its square is lost, and no diffe
 
 
 def euler(u, x, t, h):
-    """x_{t+h}, with an error of order h² a step, so of order h in all."""
+    """x at time t + h, by the velocity at t. The error of a step is of order h², so that of the whole way of order h."""
     return x + h * u(x, t)
 
 
 def heun(u, x, t, h):
-    """The same by the mean of the velocities at both ends (the trapezium): of order h² in all."""
+    """x at time t + h, by the mean of the velocities at both ends. The error of the whole way is of order h²."""
     first = u(x, t)
     return x + 0.5 * h * (first + u(x + h * first, t + h))
 
 
 def rk4(u, x, t, h):
-    """The classical Runge-Kutta step, Simpson's rule along the way: of order h⁴ in all."""
+    """x at time t + h, by the classical Runge–Kutta step. The error of the whole way is of order h⁴."""
     k1 = u(x, t)
     k2 = u(x + 0.5 * h * k1, t + 0.5 * h)
     k3 = u(x + 0.5 * h * k2, t + 0.5 * h)
@@ -37,8 +39,7 @@ def rk4(u, x, t, h):
     return x + (h / 6) * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
-SOLVERS = {"euler": euler, "heun": heun, "rk4": rk4}
-EVALUATIONS = {"euler": 1, "heun": 2, "rk4": 4}  # of u in each step
+SOLVERS = {"euler": euler, "heun": heun, "rk4": rk4}  # they take 1, 2 and 4 velocities for a step
 
 
 def even_times(start, end, n_steps):
@@ -48,24 +49,24 @@ def even_times(start, end, n_steps):
     return [start + (end - start) * i / n_steps for i in range(n_steps)] + [end]
 
 
-def solve(u, x, times, method="heun"):
+def solve(u, x, times, method="heun", last=None):
     """Yields (t, x_t) at each of the times, from x (n, D) at the first. u(x, t) -> (n, D) for a float t.
 
-    Raises UsageError for an unknown method.
+    last: the method of the last step, if it is another one. Raises UsageError for an unknown method.
     """
     if method not in SOLVERS:
         raise UsageError(f"method {method!r} is unknown: use one of {', '.join(SOLVERS)}")
-    step = SOLVERS[method]
     yield times[0], x
     for t, after in pairwise(times):
+        step = SOLVERS[last if last and after == times[-1] else method]
         x = step(u, x, t, after - t)
         yield after, x
 
 
 def solve_sde(u_and_score, g, x, times, rng):
-    """Yields (t, x_t) as solve does, by Euler–Maruyama: x + h (u + ½ g² s) + g √h ε. Times rise; g(t) is a float.
+    """Yields (t, x_t) as solve does, for times that rise, by steps of Euler–Maruyama: x + h (u + ½ g² s) + g √h ε.
 
-    u_and_score(x, t) -> (u, s), both (n, D). With g = 0 this is Euler's method.
+    u_and_score(x, t) -> (u, s), both (n, D). g(t) is a float; with g = 0 this is Euler's method.
     """
     yield times[0], x
     for t, after in pairwise(times):
@@ -78,9 +79,9 @@ def solve_sde(u_and_score, g, x, times, rng):
 
 
 def with_divergence(u, x, t):
-    """(u(x, t), its divergence (n,)), exact, by one complex step along each of the D axes: Im u_i(x + ih e_i) / h.
+    """(u(x, t), its divergence (n,)). The divergence Σ_i Im u_i(x + ih e_i)/h is exact: see check/derivative.py.
 
-    u must take complex x. The first of the D passes also gives u itself, as its real part.
+    u must take complex x. It is called once for each of the D axes. The first call also gives u itself, as its real part.
     """
     total, value = 0.0, None
     for i in range(x.shape[1]):
@@ -92,18 +93,18 @@ def with_divergence(u, x, t):
     return value, total
 
 
-def log_density(u, x, times, log_p_start, method="rk4"):
-    """log p(x) in nats (n,) of x (n, D) at the first time, if log_p_start(x) is log p at the last, where x has arrived.
+def log_density(u, x, times, log_p_end, method="rk4"):
+    """log p(x) in nats (n,) of x (n, D) at the first of the times. log_p_end(x) is the known log p at the last one.
 
-    x and log p are solved together: along the way from the first time t to the last s, log p_t(x_t) = log p_s(x_s) + ∫_t^s
-    div u. A step costs D passes of u for each evaluation of the method.
+    With the first time t and the last time s, log p_t(x_t) = log p_s(x_s) + ∫_t^s div u(x_r, r) dr. The solver follows x and
+    the integral together. Each velocity that the method needs takes D calls of u.
     """
     xp = array_module(x)
 
-    def both(state, t):  # (n, D + 1): x and the integral so far
+    def both(state, t):  # state (n, D + 1): x, and the integral so far
         velocity, divergence = with_divergence(u, state[:, :-1], t)
         return xp.concatenate([velocity, divergence[:, None]], axis=1)
 
     start = xp.concatenate([x, xp.zeros_like(x[:, :1])], axis=1)
     *_, (_, end) = solve(both, start, times, method)
-    return log_p_start(end[:, :-1]) + end[:, -1]
+    return log_p_end(end[:, :-1]) + end[:, -1]
