@@ -32,6 +32,8 @@ from .parts.ode import even_times
 from .parts.predictions import combined, pair
 from .settings import Count, Share
 
+SMALL = 0.1  # up to about this noise the steps of the ODE are equal, then they grow in proportion to the noise
+
 
 @dataclass(eq=False)
 class DDPM(Denoising):
@@ -96,35 +98,35 @@ class DDPM(Denoising):
         return pair(self.predict, f, x_t, math.sqrt(self.alpha_bar[t]), math.sqrt(1 - self.alpha_bar[t]))[0]
 
     def ode(self, n_steps, labels=None):
-        """The probability-flow ODE in x̄ = x/√ᾱ and its noise s = √((1 - ᾱ)/ᾱ):  dx̄/ds = ε̂.  Song et al. 2021 (DDIM), eq 14.
+        """(u, times, log_p) of the probability-flow ODE dx̄/ds = ε̂, x̄ = x/√ᾱ, from the data, s = 0, to the noise of t = T.
 
-        One step of Euler's method from one s to a smaller one is a jump of ddim with η = 0. Here s grows from 0, the data,
-        to its largest value, n_steps steps that are even in t. Between two whole times, log ᾱ is interpolated. Raises
-        UsageError if the network predicts x_0: then ε̂ = (x_t - √ᾱ x̂_0)/√(1 - ᾱ) divides by 0 at the data.
+        s = √((1 - ᾱ)/ᾱ) is the noise in x̄ (Song et al. 2021, DDIM, eq 14). A jump of ddim with η = 0 is a step of Euler's
+        method from one s to a smaller one. But s may end at thousands. So the times here are τ, with s = SMALL sinh τ and
+        u = dx̄/dτ = √(SMALL² + s²) ε̂: steps are small near the data, and grow with s near the noise. Between two whole t,
+        log ᾱ is interpolated. Raises UsageError if the network predicts the data: then ε̂ has no value at s = 0.
         """
         if self.predict not in ("eps", "v"):
             raise UsageError(f"predict={self.predict} gives no density of x: train with predict=v")
         log_alpha_bar, whole = np.log(self.alpha_bar), np.arange(self.n_times + 1)
-        between = np.interp(even_times(0, self.n_times, n_steps), whole, log_alpha_bar)
-        times = [float(s) for s in np.sqrt(np.expm1(-between))]
 
-        def u(x, s):
-            now = -math.log1p(s * s)  # log ᾱ
-            t = float(np.interp(-now, -log_alpha_bar, whole))
-            signal, x_t = math.exp(0.5 * now), math.exp(0.5 * now) * x
+        def u(x, tau):
+            s = SMALL * math.sinh(tau)
+            t = float(np.interp(math.log1p(s * s), -log_alpha_bar, whole))
+            signal = 1 / math.sqrt(1 + s * s)
+            now, x_t = array_module(x).full(len(x), t, x.real.dtype), signal * x
 
             def predict(*given):
-                f = self.denoiser((x_t, array_module(x).full(len(x), t, x.real.dtype), *given))
-                return pair(self.predict, f, x_t, signal, s * signal)[1]
+                return pair(self.predict, self.denoiser((x_t, now, *given)), x_t, signal, s * signal)[1]
 
             with self.average.swapped():
-                return self.guided(predict, x_t, labels, 0.0)
+                return math.hypot(SMALL, s) * self.guided(predict, x_t, labels, 0.0)
 
         def log_p(x):  # x_T = √ᾱ_T x̄ ~ N(0, I)
-            last = float(log_alpha_bar[-1])
-            return standard_normal(math.exp(0.5 * last) * x) + 0.5 * x.shape[1] * last
+            last = 0.5 * float(log_alpha_bar[-1])  # log √ᾱ_T
+            return standard_normal(math.exp(last) * x) + last * x.shape[1]
 
-        return u, times, log_p
+        end = math.asinh(math.sqrt(math.expm1(-log_alpha_bar[-1])) / SMALL)
+        return u, even_times(0.0, end, n_steps), log_p
 
     def path(self, x_T, rng, labels=None, **options):
         """Yields (t, x_t) from T down to 0, starting at noise x_T. x_t (n, n_diffused) is scaled as x_0 is; labels (n,).
