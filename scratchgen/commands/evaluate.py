@@ -7,7 +7,7 @@ import sys
 
 from ..backend import UsageError, find_device
 from ..data.checked import fingerprint
-from ..metrics.likelihood import STEPS, likelihood_metrics, passes
+from ..metrics.likelihood import STEPS, check_ode, likelihood_metrics, passes
 from ..metrics.samples import sample_metrics
 from ..models.base import Model
 from ..train.checkpoint import load_model
@@ -50,6 +50,7 @@ def log_p(model, kind, given, args):
     """What is known about log p of the test data: metrics/likelihood.py. With --log-p also what takes long, and how long."""
     if args.log_p and hasattr(model, "ode_log_prob"):
         D = given["x"].shape[1]
+        check_ode(model, D)
         cost = f"4 × {D} for each of {STEPS} steps, and again for half of them"
         print(f"log p takes {passes(D):,} passes of the network: {cost}", file=sys.stderr)
     rng = model.rng((0, 0, 4))

@@ -185,16 +185,10 @@ def by_ode(model, x, rng, labels=None, n_steps=STEPS):
     """The Likelihood of x (N, D) under a model that has ode_log_prob; of x given its labels (N,), if these are given.
 
     With grey levels, x gets noise as wide as a level, and log_p is a bound on the log-probability of the picture:
-    models/parts/levels.py says why. Raises UsageError if the model has no density of x, or if it would take too long.
+    models/parts/levels.py says why. Raises UsageError as check_ode does.
     """
     D, L = x.shape[1], model.levels
-    if D > PICTURE:
-        raise UsageError(
-            f"log p by the ODE is for at most {PICTURE} numbers per example, and these have {D}: it would take "
-            f"{passes(D, n_steps):,} passes of the network"
-        )
-    if D > PLANE and model.data_range and not L:
-        raise UsageError("log p of pictures needs noise in their grey levels: train with levels=17 for digits")
+    check_ode(model, D)
     x = model.dequantised(x, rng)
     fine, coarse = (to_host(model.ode_log_prob(x, n, labels)).astype(np.float64) for n in (n_steps, n_steps // 2))
     error, log_p = abs(fine - coarse), fine - D * math.log(max(L, 1))
@@ -204,6 +198,16 @@ def by_ode(model, x, rng, labels=None, n_steps=STEPS):
     if L:
         method += f"; a bound, {-log_p.mean() / (D * math.log(2)):.3g} bits per pixel of {L} levels"
     return Likelihood(log_p, error, method, "with noise as wide as a level" if L else "as they are")
+
+
+def check_ode(model, D):
+    """Raise UsageError if by_ode would take too long for D numbers per example, or if the model has no density of them."""
+    if D > PICTURE:
+        cost = f"these have {D}, which would take {passes(D):,} passes of the network"
+        raise UsageError(f"log p by the ODE is for at most {PICTURE} numbers per example; {cost}")
+    if D > PLANE and model.data_range and not model.levels:
+        raise UsageError("log p of pictures needs noise in their grey levels: train with levels=17 for digits")
+    model.check_density()
 
 
 def passes(D, n_steps=STEPS):

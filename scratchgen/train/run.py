@@ -5,7 +5,6 @@ always replaced as a whole. So if the process is killed at any moment, the run c
 """
 
 import csv
-import dataclasses
 import os
 import pathlib
 
@@ -51,10 +50,11 @@ class Run:
         saved, arrays = read_checkpoint(self.checkpoint)
         now = describe(model, **notes)
         settings, where = now.pop("settings"), now.pop("data", None)
-        then = defaults(model) | saved["settings"]
         pairs = [(name, saved.get(name, value), value) for name, value in now.items()]
         pairs += [
-            (name, then.get(name), value) for name, value in settings.items() if name not in model.sampler_settings
+            (name, saved["settings"].get(name), value)
+            for name, value in settings.items()
+            if name not in model.sampler_settings
         ]
         for name, was, value in pairs:
             if was != value:
@@ -166,12 +166,6 @@ class Run:
             return f"{self.what_is_saved()}; continue with resume=True"
         command = f"scratchgen train {self.name} --epochs {self.epochs} --out {self.out} --resume"
         return f"{self.what_is_saved()}; continue with {command}"
-
-
-def defaults(model):
-    """{name: default, as JSON has it} of a model's settings. A checkpoint lacks those that are newer than it."""
-    values = {field.name: field.default for field in dataclasses.fields(model)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _read_history(path):

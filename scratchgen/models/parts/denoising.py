@@ -172,16 +172,21 @@ class Denoising(Model):
         """log p(x) in nats (n,) of x (n, n_features), exact but for the error of the solver: see parts/ode.py.
 
         labels (n,): then it is log p(x | label). With levels, x are pixels with their noise: see `dequantised`. Each step of
-        rk4 takes 4 n_features passes of the network. To see the solver's error, halve n_steps. Raises UsageError if the
-        network predicts the data, or if the model works in the features of another: then it has no density of x.
+        rk4 takes 4 n_features passes of the network. To see the solver's error, halve n_steps. Raises UsageError as
+        check_density does.
         """
+        self.check_density()
+        self.check_labels(labels, x=x)
+        u, times, log_p = self.ode(n_steps, labels)
+        return log_density(u, self.scaler(x), times, log_p, method) - array_module(x).log(self.scaler.std).sum()
+
+    def check_density(self):
+        """Raise UsageError if the network predicts the data, or if the data are features: then x has no density."""
         if type(self).encode is not Denoising.encode:
             raise UsageError(
                 f"a {type(self).__name__} has a density of features, not of x: use a DDPM or a FlowMatching"
             )
-        self.check_labels(labels, x=x)
-        u, times, log_p = self.ode(n_steps, labels)
-        return log_density(u, self.scaler(x), times, log_p, method) - array_module(x).log(self.scaler.std).sum()
+        self.ode(1)
 
     def check_labels(self, labels, **given):
         """Raise an error unless labels are None, or classes (n,) that a conditional model has seen.

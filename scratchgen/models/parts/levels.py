@@ -12,10 +12,10 @@ from ...backend import array_module
 
 def dequantise(x, levels, rng):
     """x′ in [0, 1] for pixels x that take so many values, 0 to 1 in even steps."""
-    return ((levels - 1) * x + rng.uniform(x.shape)) * (1 / levels)
+    return ((levels - 1) * x + rng.uniform(x.shape)) / levels
 
 
 def quantise(x, levels):
     """The pixels for such x′: the way back from dequantise. What lies outside [0, 1] becomes 0 or 1."""
     xp = array_module(x)
-    return xp.minimum(xp.maximum(xp.floor(levels * x), 0), levels - 1) * (1 / (levels - 1))
+    return xp.minimum(xp.maximum(xp.floor(levels * x), 0), levels - 1) / (levels - 1)
