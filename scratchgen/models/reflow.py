@@ -26,7 +26,7 @@ ROWS = 1_000  # pairs that are made at once
 class Reflow(FlowMatching):
     """What differs from a FlowMatching. Its network has the size of the first flow's, and starts from its weights."""
 
-    flow: FlowMatching = field(default_factory=FlowMatching)  # the first flow, trained
+    flow: FlowMatching = field(default_factory=FlowMatching)  # the first flow, from which width, predict, ... are taken
     n_pairs: Count = 50_000  # pairs of noise and example that the first flow makes, once
     pair_steps: Count = 50  # steps of its solver for each pair
     time_law: Literal["uniform", "logit_normal"] = "uniform"

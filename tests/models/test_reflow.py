@@ -246,4 +246,4 @@ def test_points_need_a_first_flow_of_points_and_it_says_how(tmp_path, capsys):
 def test_list_says_what_the_setting_takes(capsys):
     assert main(["list", "reflow"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "flow=DIR the first flow, trained: the folder of a trained flow_matching" in out and "flow.batch=50" in out
+    assert "width, predict, ... are taken: the folder of a trained flow_matching" in out and "flow.batch=50" in out
