@@ -192,7 +192,7 @@ def by_ode(model, x, rng, labels=None, n_steps=STEPS):
     x = model.dequantised(x, rng)
     fine, coarse = (to_host(model.ode_log_prob(x, n, labels)).astype(np.float64) for n in (n_steps, n_steps // 2))
     error, log_p = abs(fine - coarse), fine - D * math.log(max(L, 1))
-    method = f"ODE, rk4, {n_steps} steps, of which half change it by {error.mean():.1g}"
+    method = f"ODE, rk4, {n_steps} steps; with {n_steps // 2} it differs by {error.mean():.1g}"
     if labels is not None:
         method += "; given the labels"
     if L:

@@ -82,7 +82,6 @@ class Reflow(FlowMatching):
         """(x_1, eps, labels or None) of n_pairs pairs. A first flow always makes the same ones, so a run can be resumed."""
         rng, made = self.rng((0, 0, 7)), []
         self.flow.average.average[...] = self.flow.params.theta
-        self.flow.classes.seen[...] = self.classes.seen
         options = {"n_steps": self.pair_steps, "solver": "heun", "noise": 0.0}
         for start in range(0, self.n_pairs, ROWS):
             n = min(ROWS, self.n_pairs - start)

@@ -174,7 +174,7 @@ def test_of_points_in_the_plane_log_p_is_always_measured(cli):
     code, out, err = cli("evaluate", "run", "--json")
     found = json.loads(out)
     assert (code, err) == (0, "") and -20 < found["log_p"] < 0 < found["log_p_error"]
-    assert found["log_p_method"].startswith("ODE, rk4, 100 steps, of which half change it by ")
+    assert found["log_p_method"].startswith("ODE, rk4, 100 steps; with 50 it differs by ")
     assert "log_p" in cli("evaluate", "run")[1]
 
 

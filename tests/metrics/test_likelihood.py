@@ -280,7 +280,7 @@ def test_the_ode_says_log_p_how_and_how_well():
     halves = (model.ode_log_prob(x, n) for n in (20, 10))
     np.testing.assert_allclose(found.error, abs(np.subtract(*halves)), atol=1e-12)
     assert (np.abs(found.log_p - log_p) < found.error + 1e-12).all() and found.error.max() > 1e-6
-    assert found.method.startswith("ODE, rk4, 20 steps, of which half change it by ") and found.pixels == "as they are"
+    assert found.method.startswith("ODE, rk4, 20 steps; with 10 it differs by ") and found.pixels == "as they are"
     assert "given the labels" not in found.method
 
 

@@ -81,16 +81,15 @@ def solve_sde(u_and_score, g, x, times, rng):
 def with_divergence(u, x, t):
     """(u(x, t), its divergence (n,)). The divergence Σ_i Im u_i(x + ih e_i)/h is exact: see check/derivative.py.
 
-    u must take complex x. It is called once for each of the D axes. The first call also gives u itself, as its real part.
+    u must take complex x. It is called once for each of the D axes. The real part of what it returns is u(x, t) itself.
     """
-    total, value = 0.0, None
+    total = 0.0
     for i in range(x.shape[1]):
         moved = x.astype("complex64" if x.dtype == "float32" else "complex128")
         moved[:, i] += 1j * H
         found = u(moved, t)
-        value = found.real if value is None else value
         total = total + found.imag[:, i] / H
-    return value, total
+    return found.real, total
 
 
 def log_density(u, x, times, log_p_end, method="rk4"):
