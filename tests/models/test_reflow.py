@@ -185,11 +185,11 @@ def test_one_step_is_enough_once_the_paths_are_straight():
     """A flow of two modes, and a reflow of it: how far one step of Euler's method lands from where many steps end."""
     x = np.where(np.arange(2000)[:, None] % 2, 1.0, -1.0) + 0.1 * Rng(1).normal((2000, 1))
     settings = {"n_features": 1, "width": 32, "n_waves": 16, "batch": 200, "lr": 4e-3, "averaging": 0.99}
-    flow = FlowMatching(**settings, **POINTS, decay_steps=500).build(Rng(0))
-    fit(flow, x.astype(np.float32), epochs=50, progress=False)
+    flow = FlowMatching(**settings, **POINTS, decay_steps=300).build(Rng(0))
+    fit(flow, x.astype(np.float32), epochs=30, progress=False)
     settings = {"n_features": 1, "batch": 200, "lr": 4e-3, "averaging": 0.99}
-    model = Reflow(flow=flow, n_pairs=2000, pair_steps=20, decay_steps=500, **settings).build(Rng(1))
-    fit(model, x.astype(np.float32), epochs=50, progress=False)
+    model = Reflow(flow=flow, n_pairs=2000, pair_steps=20, decay_steps=300, **settings).build(Rng(1))
+    fit(model, x.astype(np.float32), epochs=30, progress=False)
     eps, gaps = Rng(5).normal((1000, 1)), []
     for each in (flow, model):
         ends = [list(each.path(eps, Rng(0), n_steps=n, solver="euler"))[-1][1] for n in (1, 100)]
