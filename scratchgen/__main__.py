@@ -85,6 +85,9 @@ def arguments():
     sub.add_argument(
         "--draws", type=positive, default=100, metavar="K", help="importance weights for each example (default: 100)"
     )
+    sub.add_argument(
+        "--log-p", action="store_true", help="log p of 100 test pictures by diffusion or flow matching: takes long"
+    )
     sub.add_argument("--data", metavar="D", help="other data to measure on, or where the training data is now")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sub.add_argument("--device", **device)

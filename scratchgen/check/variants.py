@@ -27,8 +27,15 @@ VARIANTS = {
             "sampler": "ancestral",
             "ancestral_variance": "beta",
             "clip_x0": False,
+            "averaging": 0.0,
         },
-        {"predict": "x0", "conditional": True, "guidance": 1.5, "eta": 0.5, "n_steps": 3, "averaging": 0.0},
+        {"predict": "x0", "conditional": True, "guidance": 1.5, "eta": 0.5, "n_steps": 3, "levels": 4},
+    ),
+    "flow_matching": (
+        {},
+        {"predict": "velocity", "scaling": "standard", "time_law": "uniform", "pairing": "optimal", "decay_steps": 3},
+        {"predict": "velocity", "levels": 4, "solver": "euler", "noise": 0.5, "averaging": 0.0},
+        {"predict": "x0", "conditional": True, "guidance": 1.5, "solver": "rk4", "n_steps": 2},
     ),
     "gan": (
         {},
@@ -63,6 +70,12 @@ VARIANTS = {
         {"predict": "eps", "conditional": True, "guidance": 1.0, "sampler": "ancestral"},
         {"predict": "x0", "schedule": "linear", "sampler": "ancestral", "ancestral_variance": "beta"},
     ),
+    "latent_flow": (
+        {},
+        {"conditional": True, "guidance": 1.0, "solver": "rk4", "time_law": "uniform"},
+        {"pairing": "optimal", "solver": "euler"},
+        {"predict": "x0", "n_steps": 1},
+    ),
     "made": (
         {},
         {"hidden": (7, 5), "order": "agnostic", "averaging": 0.0},
@@ -83,6 +96,12 @@ VARIANTS = {
         {"adversarial_loss": "minimax"},
     ),
     "rbm": ({}, {"persistent": False, "gibbs_steps": 2, "weight_decay": 0.1, "decay_steps": 3}),
+    "reflow": (
+        {},
+        {"predict": "velocity", "scaling": "standard", "conditional": True, "time_law": "logit_normal"},
+        {"predict": "x0", "levels": 4, "solver": "heun", "n_steps": 3},
+        {"predict": "velocity", "scaling": "standard", "solver": "rk4"},
+    ),
     "vae": (
         {},
         {"likelihood": "gaussian", "variance": 0.3, "beta": 2.0, "activation": "tanh", "n_samples": 3},

@@ -7,7 +7,7 @@ import sys
 
 from ..backend import UsageError, find_device
 from ..data.checked import fingerprint
-from ..metrics.likelihood import likelihood_metrics
+from ..metrics.likelihood import STEPS, check_ode, likelihood_metrics, passes
 from ..metrics.samples import sample_metrics
 from ..models.base import Model
 from ..train.checkpoint import load_model
@@ -28,7 +28,7 @@ def run(args):
         raise UsageError(f"{data.name}: has no labels, but a {notes['model']} is tested on labels; use other data")
     given = model.on_device(x=data.x_test, labels=data.labels_test if model.needs_labels else None)
     found = {name: float(value) for name, value in model.evaluate(**given, rng=model.rng((0, 0, 2))).items()}
-    found |= likelihood_metrics(model, given["x"], model.rng((0, 0, 4)), args.draws)
+    found |= log_p(model, notes["model"], given, args)
     if type(model).sample is not Model.sample:
         measure, left_out = sample_metrics(data, find_device(args.device))
         found |= measure(model, model.rng((0, 0, 3)), notes["epoch"]) if measure else {"left_out": left_out}
@@ -44,3 +44,17 @@ def run(args):
     show(found)
     if not found:
         print("  this model has no measures of its own")
+
+
+def log_p(model, kind, given, args):
+    """What is known about log p of the test data: metrics/likelihood.py. With --log-p also what takes long, and how long."""
+    if args.log_p and hasattr(model, "ode_log_prob"):
+        D = given["x"].shape[1]
+        check_ode(model, D)
+        cost = f"4 × {D} for each of {STEPS} steps, and again for half of them"
+        print(f"log p takes {passes(D):,} passes of the network: {cost}", file=sys.stderr)
+    rng = model.rng((0, 0, 4))
+    found = likelihood_metrics(model, given["x"], rng, args.draws, given.get("labels"), args.log_p)
+    if args.log_p and not found:
+        raise UsageError(f"--log-p: a {kind} has no density of x: use ddpm, flow_matching, vae, made, gmm or rbm")
+    return found

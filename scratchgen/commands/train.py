@@ -35,18 +35,14 @@ def run(args):
     seed = notes.get("seed", 0) if args.seed is None else args.seed
     data = load(args.data or "digits", seed) if args.data or "data" not in notes else data_of(notes)
     name = args.data or data.name
-    names = {field.name for field in dataclasses.fields(model_class)}
-    if "n_classes" in names and data.n_classes:
-        settings = {"n_classes": data.n_classes} | settings
-    if "n_features" in names:
-        settings = {"n_features": data.x_train.shape[1]} | settings
-        if settings["n_features"] != data.x_train.shape[1]:
-            raise UsageError(
-                f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
-                f"{settings['n_features']}; use other data, or leave --set n_features out"
-            )
+    settings = from_data(model_class, data) | settings
+    if settings.get("n_features") not in (None, data.x_train.shape[1]):
+        raise UsageError(
+            f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
+            f"{settings['n_features']}; use other data, or leave --set n_features out"
+        )
     if inside:  # errors in the whole model are reported before the model inside it is trained
-        parts = {field.name: field.type(n_features=data.x_train.shape[1]) for field in inside}
+        parts = {f.name: f.type(**from_data(f.type, data) | settings.get(f.name, {})) for f in inside}
         model_class(**settings | parts).check_data(data.x_train, data.labels_train)
         if (out / "checkpoint.npz").exists():
             raise UsageError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
@@ -72,6 +68,12 @@ def run(args):
     print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}")
     show({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
     print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
+
+
+def from_data(model_class, data):
+    """{name: value} of the settings that a model takes from its data, if it has them: n_features and n_classes."""
+    known = {"n_features": data.x_train.shape[1]} | ({"n_classes": data.n_classes} if data.n_classes else {})
+    return {field.name: known[field.name] for field in dataclasses.fields(model_class) if field.name in known}
 
 
 class Seldom:

@@ -2,6 +2,7 @@
 
     exact          MADE, a mixture: they have a log_prob
     importance     a VAE: log p(x) = log E_q[w], w = p(x, z) / q(z|x), by the mean of k draws of w (Burda et al. 2015, eq 8)
+    ODE            diffusion and flow matching: the integral of a divergence (models/parts/ode.py), up to the solver's error
     annealed       an RBM: -F(x) - log Z, with an estimate of log Z; a DBN: its bound, with the same (annealed.py)
     Parzen         any model: its samples as the centres of Gaussians of one σ (Goodfellow et al. 2014, section 5)
 
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import array_module, to_host
+from ..backend import UsageError, array_module, to_host
+from ..data import fixed_order
 from ..models.dbn import DBN
 from ..models.rbm import RBM
 from ..nn.layers import log_sum_exp
@@ -26,15 +28,18 @@ from .annealed import annealed_log_z
 
 SIGMAS = tuple(np.logspace(-1, 0, 10))  # those of Goodfellow et al. 2014
 ROWS = 1_000  # rows that a decoder or a distance handles at once, so that memory does not grow with k
+STEPS = 100  # of the ODE; it is solved again with half of them, to see the error
+EXAMPLES = 100  # of the test data, for the ODE
+PLANE, PICTURE = 3, 100  # up to so many numbers per example the ODE is always solved, or only if it is asked for
 
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
     """log p(x) of each example, and how it was found.
 
-    log_p: (N,) float64 in nats. error: (N,), the standard error of each estimate, 0 if it is exact. shared: the standard
-    error that all have in common, that of log Z. method: "exact", ... pixels: how they were made black and white, or "as
-    they are".
+    log_p: (N,) float64 in nats. error: (N,), the error of each: 0 if it is exact, the standard error of an estimate, or how
+    much half of an ODE's steps change it. shared: the standard error that all have in common, that of log Z. method:
+    "exact", ... pixels: how they were made black and white, or "as they are".
     """
 
     log_p: np.ndarray
@@ -176,8 +181,56 @@ def best_sigma(samples, x_valid, sigmas=SIGMAS):
     return max(sigmas, key=lambda sigma: parzen(samples, x_valid, sigma).log_p.mean())
 
 
-def log_likelihood(model, x, rng, draws=100, pixels=None):
-    """The Likelihood of x (N, D), on the model's device, by the method that suits the model; None for one without p(x)."""
+def by_ode(model, x, rng, labels=None, n_steps=STEPS):
+    """The Likelihood of x (N, D) under a model that has ode_log_prob; of x given its labels (N,), if these are given.
+
+    With grey levels, x gets noise as wide as a level, and log_p is a bound on the log-probability of the picture:
+    models/parts/levels.py says why. Raises UsageError as check_ode does.
+    """
+    D, L = x.shape[1], model.levels
+    check_ode(model, D)
+    x = model.dequantised(x, rng)
+    fine, coarse = (to_host(model.ode_log_prob(x, n, labels)).astype(np.float64) for n in (n_steps, n_steps // 2))
+    error, log_p = abs(fine - coarse), fine - D * math.log(max(L, 1))
+    method = f"ODE, rk4, {n_steps} steps; with {n_steps // 2} it differs by {error.mean():.1g}"
+    if labels is not None:
+        method += "; given the labels"
+    if L:
+        method += f"; a bound, {-log_p.mean() / (D * math.log(2)):.3g} bits per pixel of {L} levels"
+    return Likelihood(log_p, error, method, "with noise as wide as a level" if L else "as they are")
+
+
+def check_ode(model, D):
+    """Raise UsageError if by_ode would take too long for D numbers per example, or if the model has no density of them."""
+    if D > PICTURE:
+        cost = f"these have {D}, which would take {passes(D):,} passes of the network"
+        raise UsageError(f"log p by the ODE is for at most {PICTURE} numbers per example; {cost}")
+    if D > PLANE and model.data_range and not model.levels:
+        raise UsageError("log p of pictures needs noise in their grey levels: train with levels=17 for digits")
+    model.check_density()
+
+
+def passes(D, n_steps=STEPS):
+    """How many passes of the network by_ode takes for examples of D numbers."""
+    return 4 * D * (n_steps + n_steps // 2)
+
+
+def log_likelihood(model, x, rng, draws=100, pixels=None, labels=None, asked=False):
+    """The Likelihood of x (N, D), on the model's device, by the method that suits the model; None for one without p(x).
+
+    An ODE is solved for at most EXAMPLES of the x, and for points in the plane only, unless it is asked for. labels: see
+    by_ode.
+    """
+    if hasattr(model, "ode_log_prob"):
+        rows = array_module(x).asarray(fixed_order(len(x))[:EXAMPLES])
+        if not asked and x.shape[1] > PLANE:
+            return None
+        try:
+            return by_ode(model, x[rows], rng, labels if labels is None else labels[rows])
+        except UsageError:
+            if asked:
+                raise
+            return None
     if hasattr(model, "log_weights"):
         return importance(model, x, rng, draws, pixels)
     if hasattr(model, "log_prob"):
@@ -187,13 +240,13 @@ def log_likelihood(model, x, rng, draws=100, pixels=None):
     return None
 
 
-def likelihood_metrics(model, x, rng, draws=100):
+def likelihood_metrics(model, x, rng, draws=100, labels=None, asked=False):
     """{name: value} about log p of test data x (N, D), for `evaluate`; {} for a model without p(x).
 
     log_p: its mean in nats. log_p_error: its standard error, including that of log Z. log_p_method: how it was computed, and
-    how the pixels were made.
+    how the pixels were made. labels, asked: see log_likelihood.
     """
-    if (found := log_likelihood(model, x, rng, draws)) is None:
+    if (found := log_likelihood(model, x, rng, draws, labels=labels, asked=asked)) is None:
         return {}
     method = f"{found.method}; pixels {found.pixels}"
     known = {"log_p_error": found.standard_error} if len(x) > 1 else {}  # JSON has no nan

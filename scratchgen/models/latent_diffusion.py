@@ -11,15 +11,15 @@ generated features are then moved to the nearest codes, because the decoder was 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..backend import UsageError
 from .ddpm import DDPM
+from .parts.features import InFeatures
 from .settings import Count, Positive
 from .vqvae import VQVAE
 
 
 @dataclass(eq=False)
-class LatentDiffusion(DDPM):
-    """What differs from a DDPM. Shapes: x (B, n_features), z and x_0 (B, n_diffused)."""
+class LatentDiffusion(InFeatures, DDPM):
+    """What differs from a DDPM. Shapes: x (B, n_features), z and x_0 (B, n_diffused). parts/features.py has the way to z."""
 
     vqvae: VQVAE = field(default_factory=VQVAE)  # compresses the pictures
     predict: Literal["eps", "v", "x0"] = "v"
@@ -29,31 +29,3 @@ class LatentDiffusion(DDPM):
     lr: Positive = 2e-3
 
     tiny = DDPM.tiny | {"n_blocks": 2}
-
-    def build(self, rng):
-        self.trained, self.vqvae = self.vqvae.has_stepped(), VQVAE.copy_of(self.vqvae, rng)
-        return super().build(rng)
-
-    @property
-    def n_diffused(self):
-        return self.vqvae.n_codes * self.vqvae.n_dim
-
-    def encode(self, x):
-        return self.vqvae.encode(x)
-
-    def decode(self, features):
-        return self.vqvae.decode(self.vqvae.quantise(features))
-
-    def prepare(self, x, rng, labels=None):
-        if not self.trained:
-            raise UsageError(
-                "LatentDiffusion setting vqvae: expected a trained VQVAE; train a VQVAE first and give it as "
-                "LatentDiffusion(vqvae=...)"
-            )
-        super().prepare(x, rng, labels)
-
-    @classmethod
-    def example(cls, rng, **settings):
-        vqvae, batch = VQVAE.example(rng)
-        vqvae.train_step(**batch, rng=rng)
-        return super().example(rng, **{"vqvae": vqvae} | settings)

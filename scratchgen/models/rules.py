@@ -22,7 +22,7 @@ def remedy(model):
     """What to do if the data has numbers outside a model's data_range."""
     for setting in entries(ANY_NUMBERS, model):
         return f"use --set {setting} for other numbers"
-    return "use another model (vae, gan, wgan, ddpm and gmm take any numbers), or rescale"
+    return "use another model (vae, gan, wgan, ddpm, flow_matching and gmm take any numbers), or rescale"
 
 
 # ---- settings: the line begins with the name of the setting to change ----
@@ -46,10 +46,29 @@ def ddpm(model):
         return f"n_steps: {model.n_steps} steps are more than n_times={model.n_times}; use n_steps={model.n_times}"
     if model.n_times < 20 and model.schedule == "linear":
         return f"n_times: {model.n_times} is too small for schedule=linear; use 20 or more, or schedule=cosine"
+    return denoising(model, "predict=v")
+
+
+def denoising(model, instead):
+    """A line about what diffusion and flow matching have in common. instead: what can predict any numbers."""
     if model.predict == "logits" and model.scaling != "pixels":
-        return "predict: logits can predict pixels only; with scaling=standard use predict=v"
+        return f"predict: logits can predict pixels only; with scaling=standard use {instead}"
     if model.guidance and not (model.conditional and model.label_dropout):
         return "guidance: it needs conditional=true and label_dropout > 0; set both, or use guidance=0"
+    if model.levels and hasattr(model, "vqvae"):
+        return "levels: features have no grey levels; use levels=0"
+    if model.levels and model.predict == "logits":
+        return f"levels: logits predict pixels without the noise of the levels; use {instead}, or levels=0"
+    if model.levels == 1:
+        return "levels: pixels need 2 levels or more; use the number that the data has, or 0"
+
+
+def flow_matching(model):
+    if model.pairing == "optimal" and model.conditional:
+        return (
+            "pairing: optimal would make the noise depend on the label; with conditional=true use pairing=independent"
+        )
+    return denoising(model, "predict=velocity")
 
 
 def gan(model):
@@ -57,7 +76,7 @@ def gan(model):
         return f"pack: batch={model.batch} must be a multiple of pack={model.pack}"
 
 
-def latent_diffusion(model):
+def in_features(model):
     return same_pictures(model, "vqvae")
 
 
@@ -66,6 +85,12 @@ def pix2pix(model):
         return f"n_features: expected a square number, because the pictures must be square, got {model.n_features}"
     if model.side % model.scale:
         return f"factor: expected a divisor of the side of {model.side} pixels, got {model.factor}"
+
+
+def reflow(model):
+    if hasattr(model.flow, "vqvae"):
+        return f"flow: expected a flow of examples, got a {type(model.flow).__name__}, which is one of features"
+    return same_pictures(model, "flow")
 
 
 def vae(model):
@@ -87,9 +112,12 @@ SETTINGS = {
     "conditional_gan": conditional_gan,
     "dbn": dbn,
     "ddpm": ddpm,
+    "flow_matching": flow_matching,
     "gan": gan,
-    "latent_diffusion": latent_diffusion,
+    "latent_diffusion": in_features,
+    "latent_flow": in_features,
     "pix2pix": pix2pix,
+    "reflow": reflow,
     "vae": vae,
 }
 
@@ -104,9 +132,17 @@ def conditional_gan_data(model, x, labels):
         return f"{needs}; use --set condition=label for classes, condition=vector for rows of n_classes numbers"
 
 
-def ddpm_data(model, x, labels):
+def denoising_data(model, x, labels):
     if model.conditional and labels is None:
         return "conditional=true needs labels, also for the test data, and this data has none; use conditional=false"
+    if model.levels and not are_levels(x, model.levels):
+        return f"levels={model.levels} needs pixels 0, 1/{model.levels - 1}, ... 1; use as many levels as the data has"
+
+
+def are_levels(x, levels):
+    """Whether all numbers of x are pixels of so many grey levels: 0, 1/(levels - 1), ... 1."""
+    k = (levels - 1) * x
+    return x.min() >= 0 and x.max() <= 1 and abs(k - k.round()).max() < 1e-3
 
 
 def gmm_data(model, x, labels):
@@ -125,7 +161,13 @@ def made_data(model, x, labels):
     return f"n_values={model.n_values} needs {wanted}, but this data ranges from {low:g} to {high:g}; {remedy}"
 
 
-DATA = {"conditional_gan": conditional_gan_data, "ddpm": ddpm_data, "gmm": gmm_data, "made": made_data}
+DATA = {
+    "conditional_gan": conditional_gan_data,
+    "ddpm": denoising_data,
+    "flow_matching": denoising_data,
+    "gmm": gmm_data,
+    "made": made_data,
+}
 
 
 # ---- the --set with which a model takes any numbers, if its present settings allow only pixels ----
@@ -134,7 +176,9 @@ ANY_NUMBERS = {
     "autoencoder": "likelihood=squares",
     "conditional_gan": "output=linear",
     "ddpm": "scaling=standard predict=v",
+    "flow_matching": "scaling=standard predict=velocity",
     "gan": "output=linear",
+    "reflow": "flow.scaling=standard flow.predict=velocity",
     "vae": "likelihood=gaussian",
     "vqvae": "output=linear",
     "wgan": "output=linear",

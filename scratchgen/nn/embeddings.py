@@ -49,7 +49,9 @@ class TimeEmbedding(Layer):
         xp = array_module(t)
         if t.ndim != 1:
             raise ValueError(f"TimeEmbedding got times of shape {t.shape}, expected (B,)")
-        angle = t.astype(self.omega.dtype)[:, None] * self.omega  # (B, n_dim / 2); integer times would give float64
+        if t.dtype.kind != "c":
+            t = t.astype(self.omega.dtype)  # integer times would give float64; a complex time keeps its imaginary part
+        angle = t[:, None] * self.omega  # (B, n_dim / 2)
         cos, sin = xp.cos(angle), xp.sin(angle)
 
         def backward(dy, learn=True, inputs=True):

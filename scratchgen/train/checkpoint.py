@@ -4,12 +4,14 @@ A checkpoint is always replaced as a whole (backend.written_whole). If the proce
 the old checkpoint or the new one, never half of one.
 """
 
+import dataclasses
 import json
 
 import numpy as np
 
 from ..backend import Rng, UsageError, find_device, to_host, written_whole
-from ..models import find_model, kind_of
+from ..models import find_model, kind_of, model_names
+from ..models.settings import is_model
 from ..nn.optim import Adam
 
 VERSION = 2
@@ -82,7 +84,7 @@ def upgrade(notes, arrays):
         settings = with_new_names(notes["model"], notes["settings"])
         notes = notes | {"version": 2, "settings": settings}
         arrays = {name.replace("adam_D.", "optimizer_D."): array for name, array in arrays.items()}
-    return notes, arrays
+    return notes | {"settings": with_new_settings(notes["model"], notes["settings"])}, arrays
 
 
 def with_new_names(model, settings):
@@ -92,6 +94,18 @@ def with_new_names(model, settings):
         names.get(name, name): with_new_names(name, value) if isinstance(value, dict) else value
         for name, value in settings.items()
     }
+
+
+def with_new_settings(model, settings):
+    """The settings, and the defaults of those that are newer than the checkpoint, also of a model inside another one."""
+    found = {}
+    for field in dataclasses.fields(find_model(model)) if model in model_names() else ():
+        value = settings.get(field.name, field.default)
+        if is_model(field.type) and isinstance(value, dict):
+            value = with_new_settings(kind_of(field.type), value)
+        if value is not dataclasses.MISSING:
+            found[field.name] = list(value) if isinstance(value, tuple) else value  # as JSON has it
+    return settings | found
 
 
 def restore(model, arrays):

@@ -119,8 +119,8 @@ def complete_by_diffusion(model, x, known, rng, labels=None, n_steps=20, repeats
         return model.denoise(x_t, t, labels, model.guidance, model.clip_x0)
 
     x_T = rng.normal(x.shape)
-    *_, (_, x_0) = inpaint(denoise, x_T, model.scaler(x), known, model.alpha_bar, rng, n_steps, repeats)
-    return array_module(x).where(known, x, model.scaler.undo(x_0))
+    *_, (_, x_0) = inpaint(denoise, x_T, model.scaled(x, rng), known, model.alpha_bar, rng, n_steps, repeats)
+    return array_module(x).where(known, x, model.unscaled(x_0))
 
 
 @complete.register(GAN)

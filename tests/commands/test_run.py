@@ -156,6 +156,62 @@ def test_a_column_that_never_changes_does_no_harm(cli):
     assert np.isfinite(measure(Model(), Rng(0))["sliced_wasserstein"])
 
 
+# ---- log p by an ODE ----
+
+SMALL = ["width=8", "n_blocks=1", "n_waves=4", "n_steps=3"]
+FLOW = ["predict=velocity", *SMALL]
+
+
+def trained_on(array, cli, model, *settings):
+    """A run of one epoch on pictures or points of one's own, in the folder run."""
+    np.save("own.npy", array)
+    command = ["train", model, "--data", "own.npy", "--epochs", "1", "--out", "run"]
+    assert cli(*command, *(["--set", *settings] if settings else []))[0] == 0
+
+
+def test_of_points_in_the_plane_log_p_is_always_measured(cli):
+    trained_on(np.random.default_rng(0).normal(size=(300, 2)), cli, "flow_matching", "scaling=standard", *FLOW)
+    code, out, err = cli("evaluate", "run", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "") and -20 < found["log_p"] < 0 < found["log_p_error"]
+    assert found["log_p_method"].startswith("ODE, rk4, 100 steps; with 50 it differs by ")
+    assert "log_p" in cli("evaluate", "run")[1]
+
+
+def test_of_pictures_log_p_is_measured_on_request_and_its_cost_said_first(cli):
+    pictures = np.random.default_rng(0).integers(0, 256, (300, 2, 2)).astype(np.uint8)
+    trained_on(pictures, cli, "flow_matching", "levels=256", *FLOW)
+    assert "log_p" not in json.loads(cli("evaluate", "run", "--json")[1])
+    code, out, err = cli("evaluate", "run", "--json", "--log-p")
+    assert code == 0 and "bits per pixel of 256 levels" in json.loads(out)["log_p_method"]
+    cost = "log p takes 2,400 passes of the network: 4 × 4 for each of 100 steps, and again for half of them"
+    assert err.splitlines()[0] == cost
+
+
+@pytest.mark.parametrize(
+    ("side", "model", "settings", "said"),
+    [
+        (2, "flow_matching", ["levels=256", "predict=x0", *SMALL], "predict=x0 gives no density of x: train with "),
+        (2, "ddpm", ["n_times=20", *SMALL], "log p of pictures needs noise in their grey levels: train with levels"),
+        (2, "gan", ["hidden_G=4", "hidden_D=4"], "--log-p: a gan has no density of x: use ddpm, flow_matching, "),
+        (11, "flow_matching", ["levels=256", *FLOW], "log p by the ODE is for at most 100 numbers per example; these"),
+    ],
+)
+def test_where_there_is_no_log_p_the_request_is_refused_in_one_line(side, model, settings, said, cli):
+    pictures = np.random.default_rng(0).integers(0, 256, (300, side, side)).astype(np.uint8)
+    trained_on(pictures, cli, model, *settings)
+    code, out, err = cli("evaluate", "run", "--log-p")
+    assert (code, out, err.count("\n")) == (2, "", 1) and said in err, err
+    assert cli("evaluate", "run")[0] == 0
+
+
+def test_a_model_that_says_log_p_anyway_says_it_on_request_too(cli):
+    pictures = np.random.default_rng(0).integers(0, 256, (300, 2, 2)).astype(np.uint8)
+    trained_on(pictures, cli, "vae", "hidden=4", "n_latent=1")
+    code, out, err = cli("evaluate", "run", "--log-p")
+    assert (code, err) == (0, "") and "importance-weighted" in out
+
+
 # ---- measures of samples take a tenth of the training ----
 
 

@@ -9,18 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchgen import Rng, UsageError
+from scratchgen.data import fixed_order
 from scratchgen.metrics import likelihood
 from scratchgen.metrics.likelihood import (
     best_sigma,
     black_and_white,
+    by_ode,
     exact,
     importance,
     likelihood_metrics,
+    log_likelihood,
     negative_elbo,
     parzen,
+    passes,
 )
 from scratchgen.models import find_model
+from scratchgen.models.ddpm import DDPM
+from scratchgen.models.flow_matching import FlowMatching
 from scratchgen.models.made import MADE
+from scratchgen.models.parts.levels import dequantise
 from scratchgen.models.vae import VAE
 from scratchgen.train.fit import fit
 
@@ -246,6 +253,102 @@ def test_every_setting_is_tried_above():
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(UsageError, match=f"^VAE setting {message}"):
         VAE(**settings)
+
+
+# ---- by the ODE ----
+
+
+def by_hand(kind, f, **settings):
+    """A model whose network is the function f of x_t, on data of mean 0 and deviation 1."""
+    model = kind(width=4, n_blocks=1, n_waves=4, n_classes=3, scaling="standard", **settings).build(Rng(0, F64))
+    model.denoiser.forward = lambda inputs, rng: (f(*inputs), None)
+    model.scaler.mean[...], model.scaler.std[...] = 0, 1
+    return model
+
+
+def decaying(x_t, t, *labels):
+    return -3 * x_t
+
+
+def test_the_ode_says_log_p_how_and_how_well():
+    """dx/dt = -3x: noise shrinks to N(0, e⁻⁶). The error is what halving the steps changes."""
+    model = by_hand(FlowMatching, decaying, n_features=2, predict="velocity")
+    x = math.exp(-3) * Rng(1, F64).normal((50, 2))
+    found = by_ode(model, x, Rng(2, F64), n_steps=20)
+    log_p = -0.5 * math.exp(6) * (x * x).sum(axis=1) + 6 - math.log(2 * math.pi)
+    np.testing.assert_allclose(found.log_p, log_p, atol=1e-3)
+    halves = (model.ode_log_prob(x, n) for n in (20, 10))
+    np.testing.assert_allclose(found.error, abs(np.subtract(*halves)), atol=1e-12)
+    assert (np.abs(found.log_p - log_p) < found.error + 1e-12).all() and found.error.max() > 1e-6
+    assert found.method.startswith("ODE, rk4, 20 steps; with 10 it differs by ") and found.pixels == "as they are"
+    assert "given the labels" not in found.method
+
+
+def test_in_the_plane_evaluate_is_always_told_and_elsewhere_if_it_asks():
+    x = Rng(1, F64).normal((300, 2))
+    flow = by_hand(FlowMatching, decaying, n_features=2, predict="velocity")
+    found = likelihood_metrics(flow, x, Rng(2, F64))
+    rows = fixed_order(300)[:100]
+    assert found["log_p"] == pytest.approx(by_ode(flow, x[rows], Rng(2, F64)).log_p.mean())
+    assert found["log_p_error"] > 0 and "100 steps" in found["log_p_method"]
+    data = by_hand(FlowMatching, decaying, n_features=2, predict="x0")
+    assert likelihood_metrics(data, x, Rng(2, F64)) == {}
+    with pytest.raises(UsageError, match=r"^predict=x0 gives no density of x: train with predict=velocity$"):
+        likelihood_metrics(data, x, Rng(2, F64), asked=True)
+    wide = by_hand(FlowMatching, decaying, n_features=5, predict="velocity")
+    x = Rng(1, F64).normal((6, 5))
+    assert likelihood_metrics(wide, x, Rng(2, F64)) == {}
+    assert "log_p" in likelihood_metrics(wide, x, Rng(2, F64), asked=True)
+
+
+def test_labels_are_used_where_there_are_some_and_it_says_so():
+    shift = np.array([0.0, 1, 2, 50])
+    model = by_hand(
+        FlowMatching,
+        lambda x, t, k: shift[k][:, None] + 0 * x,
+        n_features=2,
+        predict="velocity",
+        conditional=True,
+    )
+    x, labels = Rng(1, F64).normal((5, 2)), np.array([0, 1, 2, 0, 1])
+    found = log_likelihood(model, x, Rng(2, F64), labels=labels)
+    wanted = -0.5 * ((x - shift[labels][:, None]) ** 2).sum(axis=1) - math.log(2 * math.pi)
+    np.testing.assert_allclose(sorted(found.log_p), sorted(wanted), atol=1e-9)
+    assert "given the labels" in found.method
+
+
+@pytest.mark.parametrize(("kind", "predict"), [(FlowMatching, "velocity"), (DDPM, "v")])
+def test_pictures_are_bounded_by_their_pixels_with_noise(kind, predict):
+    """v or û of 0: p(x′) is N(0, 1) in each pixel, so the bound is E log N(x′) - D log L."""
+    model = by_hand(kind, lambda x, t: 0 * x, n_features=6, predict=predict, levels=4)
+    x = (Rng(3).integers(4, (50, 6)) / 3).astype(float)
+    found = by_ode(model, x, Rng(2, F64), n_steps=100)
+    x_prime = dequantise(x, 4, Rng(2, F64))
+    wanted = -0.5 * (x_prime**2 + math.log(2 * math.pi)).sum(axis=1) - 6 * math.log(4)
+    np.testing.assert_allclose(found.log_p, wanted, atol=1e-3)
+    bits = -wanted.mean() / 6 / math.log(2)
+    assert f"a bound, {bits:.3g} bits per pixel of 4 levels" in found.method
+    assert found.pixels == "with noise as wide as a level"
+
+
+def test_what_takes_too_long_or_means_nothing_is_refused_in_one_line():
+    mnist = by_hand(FlowMatching, decaying, n_features=784, predict="velocity", levels=256)
+    x = np.zeros((2, 784))
+    with pytest.raises(
+        UsageError, match=r"^log p by the ODE is for at most 100 numbers per example; .* 470,400 passes"
+    ):
+        log_likelihood(mnist, x, Rng(0, F64), asked=True)
+    assert log_likelihood(mnist, x, Rng(0, F64)) is None
+    model, batch = FlowMatching.example(Rng(0, F64), predict="velocity")  # pixels, without levels
+    with pytest.raises(UsageError, match=r"^log p of pictures needs noise in their grey levels: train with levels=17"):
+        log_likelihood(model, batch["x"], Rng(0, F64), asked=True)
+
+
+def test_passes_are_counted():
+    model, count = by_hand(FlowMatching, decaying, n_features=5, predict="velocity"), []
+    model.denoiser.forward = lambda inputs, rng: (count.append(1) or 0 * inputs[0], None)
+    by_ode(model, np.zeros((2, 5)), Rng(0, F64), n_steps=10)
+    assert len(count) == passes(5, 10) == 4 * 5 * 15
 
 
 # ---- exact, Parzen, and what is said of the pixels ----

@@ -255,19 +255,20 @@ OTHER = {
     "schedule": "linear", "predict": "x0", "n_times": 25, "n_waves": 6, "lr": 1e-2, "decay_steps": 3,
     "averaging": 0.3, "sampler": "ancestral", "n_steps": 2, "eta": 0.5, "ancestral_variance": "beta",
     "guidance": 1.0, "clip_x0": False,
-    "label_dropout": 0.6, "conditional": True, "scaling": "standard",
+    "label_dropout": 0.6, "conditional": True, "scaling": "standard", "levels": 3,
 }  # fmt: skip
 BESIDE = {
     "ancestral_variance": {"sampler": "ancestral"},
     "guidance": {"conditional": True},
     "label_dropout": {"conditional": True},
 }
-BESIDE |= {"clip_x0": {"predict": "eps"}, "scaling": {"predict": "v"}}
+BESIDE |= {"clip_x0": {"predict": "eps"}, "scaling": {"predict": "v"}, "levels": {"predict": "v"}}
 ELSEWHERE = {"n_features", "n_classes", "width", "n_blocks", "batch"}  # the sizes of the network, and what fit minds
 
 
 def after_four_steps(settings):
     model, batch = tiny(**settings)
+    batch["x"] = (batch["x"] > 0.5).astype(float)
     for step in range(4):
         model.train_step(rng=model.rng(step), **batch)
     return model.sample(3, model.rng(9))

@@ -10,6 +10,7 @@ from scratchgen.__main__ import main
 from scratchgen.data import load
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.latent_diffusion import LatentDiffusion
+from scratchgen.models.latent_flow import LatentFlow
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.train.checkpoint import load_model, read_checkpoint, save_checkpoint
 from scratchgen.train.fit import fit
@@ -188,6 +189,28 @@ def test_list_says_what_the_setting_takes(capsys):
     assert main(["list", "latent_diffusion"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "vqvae=DIR compresses the pictures: the folder of a trained vqvae" in out and "vqvae.batch=50" in out
+
+
+# ---- a flow in the same features ----
+
+
+def test_a_flow_is_built_on_a_vqvae_in_the_same_way(tmp_path, capsys):
+    small = SET[2:]  # width, n_blocks, n_waves
+    command = ["train", "latent_flow", "--epochs", "1", "--out", str(tmp_path / "run"), "--set", *small]
+    assert main(command) == 0
+    assert f"training one first, into {tmp_path / 'run' / 'vqvae'}" in capsys.readouterr().out
+    model, _ = load_model(tmp_path / "run" / "checkpoint.npz")
+    inside = read_checkpoint(tmp_path / "run" / "vqvae" / "checkpoint.npz")[1]
+    assert (model.vqvae.params.theta == inside["params.theta"]).all()
+    x = load("digits").x_test[:50]
+    np.testing.assert_allclose(model.unscaled(model.scaled(x, Rng(0))), model.vqvae.reconstruct(x), atol=1e-5)
+    x_0 = model.scaled(load("digits").x_train, Rng(0))
+    np.testing.assert_allclose(x_0.std(axis=0), 1, atol=1e-3)
+    untrained = LatentFlow(n_features=64, vqvae=VQVAE(**SMALL_VQVAE), width=8, n_blocks=1, n_waves=4).build(Rng(0))
+    with pytest.raises(UsageError, match=r"^LatentFlow setting vqvae: .*train a VQVAE first.*LatentFlow\(vqvae=...\)$"):
+        fit(untrained, load("digits").x_train, epochs=1, progress=False)
+    with pytest.raises(UsageError, match=r"^LatentFlow setting vqvae: it takes pictures of 64 numbers, .* have 784"):
+        LatentFlow(vqvae=VQVAE(**SMALL_VQVAE))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ A model of this library has its formulas in FORMULAS; a model of your own may ha
 """
 
 import contextlib
+import itertools
 import math
 
 import numpy as np
@@ -135,21 +136,57 @@ def vqgan(model, x, rng, labels):
     return vqvae(model, x, rng, labels) | logits
 
 
+def clean(model, x, rng):
+    """What is diffused of x, as the network would see it without noise."""
+    if model.levels:
+        x = (x * (model.levels - 1) + rng.uniform(x.shape)) / model.levels
+    return ((model.vqvae.encoder(x) if hasattr(model, "vqvae") else x) - model.scaler.mean) / model.scaler.std
+
+
+def told(model, labels, rng):
+    """(the labels that the network is told,), or () without labels."""
+    if not model.conditional:
+        return ()
+    return (np.where(rng.uniform(len(labels)) < model.label_dropout, model.n_classes, labels),)
+
+
 def ddpm(model, x, rng, labels):
-    features = model.vqvae.encoder(x) if hasattr(model, "vqvae") else x
-    x_0 = (features - model.scaler.mean) / model.scaler.std
+    x_0 = clean(model, x, rng)
     t = 1 + rng.integers(model.n_times, len(x))
     eps, a = rng.normal(x_0.shape), model.alpha_bar[t][:, None]
     x_t = np.sqrt(a) * x_0 + np.sqrt(1 - a) * eps
-    told = ()
-    if model.conditional:
-        told = (np.where(rng.uniform(len(x)) < model.label_dropout, model.n_classes, labels),)
     with averaged(model):
-        f = model.denoiser((x_t, t, *told))
+        f = model.denoiser((x_t, t, *told(model, labels, rng)))
     if model.predict == "logits":
         return {"loss": minus_log_bernoulli(x, sigmoid(f)).mean()}
     target = {"eps": eps, "v": np.sqrt(a) * eps - np.sqrt(1 - a) * x_0, "x0": x_0}[model.predict]
     return {"loss": squares(f, target).mean()}
+
+
+def least(x, eps):
+    """eps in that order of its rows, of all, in which Σ ‖x - eps‖² is least."""
+    orders = [list(order) for order in itertools.permutations(range(len(x)))]
+    return eps[min(orders, key=lambda order: squares(x, eps[order]).sum())]
+
+
+def flow_matching(model, x, rng, labels):
+    if hasattr(model, "pairs"):  # of another flow: the loss is on these
+        i = rng.integers(model.n_pairs, len(x))
+        x_1, eps, labels = (part if part is None else part[i] for part in model.pairs)
+    else:
+        x_1 = clean(model, x, rng)
+        eps = rng.normal(x_1.shape)
+    if model.pairing == "optimal":
+        parts = [slice(i, i + model.batch) for i in range(0, len(x), model.batch)]
+        eps = np.concatenate([least(x_1[part], eps[part]) for part in parts])
+    normal = model.time_law == "logit_normal"
+    t = sigmoid(model.time_std * rng.normal(len(x))) if normal else rng.uniform(len(x))
+    x_t = (1 - t)[:, None] * eps + t[:, None] * x_1
+    with averaged(model):
+        f = model.denoiser((x_t, 100 * t, *told(model, labels, rng)))
+    if model.predict == "logits":
+        return {"loss": minus_log_bernoulli(x_1 / 2 + 0.5, sigmoid(f)).mean()}
+    return {"loss": squares(f, x_1 - eps if model.predict == "velocity" else x_1).mean()}
 
 
 def made(model, x, rng, labels):
@@ -212,12 +249,13 @@ def gsn(model, x, rng, labels):
 
 
 FORMULAS = {f.__name__: f for f in (vae, autoencoder, classifier, gan, wgan, pix2pix, vqvae, vqgan, made, gmm)}
-FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm)} | {"latent_diffusion": ddpm}
+FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm, flow_matching)} | {"latent_diffusion": ddpm}
+FORMULAS |= {"latent_flow": flow_matching, "reflow": flow_matching}
 
 UNEVEN = {"beta": 3.0, "variance": 0.3, "n_samples": 4, "binarize": True, "pack": 2, "averaging": 0.7, "noise": 0.5}
 UNEVEN |= {"mask": 0.3, "dropout": 0.4, "label_noise": 0.2, "label_smoothing": 0.1, "label_dropout": 0.4, "lam": 0.7}
 UNEVEN |= {"r1": 3.0, "corruption_rate": 0.4, "adversarial_weight": 0.6, "weight_decay": 0.3, "guidance": 1.5}
-UNEVEN |= {"rbm": machine(9)}
+UNEVEN |= {"rbm": machine(9), "time_std": 0.7, "levels": 5}
 
 
 @pytest.mark.parametrize("uneven", [False, True], ids=["", "uneven"])

@@ -142,6 +142,17 @@ def test_embedding_looks_rows_up():
     np.testing.assert_allclose(layer.dW, [dy[1], np.zeros(3), dy[0] + dy[2], dy[3]], rtol=1e-14)
 
 
+def test_a_complex_time_keeps_its_imaginary_part():
+    """So the complex step finds how an embedding moves with time; a real time stays real, in the layer's precision."""
+    layer, t, h = ready(TimeEmbedding(6)), 10 * Rng(1, F64).uniform(5), 1e-20
+    y, backward = layer.forward(t, None)
+    moved = layer(t + 1j * h)
+    assert y.dtype == F64 and moved.dtype == "complex128"
+    np.testing.assert_array_equal(moved.real, y)
+    dy = Rng(2, F64).normal(y.shape)
+    np.testing.assert_allclose((dy * moved.imag / h).sum(axis=1), backward(dy), rtol=1e-12)
+
+
 def test_time_embedding_is_vaswanis():
     layer = ready(TimeEmbedding(6, max_period=1000))
     t = np.array([0.0, 1, 7.5, 900])

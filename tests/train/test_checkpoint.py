@@ -47,7 +47,8 @@ def test_an_old_checkpoint_is_the_model_that_it_was(name):
     settings, arrays = as_written(name)
     assert notes["version"] == VERSION and notes["settings"].keys() == model.settings().keys()
     assert notes["settings"].items() >= NOW.get(name, {}).items()
-    assert list(notes["settings"].values()) == [notes["settings"][RENAMED.get(name, {}).get(k, k)] for k in settings]
+    kept = [notes["settings"][RENAMED.get(name, {}).get(k, k)] for k in settings]
+    assert list(notes["settings"].values())[: len(settings)] == kept  # then come settings that are newer
     assert model.has_stepped() and not any("critic" in key for key in model.state())
     for key, params in model.parameters().items():
         assert params.theta.tobytes() == arrays[f"{key}.theta"].tobytes()
@@ -83,6 +84,23 @@ def test_adams_m_and_v_are_made_of_what_older_versions_kept(name):
 def test_settings_of_the_model_inside_are_renamed_too():
     assert load_model(OLD / "dbn.npz")[0].rbm.n_steps == 4
     assert load_model(OLD / "latent_diffusion.npz")[0].vqvae.decay_steps == 0
+
+
+def test_settings_that_are_newer_than_a_run_have_their_defaults(tmp_path, capsys):
+    """It is resumed as it was trained, and with another value it is refused."""
+    small = ["width=8", "n_blocks=1", "n_waves=4", "predict=v", "n_times=20", "n_steps=5"]
+    train = ["train", "ddpm", "--out", str(tmp_path), "--epochs"]
+    assert main([*train, "1", "--set", *small]) == 0
+    path = tmp_path / "checkpoint.npz"
+    with np.load(path) as saved:
+        arrays = {key: saved[key] for key in saved.files}
+    notes = json.loads(str(arrays.pop("notes")))
+    assert notes["settings"].pop("levels") == 0
+    np.savez(path, notes=np.array(json.dumps(notes)), **arrays)
+    assert main([*train, "2", "--resume", "--set", "levels=17"]) == 2
+    assert "was trained with levels=0, not 17" in capsys.readouterr().err
+    assert main([*train, "2", "--resume"]) == 0
+    assert read_checkpoint(path)[0]["settings"]["levels"] == 0
 
 
 def test_an_old_run_goes_on_and_its_history_with_it(tmp_path, capsys):

@@ -12,6 +12,7 @@ from scratchgen import Rng, UsageError, check_loss, kernels, to_host
 from scratchgen.data import load
 from scratchgen.metrics.image import psnr
 from scratchgen.models.ddpm import DDPM
+from scratchgen.models.flow_matching import FlowMatching
 from scratchgen.models.gan import GAN
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.parts.diffusion import alpha_bars, inpaint, mixture_denoiser
@@ -29,6 +30,7 @@ CASES += [
     (DDPM, {}),
     (DDPM, {"predict": "v", "scaling": "standard", "clip_x0": False}),
     (DDPM, {"conditional": True, "guidance": 1.0}),
+    (DDPM, {"predict": "v", "levels": 1000}),
 ]
 every_model = pytest.mark.parametrize(("kind", "settings"), CASES)
 
@@ -343,6 +345,25 @@ def test_a_ddpm_completes_with_labels_and_by_averaged_weights():
     assert (complete(model, x, KNOWN, labels=labels) != plain).any()
     model.average.average[...] = 0
     assert (complete(model, x, KNOWN)[:, KNOWN == 0] == 0.5).all()
+
+
+def test_with_grey_levels_a_network_is_shown_their_noise_and_the_hole_has_levels():
+    model, x = tiny(DDPM, predict="x0", levels=5)
+    x = np.zeros_like(x)
+    seen, denoise = [], model.denoise
+    model.denoise = lambda x_t, t, *rest: seen.append((x_t, t)) or denoise(x_t, t, *rest)
+    filled = complete(model, x, KNOWN, n_steps=20, repeats=1)
+    np.testing.assert_allclose(4 * filled, np.rint(4 * filled), atol=1e-12)
+    x_t, t = seen[-1]  # hardly any noise but that of the levels: x′ is uniform on [0, 1/5]
+    above = (x_t / 2 + 0.5)[:, KNOWN == 1]
+    noise = math.sqrt(1 - model.alpha_bar[t])
+    assert above.min() > -2 * noise and above.max() < 0.2 + 2 * noise and 0.05 < above.mean() < 0.15
+
+
+def test_flows_cannot_complete_and_say_so_in_one_line():
+    model, batch = FlowMatching.example(Rng(0))
+    with pytest.raises(UsageError, match=r"^a FlowMatching cannot complete: use a GAN, a VAE, a MADE or a DDPM$"):
+        completion.complete(model, batch["x"], KNOWN, Rng(1))
 
 
 def test_features_have_no_known_pixels():

@@ -143,19 +143,32 @@ def inpaint(denoise, x, x_0, known, alpha_bar, rng, n_steps, repeats=10):
 def mixture_denoiser(nodes, weights, sigma, alpha_bar):
     """The exact denoiser E[x_0 | x_t] if x_0 ~ Σ_k w_k N(c_k, σ² I), without a network.      nodes c (K, D)
 
-    x_t | k ~ N(√ᾱ c_k, s² I), s² = ᾱ σ² + 1 - ᾱ. So component k has the probability r_k ∝ w_k exp(-‖x_t - √ᾱ c_k‖² / 2 s²).
-    Given k, E[x_0] = c_k + (√ᾱ σ² / s²) (x_t - √ᾱ c_k). The score follows: ∇ log p(x_t) = (√ᾱ x̂_0 - x_t) / (1 - ᾱ).
+    The score follows: ∇ log p(x_t) = (√ᾱ x̂_0 - x_t) / (1 - ᾱ).
     """
+    x_0 = mixture_mean(nodes, weights, sigma)
 
     def denoise(x, t):  # x (n, D)
-        xp = array_module(x)
         a = float(alpha_bar[t])
-        variance, root = a * sigma**2 + 1 - a, math.sqrt(a)
+        return x_0(x, math.sqrt(a), math.sqrt(1 - a))
+
+    return denoise
+
+
+def mixture_mean(nodes, weights, sigma):
+    """The function (x_t, a, b) -> E[x_0 | x_t], (n, D), for x_t = a x_0 + b ε and the mixture above.
+
+    x_t | k ~ N(a c_k, s² I), s² = a² σ² + b². So component k has the probability r_k ∝ w_k exp(-‖x_t - a c_k‖² / 2 s²).
+    Given k, E[x_0] = c_k + (a σ² / s²) (x_t - a c_k).
+    """
+
+    def x_0(x, a, b):
+        xp = array_module(x)
+        variance = a**2 * sigma**2 + b**2
         c, log_w = (xp.asarray(table).astype(x.dtype) for table in (nodes, np.log(weights)))
-        squares = sum((x[:, i, None] - root * c[:, i]) ** 2 for i in range(x.shape[1]))  # (n, K)
+        squares = sum((x[:, i, None] - a * c[:, i]) ** 2 for i in range(x.shape[1]))  # (n, K)
         log_r = log_w - squares / (2 * variance)
         r = xp.exp(log_r - log_r.max(axis=1, keepdims=True))
         mean = matmul(r / r.sum(axis=1, keepdims=True), c)  # Σ_k r_k c_k, (n, D)
-        return mean + (root * sigma**2 / variance) * (x - root * mean)
+        return mean + (a * sigma**2 / variance) * (x - a * mean)
 
-    return denoise
+    return x_0
