@@ -45,8 +45,9 @@ def main(args):
     x = to_host(model.sample(10_000, model.rng((args.seed, 0, 3))))
     print(f"{len(history)} epochs in {seconds:.0f} s")
     if judge:
-        classes, n = np.unique(data.labels_train), n_measured
-        distance, shares = judge.measure(x[: 5 * n], n), judge.classes(x)[classes]
+        classes, n = np.unique(data.labels_train), min(len(x), len(data.x_test))
+        n_sets = min(5, len(x) // n)
+        distance, shares = judge.measure(x[: n_sets * n], n), judge.classes(x)[classes]
         print(f"the classifier reads {judge.accuracy:.1%} of the test pictures")
         print(f"Fréchet distance of {n} samples {beside(distance, judge.floor(n))}")
         print(f"the rarest digit is {classes[shares.argmin()]}, {shares.min():.1%} of the samples")

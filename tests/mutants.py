@@ -157,7 +157,7 @@ class Finder(ast.NodeVisitor):
             return
         kept = self.reach, self.in_function, self.in_if
         self.names.append(node.name)
-        self.reach = node.body[0].lineno, node.end_lineno
+        self.reach = node.lineno, node.end_lineno
         plain = (*node.args.posonlyargs, *node.args.args)
         defaults = [*zip(plain[len(plain) - len(node.args.defaults) :], node.args.defaults)]
         defaults += zip(node.args.kwonlyargs, node.args.kw_defaults)
@@ -606,21 +606,22 @@ def plain(name):
 
 
 def in_order(mutant, tests):
-    """The tests that reach a mutant, those first that are likeliest to catch it in the shortest time."""
+    """(the tests that reach a mutant, the others), those first that are likeliest to catch it in the shortest time."""
     mask = (1 << (mutant.last + 1)) - (1 << mutant.first)
     stem, room = Path(mutant.file).stem, mutant.file.split("/")[1]
     names = [plain(name) for name in (stem, *mutant.function.split(".")) if len(plain(name)) > 2]
-    reaching = [test for test, known in tests.items() if known["lines"].get(mutant.file, 0) & mask]
     seen, ranked = collections.Counter(), []
-    for test in reaching:
+    for test, known in tests.items():
         file, _, rest = test.partition("::")
         plain_test, of = plain(test), rest.partition("[")[0]
         near = 0 if f"test_{stem}.py" in file else 1 if any(name in plain_test for name in names) else 2
         near += 0 if f"tests/{room}/" in file or "test_gradients" in file else 1
-        seen[file, of] += 1
+        reaches = bool(known["lines"].get(mutant.file, 0) & mask)
+        seen[file, of] += reaches
         again = min(seen[file, of].bit_length(), 4)  # few of one test's cases first
-        ranked.append(((again, near, tests[test]["seconds"]), test))
-    return [test for _, test in sorted(ranked)]
+        ranked.append((again, near, known["seconds"], test, reaches))
+    ranked.sort()
+    return tuple([test for *_, test, reaches in ranked if reaches == wanted] for wanted in (True, False))
 
 
 def soon(order, tests):
@@ -638,10 +639,10 @@ def soon(order, tests):
 
 def fate(mutant, copy, tests, whole):
     """{"caught": the test that fails or "", "reached": by how many tests, ...} of one mutant."""
-    since, order = time.perf_counter(), in_order(mutant, tests)
+    since, (order, others) = time.perf_counter(), in_order(mutant, tests)
     first = soon(order, tests)
     later = [test for test in order if test not in set(first)]
-    rest = [test for test in tests if test not in set(order)] if whole else []
+    rest = others if whole else []
     caught = ""
     for stage, chosen in (("soon", first), ("reaching", later), ("rest", rest)):
         if not chosen or caught:
@@ -649,10 +650,11 @@ def fate(mutant, copy, tests, whole):
         limit = PATIENCE + 3 * sum(tests[test]["seconds"] for test in chosen) + 0.02 * len(chosen)
         with copy.holding(mutant):
             caught = copy.run(chosen, limit)
-        if caught and stage != "soon" and caught in tests and copy.run([caught], 300):
+        while stage != "soon" and caught in tests and copy.run([caught], 300):
             print(f"not counted, because it fails without the mutant: {caught}", flush=True)
+            chosen = [test for test in chosen if test != caught]
             with copy.holding(mutant):
-                caught = copy.run([test for test in chosen if test != caught], limit)
+                caught = copy.run(chosen, limit)
         last = stage
     found = {"caught": caught, "by": last if order or whole else "", "reached": len(order)}
     return found | {"seconds": round(time.perf_counter() - since, 1)}
