@@ -134,6 +134,8 @@ def describe(xp):
         version, name = xp.cuda.runtime.runtimeGetVersion(), xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
         found = {"GPU": name} | found | {"CuPy": xp.__version__, "CUDA": f"{version // 1000}.{version % 1000 // 10}"}
     for package, (name, distribution) in PACKAGES.items():
+        if hasattr(xp, "cuda") and package != "torch":
+            continue  # it takes no part
         if installed(package):
             found[name] = importlib.metadata.version(distribution)
         else:

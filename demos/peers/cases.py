@@ -113,10 +113,9 @@ SAMPLINGS = [
 ]
 
 
-def sized(batch=128, width=400):
-    """The case of the reference VAE with another batch or width."""
-    return coder(f"VAE 784-{width}-20", VAE(hidden=(width,), batch=batch), "VAE", 2)
-
-
-BATCHES = [sized(batch=2**i) for i in range(5, 13)]
-WIDTHS = [sized(width=2**i) for i in range(6, 12)]
+# The reference VAE with other batches and other widths.
+BATCHES = [Case(f"VAE 784-400-20 against batch: {n}", VAE(batch=n), "VAE", []) for n in (2**i for i in range(5, 13))]
+WIDTHS = [
+    Case(f"VAE 784-n-20 against width n: {n}", VAE(hidden=(n,), batch=128), "VAE", [])
+    for n in (2**i for i in range(6, 12))
+]

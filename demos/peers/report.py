@@ -10,7 +10,7 @@ from peers.contestants import FLOOR, ORDER, OURS
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 UNITS = "ms", "MB", "slope"
-SIZES = {"batch": "batch", "width": "hidden units"}  # {measurement: label of its axis}
+SIZES = {"batch": "batch of the VAE 784-400-20", "width": "n of the VAE 784-n-20, batch 128"}  # labels of axes
 MARKS = {  # {contestant: (marker, colour, its filling)}
     who.OURS: ("o", BLUE, "white"),
     who.KERNELS: ("o", BLUE, BLUE),
@@ -103,7 +103,7 @@ def draw_ratios(axis, rows):
     axis.xaxis.set_major_formatter("×{x:g}")
     axis.set_yticks(range(len(cases)), cases, fontsize=8)
     axis.set_ylim(len(cases) - 0.4, -0.6)
-    axis.set_xlabel("time as a multiple of plain scratchgen's, which stands on the right; left is faster", fontsize=9)
+    axis.set_xlabel("time / time of plain scratchgen, which stands on the right; left is faster", fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
 
@@ -115,8 +115,10 @@ def draw_sizes(axis, rows):
         draw_marks(axis, *zip(*points), name, linestyle="-", linewidth=1, markersize=4)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    axis.set_xlabel(f"{SIZES[what]} of the VAE 784-400-20", fontsize=9)
-    axis.set_ylabel("ms per step", fontsize=9)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_xlabel(SIZES[what], fontsize=8)
+    axis.set_ylabel("ms per step", fontsize=8)
     axis.tick_params(labelsize=8)
 
 
@@ -127,7 +129,7 @@ def draw_bars(axis, rows):
     axis.bar_label(bars, [short(found[name]) for name in names], padding=3, fontsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.25)
-    axis.set_xlabel(f"{case}, {unit_of(rows[0])}", fontsize=9)
+    axis.set_xlabel(f"{case}, {unit_of(rows[0])}", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 

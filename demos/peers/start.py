@@ -16,8 +16,8 @@ IMPORTS = {
 }
 NAMES = {  # {what is measured: (the name of its row, unit)}
     "import": ("import", "ms"),
-    "first step": ("VAE 784-400-20: from import to the end of the first step", "ms"),
-    "memory": (f"VAE 784-400-20: peak of memory in {STEPS} steps, of which 63 MB are data", "MB"),
+    "first step": ("import and first step of the VAE", "ms"),
+    "memory": (f"peak memory of {STEPS} steps, 63 MB of it data", "MB"),
 }
 CHILD = """
 import time

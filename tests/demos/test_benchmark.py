@@ -146,3 +146,9 @@ def test_a_process_that_cannot_start_is_named(demo, monkeypatch):
     monkeypatch.setitem(start.IMPORTS, "JAX", "import no_such_package")
     with pytest.raises(RuntimeError, match="no_such_package"):
         start.measured("JAX")
+
+
+def test_no_two_cases_have_the_same_name(demo):
+    cases = demo("peers.cases")
+    names = [case.name for case in [*cases.CASES, *cases.SAMPLINGS, *cases.BATCHES, *cases.WIDTHS]]
+    assert len(names) == len({*names}) == 31
