@@ -1,18 +1,16 @@
-"""This benchmark times a training step of scratchgen, of PyTorch, and of its matrix products alone.
+"""This benchmark times scratchgen beside PyTorch, JAX, scikit-learn and the matrix products alone.
 
-All do the same work on data that already lie on the device: draw a batch, compute loss and gradients, update with Adam.
-PyTorch is written as its users write it. Contestants run in processes of their own and take turns. `x eager` and `x
-floor` are median ratios to PyTorch and to the products.
+All do the same work on data that already lie on the device. Each contestant has a process of its own, and they take turns.
+Measured are training steps, sampling, EM, the start of a run and its memory, and how steps grow with batch and width. The
+table is written as Markdown too.
 
-Try `--case GAN`, `--device gpu`, `--json`. Read demos/peers/pytorch.py, demos/peers/turns.py.
+Try `--case GAN`, `--training`, `--device gpu`, `--json`. Read demos/peers/contestants.py, demos/peers/turns.py.
 """
 
 import contextlib
 import datetime
 import importlib.metadata
-import importlib.util
 import json
-import math
 import os
 import pathlib
 import platform
@@ -21,111 +19,108 @@ import sys
 from functools import partial
 
 from common import run
-from peers.cases import CASES
-from peers.turns import take_turns
+from peers import mixture, report, start
+from peers.cases import BATCHES, CASES, SAMPLINGS, WIDTHS
+from peers.contestants import (
+    EAGER,
+    FLOOR,
+    FUSED,
+    JAX,
+    KERNELS,
+    ORDER,
+    OURS,
+    PACKAGES,
+    SAMPLING,
+    TRAINING,
+    able,
+    installed,
+    raced,
+)
 
-from scratchgen.backend import Rng, UsageError, find_device
-from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure
-from scratchgen.train.cuda_graph import CapturedStep
+from scratchgen.backend import UsageError, find_device, written_whole
 from scratchgen.train.progress import told
-from scratchgen.train.threads import blas_threads, choose_threads
 
-N = 20_000  # examples on the device
 PINS = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"  # which CPU OpenBLAS is to take this one for
-OURS, GRAPH, FLOOR = "scratchgen", "scratchgen, graph", "matrix products alone"
-EAGER, FUSED, COMPILED = "PyTorch eager", "PyTorch, fused Adam", "PyTorch, compile + fused"
-REDUCED, THEIR_GRAPH = "PyTorch, reduce-overhead", "PyTorch, whole-step graph"
+QUICK_SIZES = 2  # how many batches and widths with --quick
+LONG = "DDPM"  # its sampling takes about a second
 
 
-# The contestants: each is a function (case, device) -> step(), synchronise(), called in its process.
+class Bench:
+    """What is measured, one method for each option. Each yields the rows of one case after the other.
+
+    seconds: how long each case is measured. quick: whether the peers stay away from all but the first case of a kind.
+    """
+
+    def __init__(self, seconds, quick=False, gpu=False, pattern=""):
+        self.seconds, self.quick, self.gpu = seconds, quick, gpu
+        self.cases = [case for case in CASES if pattern in case.name]
+
+    def race(self, measurement, case, functions, seconds=None, least=None, **more):
+        """Rows, dicts, of the contestants {name: function} that run the case. more: what else stands in each row."""
+        device = "gpu" if self.gpu else "cpu"
+        prepares = {name: partial(function, case, device) for name, function in functions.items()}
+        return self.rows(measurement, case.name, prepares, seconds, least, **more)
+
+    def rows(self, measurement, name, prepares, seconds=None, least=None, **more):
+        with unpinned():
+            times = raced(name, prepares, self.seconds if seconds is None else seconds, self.gpu, least)
+
+        def relative(who, other):
+            return statistics.median(a / b for a, b in zip(times[who], times[other])) if other in times else None
+
+        return [
+            {"measurement": measurement, "case": name, "contestant": who}
+            | {"ms": 1e3 * statistics.median(found), "rounds": len(found)}
+            | {"x_eager": relative(who, EAGER), "x_floor": relative(who, FLOOR)}
+            | more
+            for who, found in times.items()
+        ]
+
+    def able(self, functions, first, compiler=False):
+        return able(functions, self.gpu, peers=first or not self.quick, compiler=compiler and not self.quick)
+
+    def training(self):
+        """Training steps of every model."""
+        for case in told(self.cases, "case"):
+            functions = self.able(TRAINING, case is self.cases[0], compiler=self.gpu or case.compiled)
+            yield self.race("training", case, functions)
+
+    def sampling(self):
+        """Pictures drawn by trained models."""
+        for case in told(SAMPLINGS[: 1 if self.quick else None], "sampling"):
+            functions = self.able(SAMPLING, case is SAMPLINGS[0])
+            yield self.race("sampling", case, functions, least=1 if case.peer == LONG else None)
+
+    def mixture(self):
+        """EM of a Gaussian mixture."""
+        case = mixture.Mixture(n=1_000, iterations=3) if self.quick else mixture.Mixture()
+        yield self.rows("mixture", case.name, self.able(mixture.contestants(case), True), least=1)
+
+    def start(self):
+        """Seconds of import and until the first step is done, and the peak of memory; the best of ROUNDS processes each."""
+        found = {}
+        with unpinned():
+            for _ in told(range(1 if self.quick else start.ROUNDS), "round of starts"):
+                for who in self.able(start.IMPORTS, not self.quick):
+                    try:
+                        for what, value in start.measured(who).items():
+                            found.setdefault(what, {}).setdefault(who, []).append(value)
+                    except RuntimeError as error:
+                        print(f"start: left out {who}: {error}", file=sys.stderr)
+        for what, (name, unit) in start.NAMES.items():
+            row, values = {"measurement": "start", "case": name}, found.get(what, {})
+            yield [row | {"contestant": who, unit: min(values[who]), "rounds": len(values[who])} for who in values]
+
+    def sizes(self):
+        """Training steps of the reference VAE against its batch and its width, a third as long each."""
+        functions = {name: TRAINING[name] for name in (OURS, KERNELS, FUSED, JAX)}
+        for what, cases in {"batch": BATCHES, "width": WIDTHS}.items():
+            for case in told(cases[: QUICK_SIZES if self.quick else None], what):
+                size = case.model.batch if what == "batch" else case.model.hidden[0]
+                yield self.race(what, case, self.able(functions, not self.quick), self.seconds / 3, size=size)
 
 
-def picked(x, order, batch):
-    """Endless batches of x, its rows in the given order."""
-    while True:
-        for start in range(0, len(order) - batch + 1, batch):
-            yield x[order[start : start + batch]]
-
-
-def synchroniser(xp):
-    return xp.cuda.Device().synchronize if hasattr(xp, "cuda") else lambda: None
-
-
-def ours(case, device, captured=False):
-    rng = Rng(0, device=device)
-    model = case.model.build(rng)
-    step = CapturedStep(model, rng) if captured else partial(model.train_step, rng=rng)
-    batches = picked(rng.uniform((N, model.n_features)), rng.permutation(N), model.examples_per_step)
-
-    def next_step():
-        return step(x=next(batches))
-
-    blas_threads(choose_threads(model, next_step)).__enter__()  # as in fit
-    return next_step, synchroniser(rng.xp)
-
-
-def floor(case, device):
-    rng = Rng(0, device=device)
-    arrays = [(rng.normal((m, k)), rng.normal((k, n)), rng.zeros((m, n))) for m, k, n in case.products]
-
-    def step():
-        for a, b, out in arrays:
-            rng.xp.matmul(a, b, out=out)
-
-    return step, synchroniser(rng.xp)
-
-
-def pytorch(case, device, compile=None, captured=False, **adam):
-    import torch
-    from peers import pytorch as peers
-
-    device = "cpu" if device == "cpu" else "cuda"
-    compiled = (lambda network: network) if compile is None else partial(torch.compile, **compile)
-    step = getattr(peers, case.peer)(case.model, device, partial(torch.optim.Adam, **adam), compiled)
-    x, order = torch.rand(N, case.model.n_features, device=device), torch.randperm(N, device=device)
-    batches = picked(x, order, case.model.examples_per_step)
-    if captured:
-        step = peers.captured(step, next(batches))
-    return lambda: step(next(batches)), torch.cuda.synchronize if device == "cuda" else lambda: None
-
-
-CONTESTANTS = {
-    OURS: ours,
-    GRAPH: partial(ours, captured=True),
-    EAGER: pytorch,
-    FUSED: partial(pytorch, fused=True),
-    COMPILED: partial(pytorch, compile={}, fused=True),
-    REDUCED: partial(pytorch, compile={"mode": "reduce-overhead"}, fused=True),
-    THEIR_GRAPH: partial(pytorch, captured=True, fused=True, capturable=True),
-    FLOOR: floor,
-}
-
-
-def contestants(case, gpu, peers=True, compiled=True):
-    """{name: prepare} of the contestants of this case. peers, compiled: whether PyTorch and its compiler take part."""
-    left_out = set() if gpu else {GRAPH, REDUCED, THEIR_GRAPH}
-    if not compiled or not (gpu or case.compiled):
-        left_out |= {COMPILED, REDUCED}
-    if not peers or importlib.util.find_spec("torch") is None:
-        left_out |= {EAGER, FUSED, COMPILED, REDUCED, THEIR_GRAPH}
-    device = "gpu" if gpu else "cpu"
-    return {name: partial(function, case, device) for name, function in CONTESTANTS.items() if name not in left_out}
-
-
-def measure(case, seconds, gpu, **options):
-    """A row, a dict, for each contestant that runs the case; a line on standard error for one that cannot."""
-    times, failures = take_turns(contestants(case, gpu, **options), seconds, gpu)
-    for failure in failures:
-        print(f"{case.name}: left out {failure}", file=sys.stderr)
-
-    def relative(name, other):
-        return statistics.median(a / b for a, b in zip(times[name], times[other])) if other in times else None
-
-    return [
-        {"case": case.name, "contestant": name, "ms": 1e3 * statistics.median(found), "rounds": len(found)}
-        | {"x_eager": relative(name, EAGER), "x_floor": relative(name, FLOOR)}
-        for name, found in times.items()
-    ]
+MEASUREMENTS = ("training", "sampling", "mixture", "start", "sizes")
 
 
 def describe(xp):
@@ -138,12 +133,13 @@ def describe(xp):
     if hasattr(xp, "cuda"):
         version, name = xp.cuda.runtime.runtimeGetVersion(), xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
         found = {"GPU": name} | found | {"CuPy": xp.__version__, "CUDA": f"{version // 1000}.{version % 1000 // 10}"}
-    try:
-        import torch
-    except ImportError:
-        print("PyTorch is not installed, so it is not compared: pip install torch", file=sys.stderr)
-    else:
-        found |= {"PyTorch": torch.__version__, "PyTorch threads": torch.get_num_threads()}
+    for package, (name, distribution) in PACKAGES.items():
+        if hasattr(xp, "cuda") and package != "torch":
+            continue  # it takes no part
+        if installed(package):
+            found[name] = importlib.metadata.version(distribution)
+        else:
+            print(f"{name} is not installed, so it is not compared: pip install {distribution}", file=sys.stderr)
     return found | {"date": datetime.date.today().isoformat()}
 
 
@@ -157,65 +153,70 @@ def unpinned():
         os.environ.update(pins)
 
 
-def draw(rows, device, path):
-    names = list(dict.fromkeys(row["case"] for row in rows))
-    columns = min(3, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure, axes = new_figure(3.9 * columns, 2.1 * lines, lines, columns)
-    for axis in axes.flat[len(names) :]:
-        axis.set_visible(False)
-    for axis, name in zip(axes.flat, names):
-        mine = {row["contestant"]: row["ms"] for row in rows if row["case"] == name}
-        colours = [BLUE if who in (OURS, GRAPH) else GREY if who == FLOOR else RED for who in mine]
-        bars = axis.barh(list(mine), list(mine.values()), color=colours)
-        axis.bar_label(bars, [f"{ms:#.3g}" for ms in mine.values()], padding=3, fontsize=8)
-        axis.invert_yaxis()
-        axis.margins(x=0.15)
-        axis.set_title(name, fontsize=10)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(f"ms per training step, {device}", fontsize=9)
-    save_figure(figure, path)
+def show(rows):
+    """Print the rows of one case."""
+    unit = report.unit_of(rows[0])
+    print(f"\n{rows[0]['case']:<52}{unit:>4}   x eager   x floor")
+    for row in sorted(rows, key=lambda row: ORDER.index(row["contestant"])):
+        ratios = [f"{row[key]:.2f}" if row.get(key) else "-" for key in ("x_eager", "x_floor")]
+        print(f"  {row['contestant']:<44}{row[unit]:10.3f}{ratios[0]:>10}{ratios[1]:>10}", flush=True)
 
 
 def options(parser):
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else on standard output")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long each case is measured; default: 8")
-    parser.add_argument("--case", default="", metavar="PATTERN", help="run only the cases whose names contain this")
+    parser.add_argument(
+        "--case", metavar="PATTERN", help="only training steps, and only cases whose names contain this"
+    )
+    for name in MEASUREMENTS:
+        words = getattr(Bench, name).__doc__.splitlines()[0].rstrip(".")
+        parser.add_argument(f"--{name}", action="store_true", help=f"measure only this: {words[0].lower()}{words[1:]}")
+
+
+def chosen(args, gpu):
+    """The names of what is measured."""
+    given = [name for name in MEASUREMENTS if getattr(args, name)]
+    if gpu and set(given) - {"training"}:
+        raise UsageError(f"--{given[-1]}: on a GPU only training steps are measured")
+    if gpu and args.case is None:
+        print("on a GPU only training steps are measured; JAX and scikit-learn are left out", file=sys.stderr)
+    return given or (MEASUREMENTS if args.case is None and not gpu else ("training",))
 
 
 def main(args):
     xp = find_device(args.device)
-    cases = [case for case in CASES if args.case in case.name]
-    if not cases:
+    bench = Bench(8 if args.seconds is None else args.seconds, args.quick, hasattr(xp, "cuda"), args.case or "")
+    if not bench.cases:
         raise UsageError(f"--case {args.case}: no case has this in its name: {'; '.join(case.name for case in CASES)}")
-    if args.seconds is not None and not 0 <= args.seconds < 1e6:
+    if not 0 <= bench.seconds < 1e6:
         raise UsageError(f"--seconds {args.seconds:g}: expected a number >= 0")
-    seconds = (0 if args.quick else 8) if args.seconds is None else args.seconds
+    if args.quick and args.seconds is None:
+        bench.seconds = 0
     for name in (name for name in PINS if name in os.environ):
         print(
             f"{name}={os.environ[name]} is ignored: it would slow down NumPy's products and nothing else",
             file=sys.stderr,
         )
+    wanted = chosen(args, bench.gpu)
     environment, rows = describe(xp), []
     if not args.json:
         print(", ".join(f"{name} {value}" for name, value in environment.items()), flush=True)
-    for case in told(cases, "case"):
-        peers = not args.quick or case is cases[0]  # PyTorch takes seconds to import
-        with unpinned():
-            found = measure(case, seconds, hasattr(xp, "cuda"), peers=peers, compiled=not args.quick)
-        rows += found
-        if not args.json:
-            print(f"\n{case.name:<38}ms/step   x eager   x floor")
-            for row in found:
-                ratios = ["-" if row[key] is None else f"{row[key]:.2f}" for key in ("x_eager", "x_floor")]
-                print(f"  {row['contestant']:<35}{row['ms']:8.3f}{ratios[0]:>10}{ratios[1]:>10}", flush=True)
+    for measurement in wanted:
+        for found in getattr(bench, measurement)():
+            rows += found
+            if found and not args.json:
+                show(found)
     if not rows:
         raise UsageError("nothing could be measured")
+    rows = report.with_slopes(rows)
     if args.json:
         print(json.dumps({"environment": environment, "results": rows}, indent=1))
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
-        draw(rows, environment.get("GPU", environment["CPU"]), args.out / "benchmark.png")
+        path = args.out / "benchmark.png"
+        with written_whole(path.with_suffix(".md")) as sheet:
+            sheet.write(report.table(rows).encode())
+        print(path.with_suffix(".md"))
+        report.draw(rows, ", ".join(f"{name} {value}" for name, value in environment.items()), path)
 
 
 if __name__ == "__main__":

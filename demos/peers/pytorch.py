@@ -1,31 +1,36 @@
 """The models that benchmark.py measures, as PyTorch's own users write them.
 
-A peer is a function (model, device, adam, compiled) -> step(x): one training step on a batch x (B, n_features). model holds
-the settings, adam is torch.optim.Adam with its options, and compiled is torch.compile or leaves the network as it is.
+A network is a class made from a model, which holds the settings. Its forward(x) is the loss of a batch x (B, n_features).
+The noise is given in tests only. code(n) is what sample turns into n examples. For two losses see pytorch_adversaries.py.
 """
 
+import math
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scratchgen.models.parts.diffusion import alpha_bars
+from scratchgen.backend import Rng
+from scratchgen.models.parts.diffusion import alpha_bars, times
 
 
-def mlp(*widths, activation=nn.ReLU):
-    layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), activation())]
-    return nn.Sequential(*layers[:-1])
+def mlp(*widths, activation=nn.ReLU, dropout=0.0):
+    """dropout: its rate after each hidden layer."""
+    layers = []
+    for a, b in pairwise(widths):
+        layers += [nn.Linear(a, b), activation()] + [nn.Dropout(dropout)] * (dropout > 0)
+    return nn.Sequential(*layers[: -2 if dropout else -1])
 
 
 class VAE(nn.Module):
-    """forward(x) is the loss, without the constant of the Gaussian decoder. eps is given in tests only."""
+    """The loss is without the constant of the Gaussian decoder."""
 
     def __init__(self, model):
         super().__init__()
         self.encoder = mlp(model.n_features, *model.hidden, 2 * model.n_latent)
         self.decoder = mlp(model.n_latent, *reversed(model.hidden), model.n_features)
-        self.likelihood, self.c = model.likelihood, model.c
+        self.likelihood, self.c, self.k = model.likelihood, model.variance, model.n_samples
 
     def forward(self, x, eps=None):
         mu, log_var = self.encoder(x).chunk(2, dim=1)
@@ -38,6 +43,24 @@ class VAE(nn.Module):
         kl = -0.5 * torch.sum(1 + log_var - mu.pow(2) - log_var.exp())
         return (nll + kl) / len(x)
 
+    def code(self, n):
+        return torch.randn(n, self.decoder[0].in_features)
+
+    def sample(self, z):
+        return self.decoder(z).sigmoid()
+
+
+class IWAE(VAE):
+    """For pixels."""
+
+    def forward(self, x, eps=None):
+        mu, log_var = self.encoder(x).repeat(self.k, 1).chunk(2, dim=1)
+        eps = torch.randn_like(mu) if eps is None else eps
+        z = mu + torch.exp(0.5 * log_var) * eps
+        nll = F.binary_cross_entropy_with_logits(self.decoder(z), x.repeat(self.k, 1), reduction="none").sum(dim=1)
+        log_w = 0.5 * (eps.pow(2) + log_var - z.pow(2)).sum(dim=1) - nll  # log p(z) - log q(z|x) + log p(x|z)
+        return math.log(self.k) - torch.logsumexp(log_w.view(self.k, -1), dim=0).mean()
+
 
 class AutoEncoder(nn.Module):
     def __init__(self, model):
@@ -47,6 +70,56 @@ class AutoEncoder(nn.Module):
 
     def forward(self, x):
         return F.mse_loss(self.decoder(self.encoder(x)), x, reduction="sum") / len(x)
+
+
+class VQVAE(nn.Module):
+    """Each forward also moves the codes by the moving average. No code is restarted."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, width = model, model.n_codes * model.n_dim
+        self.encoder = mlp(model.n_features, *model.hidden, width)
+        self.decoder = nn.Sequential(*mlp(width, *reversed(model.hidden), model.n_features), nn.Sigmoid())
+        self.register_buffer("codes", torch.randn(model.n_embeddings, model.n_dim))
+        self.register_buffer("counts", torch.ones(model.n_embeddings))
+
+    def forward(self, x):
+        z = self.encoder(x)
+        tokens = z.detach().view(-1, self.model.n_dim)
+        nearest = (0.5 * self.codes.pow(2).sum(dim=1) - tokens @ self.codes.T).argmin(dim=1)
+        rows = self.codes[nearest]
+        e = rows.view_as(z)
+        x_hat = self.decoder(z + (e - z).detach())
+        self.follow(F.one_hot(nearest, len(self.codes)).to(x.dtype), tokens - rows)
+        return (F.mse_loss(x_hat, x, reduction="sum") + self.model.beta * F.mse_loss(z, e, reduction="sum")) / len(x)
+
+    @torch.no_grad()
+    def follow(self, chosen, differences):
+        rate = 1 - self.model.decay
+        self.counts.lerp_(chosen.sum(dim=0), rate)
+        self.codes += rate * (chosen.T @ differences) / self.counts.clamp(min=1e-6)[:, None]
+
+
+class MaskedLinear(nn.Linear):
+    def __init__(self, mask):
+        super().__init__(*mask.shape)
+        self.register_buffer("mask", torch.tensor(mask.T, dtype=torch.float32))
+
+    def forward(self, x):
+        return F.linear(x, self.mask * self.weight, self.bias)
+
+
+class MADE(nn.Module):
+    """One hidden layer, and the natural order."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.hidden, self.output = map(MaskedLinear, model.build(Rng(0)).network.masks(0))
+
+    def forward(self, x):
+        x = torch.bernoulli(x)
+        logits = self.output(torch.cat([F.relu(self.hidden(x)), x], dim=1))
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
 
 
 class Block(nn.Module):
@@ -61,8 +134,6 @@ class Block(nn.Module):
 
 
 class DDPM(nn.Module):
-    """forward(x) is the loss. t and eps are given in tests only."""
-
     def __init__(self, model):
         super().__init__()
         self.model, n, width = model, model.n_features, model.width
@@ -90,75 +161,24 @@ class DDPM(nn.Module):
             return F.binary_cross_entropy_with_logits(f, x, reduction="sum") / len(x)
         return F.mse_loss(f, signal * eps - noise * x_0, reduction="sum") / len(x)
 
+    def code(self, n):
+        return torch.randn(n, self.model.n_features)
 
-class Adversaries(nn.Module):
-    """G and D, and the two losses of a round. noise, alpha are given in tests only."""
-
-    def __init__(self, model, compiled=lambda network: network):
-        super().__init__()
-        G = mlp(model.n_latent, *model.hidden_G, model.n_features)
-        self.G = compiled(nn.Sequential(*G, nn.Sigmoid()) if model.output == "sigmoid" else G)
-        self.D = compiled(mlp(model.n_features, *model.hidden_D, 1, activation=lambda: nn.LeakyReLU(0.2)))
-        self.model = model
-
-    def noise(self, x):
-        return torch.randn(len(x), self.model.n_latent, device=x.device)
-
-
-class GAN(Adversaries):
-    def discriminator_loss(self, x, z=None):
-        x = x.requires_grad_()
-        real, fake = self.D(x), self.D(self.G(self.noise(x) if z is None else z).detach())
-        loss = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
-        loss = loss + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
-        (slope,) = torch.autograd.grad(real.sum(), x, create_graph=True)
-        return loss + 0.5 * self.model.r1 * slope.square().sum(dim=1).mean()
-
-    def generator_loss(self, z):
-        fake = self.D(self.G(z))
-        return F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
-
-
-class WGAN(Adversaries):
-    def discriminator_loss(self, x, z=None, alpha=None):
-        x_hat = self.G(self.noise(x) if z is None else z).detach()
-        alpha = torch.rand(len(x), 1, device=x.device) if alpha is None else alpha
-        between = (alpha * x + (1 - alpha) * x_hat).requires_grad_()
-        (slope,) = torch.autograd.grad(self.D(between).sum(), between, create_graph=True)
-        penalty = (slope.norm(dim=1) - 1).square().mean()
-        return self.D(x_hat).mean() - self.D(x).mean() + self.model.lam * penalty
-
-    def generator_loss(self, z):
-        return -self.D(self.G(z)).mean()
-
-
-def two_losses(networks, model, device, adam, compiled):
-    networks = networks(model, compiled).to(device)
-    betas = {"betas": (model.beta1, model.beta2)}
-    optimizer_G = adam(networks.G.parameters(), lr=model.lr_G, **betas)
-    optimizer_D = adam(networks.D.parameters(), lr=model.lr_D, **betas)
-
-    def step(x):
-        for part in x.split(model.batch):
-            optimizer_D.zero_grad()
-            networks.discriminator_loss(part).backward()
-            optimizer_D.step()
-        optimizer_G.zero_grad()
-        networks.generator_loss(networks.noise(part)).backward()
-        optimizer_G.step()
-
-    return step
-
-
-def gan(*options):
-    return two_losses(GAN, *options)
-
-
-def wgan(*options):
-    return two_losses(WGAN, *options)
+    def sample(self, x):
+        """DDIM without noise, from x (n, n_features) at the last time to pixels. For predict=logits."""
+        for t, s in pairwise(times(self.model.n_times, self.model.n_steps)):
+            now, then = self.alpha_bar[t], self.alpha_bar[s]
+            x_0 = (2 * self.network(x, torch.full((len(x),), t)).sigmoid() - 1).clamp(-1, 1)
+            eps = (x - now.sqrt() * x_0) / (1 - now).sqrt()
+            x = then.sqrt() * x_0 + (1 - then).sqrt() * eps
+        return 0.5 * x + 0.5
 
 
 def one_loss(network, model, device, adam, compiled):
+    """step(x): one training step, without the averaged weights that ours may keep.
+
+    adam: torch.optim.Adam with its options. compiled: torch.compile, or what leaves the network as it is.
+    """
     network = network(model).to(device)
     optimizer = adam(network.parameters(), lr=model.lr)
     loss = compiled(network)
@@ -171,32 +191,20 @@ def one_loss(network, model, device, adam, compiled):
     return step
 
 
-def vae(*options):
-    return one_loss(VAE, *options)
-
-
-def autoencoder(*options):
-    return one_loss(AutoEncoder, *options)
-
-
-def ddpm(*options):
-    """Without the averaged weights, which ours keeps in every step."""
-    return one_loss(DDPM, *options)
-
-
-def captured(step, x):
-    """The whole step(x) as one CUDA graph; Adam must be capturable."""
-    fixed, side, graph = x.clone(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+def captured(step, *batch):
+    """The whole step(*batch) as one CUDA graph; Adam must be capturable."""
+    fixed, side, graph = [part.clone() for part in batch], torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # a few steps outside, so that everything is allocated
         for _ in range(5):
-            step(fixed)
+            step(*fixed)
     torch.cuda.current_stream().wait_stream(side)
     with torch.cuda.graph(graph):
-        step(fixed)
+        step(*fixed)
 
-    def replay(x):
-        fixed.copy_(x)
+    def replay(*batch):
+        for place, part in zip(fixed, batch):
+            place.copy_(part)
         graph.replay()
 
     return replay

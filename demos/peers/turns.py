@@ -22,17 +22,18 @@ class Failure(UsageError):
     """Who does not run, and why."""
 
 
-def work(pipe, prepare):
-    """The life of a contestant's process: prepare, then answer each number of steps with the seconds they took."""
+def work(pipe, prepare, first):
+    """The life of a contestant's process: prepare, make the first steps, then answer numbers of steps with their seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     sys.stdout = sys.stderr  # stdout is for the results
     try:
         step, synchronise = prepare()
-        for _ in range(3):  # whatever happens only once: compilation, first allocations
+        for _ in range(first):  # whatever happens only once: compilation, first allocations
             step()
+        synchronise()
         pipe.send(0.0)
         while steps := pipe.recv():
-            for _ in range(1 + steps // 4):  # wake up
+            for _ in range(min(steps - 1, 1 + steps // 4)):  # wake up, but not for one long step
                 step()
             synchronise()
             started = time.perf_counter()
@@ -47,10 +48,10 @@ def work(pipe, prepare):
 class Contestant:
     """A process that runs prepare() -> step, synchronise and then steps when told to."""
 
-    def __init__(self, name, prepare):
+    def __init__(self, name, prepare, first):
         context = multiprocessing.get_context("spawn")
         self.name, (self.pipe, theirs) = name, context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, prepare))
+        self.process = context.Process(target=work, args=(theirs, prepare, first))
         self.process.start()
         theirs.close()
 
@@ -76,16 +77,17 @@ class Contestant:
         self.pipe.close()
 
 
-def take_turns(prepares, seconds, gpu):
+def take_turns(prepares, seconds, gpu, least=None):
     """{name: seconds a step in each round}, and the Failures; prepares: {name: prepare}, functions of a module.
 
-    A third of the seconds goes to rounds that do not count: PyTorch's first second of steps may take three times as long.
+    least: how many steps a block has at least; 1 for steps that take about a second. A third of the seconds goes to rounds
+    that do not count: PyTorch's first second of steps may take three times as long.
     """
     contestants, failures, steps = {}, [], {}
-    least = 50 if gpu else 3  # so many that waiting for a GPU does not matter
+    least = least or (50 if gpu else 3)  # so many that waiting for a GPU does not matter
     try:
         for name, prepare in prepares.items():  # side by side
-            contestants[name] = Contestant(name, prepare)
+            contestants[name] = Contestant(name, prepare, min(least, 3))
         for name, contestant in contestants.items():
             try:
                 contestant.answer()

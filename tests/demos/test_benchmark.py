@@ -1,16 +1,21 @@
-"""demos/benchmark.py: its JSON, what becomes of a contestant that fails, and that PyTorch is given the same work."""
+"""demos/benchmark.py: its JSON, its table and its figure, and what becomes of a contestant that fails.
 
-import dataclasses
+That all contestants are given the same work is held in test_peers.py.
+"""
+
+import contextlib
 import functools
 import json
 import math
 import os
 import sys
+import types
 
 import numpy as np
 import pytest
 
-from scratchgen import Rng
+from scratchgen.backend import UsageError
+from scratchgen.models.conditional_gan import ConditionalGAN
 
 
 def test_json_has_a_row_for_each_contestant_and_nothing_else_is_printed(demo, tmp_path, monkeypatch, capsys):
@@ -23,13 +28,18 @@ def test_json_has_a_row_for_each_contestant_and_nothing_else_is_printed(demo, tm
     found = json.loads(capsys.readouterr().out)
     names = [row["contestant"] for row in found["results"]]
     assert names[0] == "scratchgen" and names[-1] == "matrix products alone"
+    assert ("scratchgen, compiled" in names) == (demo("peers.contestants").native() is not None)
     assert ("PyTorch eager" in names) == ("PyTorch" in found["environment"])
+    assert ("JAX" in names) == ("JAX" in found["environment"])
     for row in found["results"]:
-        assert row["case"] == "VAE 2-128-128-2, batch 256"
+        assert row["measurement"] == "training" and row["case"] == "VAE 2-128-128-2, batch 256"
         assert row["ms"] > 0 and row["x_floor"] > 0 and row["rounds"] >= 1
         assert (row["x_eager"] is None) == ("PyTorch eager" not in names)
     assert found["results"][-1]["x_floor"] == 1
     assert (tmp_path / "benchmark.png").exists()
+    sheet = (tmp_path / "benchmark.md").read_text().splitlines()
+    assert sheet[0].startswith("| | unit | scratchgen |") and len(sheet) == 3
+    assert sheet[2].startswith("| VAE 2-128-128-2, batch 256 | ms |")
 
 
 @pytest.mark.parametrize("options", [["--case", "nonsense"], ["--seconds", "-1"]])
@@ -57,86 +67,88 @@ def test_the_reference_has_eleven_matrix_products(demo):
     )
 
 
-@pytest.mark.needs("torch")
-def test_pytorch_computes_the_same_losses_and_gradients(demo):
-    import torch
-
-    peers = demo("peers.pytorch")
-    networks = {"vae": peers.VAE, "autoencoder": peers.AutoEncoder}
-    for case in demo("peers.cases").CASES:
-        if case.peer not in networks:
-            continue
-        model = dataclasses.replace(case.model, batch=16).build(Rng(0))
-        network = networks[case.peer](model)
-        for theirs, ours in zip(network.parameters(), model.params.named().values()):
-            theirs.data[...] = torch.tensor(ours.T)
-        x = Rng(1).uniform((16, model.n_features))
-        eps = [torch.tensor(Rng(2).normal((16, model.n_latent)))] if case.peer == "vae" else []
-        loss = network(torch.tensor(x), *eps)
-        loss.backward()
-        ours = model.loss(x, Rng(2))["loss"]
-        if model.likelihood == "gaussian":
-            ours -= 0.5 * model.n_features * math.log(2 * math.pi * model.variance)
-        assert ours == pytest.approx(loss.item(), rel=1e-4)
-        for theirs, where in zip(network.parameters(), model.params.slices().values()):
-            np.testing.assert_allclose(model.params.grad[where], theirs.grad.numpy().T.ravel(), rtol=1e-3, atol=1e-5)
+def test_ours_trains_with_labels_and_draws_what_it_is_asked_for(demo, monkeypatch):
+    contestants = demo("peers.contestants")
+    monkeypatch.setattr(contestants, "N", 40)
+    monkeypatch.setattr(contestants, "HELD", contextlib.ExitStack())
+    case = demo("peers.cases").Sampling("tiny", ConditionalGAN(**ConditionalGAN.tiny), "ConditionalGAN", 7)
+    with contestants.HELD:
+        step, _ = contestants.ours(case, "cpu")
+        assert all(math.isfinite(value) for _ in range(12) for value in step().values())  # more than all batches
+        draw, _ = contestants.our_samples(case, "cpu")
+        assert draw().shape == (7, 6)
 
 
-@pytest.mark.needs("torch")
-def test_pytorch_denoises_the_same(demo):
-    import torch
-
-    cases = [case for case in demo("peers.cases").CASES if case.peer == "ddpm"]
-    assert {case.model.predict for case in cases} == {"logits", "v"}
-    for case in cases:
-        model = dataclasses.replace(case.model, batch=16).build(Rng(0))
-        network = demo("peers.pytorch").DDPM(model)
-        names = [name.removeprefix("denoiser.").replace("time.1.", "time.") for name in model.params.named()]
-        theirs = dict(network.named_parameters())
-        renamed = {".W": ".weight", ".b": ".bias", ".gamma": ".weight", ".beta": ".bias"}
-        pairs = [
-            theirs[name[: -len(end)] + new] for name in names for end, new in renamed.items() if name.endswith(end)
-        ]
-        assert len(pairs) == len(theirs) == len(names)
-        for weight, ours in zip(pairs, model.params.named().values()):
-            weight.data[...] = torch.tensor(ours.T)
-        x, drawn = Rng(1).uniform((16, model.n_features)), Rng(2)
-        t, eps = 1 + drawn.integers(model.n_times, 16), drawn.normal((16, model.n_features))
-        loss = network(torch.tensor(x), torch.tensor(t), torch.tensor(eps))
-        loss.backward()
-        assert model.loss(x, Rng(2))["loss"] == pytest.approx(loss.item(), rel=1e-4)
-        scale = np.abs(model.params.grad).max()
-        for weight, where in zip(pairs, model.params.slices().values()):
-            np.testing.assert_allclose(
-                model.params.grad[where], weight.grad.numpy().T.ravel(), rtol=1e-3, atol=1e-4 * scale
-            )
+def test_em_starts_anew_in_each_step(demo):
+    mixture = demo("peers.mixture")
+    step, _, model = mixture.ours(mixture.Mixture(n=50, n_components=2, n_features=2, iterations=3))
+    found = []
+    for _ in range(2):
+        step()
+        found.append(model.params.theta.copy())
+    np.testing.assert_array_equal(*found)
+    assert model.steps.t[0] == 3
 
 
-@pytest.mark.needs("torch")
-@pytest.mark.parametrize("peer", ["gan", "wgan"])
-def test_pytorch_plays_the_same_game(demo, peer):
-    import torch
+def rows_of_all_kinds():
+    def row(measurement, case, contestant, unit="ms", **number):
+        return {"measurement": measurement, "case": case, "contestant": contestant} | number
 
-    (case,) = (case for case in demo("peers.cases").CASES if case.peer == peer)
-    model = dataclasses.replace(case.model, batch=16, k=1).build(Rng(0))
-    networks = {"gan": demo("peers.pytorch").GAN, "wgan": demo("peers.pytorch").WGAN}[peer](model)
-    for network, params in ((networks.G, model.params_G), (networks.D, model.params_D)):
-        for theirs, ours in zip(network.parameters(), params.named().values()):
-            theirs.data[...] = torch.tensor(ours.T)
-    x, drawn = Rng(1).uniform((16, model.n_features)), Rng(2)
-    noise = [drawn.normal((16, model.n_latent))] + ([drawn.uniform((16, 1))] if peer == "wgan" else [])
-    judging, deceiving = model.objectives  # their names
-    theirs = (
-        networks.discriminator_loss(torch.tensor(x), *map(torch.tensor, noise)),
-        networks.generator_loss(torch.tensor(noise[0])),
-    )
-    ours = getattr(model, judging)(x, Rng(2))[judging], getattr(model, deceiving)(Rng(2))[deceiving]
-    sides = (networks.D, model.params_D), (networks.G, model.params_G)
-    for loss, value, (network, params) in zip(theirs, ours, sides):
-        networks.zero_grad()
-        loss.backward()
-        assert value == pytest.approx(loss.item(), rel=1e-4)
-        scale = np.abs(params.grad).max()
-        for theirs, where in zip(network.parameters(), params.slices().values()):
-            expected = 0 if theirs.grad is None else theirs.grad.numpy().T.ravel()
-            np.testing.assert_allclose(params.grad[where], expected, rtol=1e-3, atol=1e-4 * scale)
+    return [
+        row("training", "VAE", "scratchgen", ms=4.0),
+        row("training", "VAE", "matrix products alone", ms=1.2345),
+        row("training", "VAE", "JAX", ms=3.0),
+        row("mixture", "EM", "scikit-learn", ms=1234.5),
+        row("start", "memory", "scratchgen", MB=100.0),
+        *(row("batch", f"batch {n}", "scratchgen", ms=0.1 * n**0.5, size=n) for n in (4, 16, 64)),
+    ]
+
+
+def test_the_table_has_a_line_for_each_case_and_a_column_for_each_contestant(demo):
+    report = demo("peers.report")
+    assert report.table(report.with_slopes(rows_of_all_kinds())).splitlines() == [
+        "| | unit | scratchgen | JAX | scikit-learn | matrix products alone |",
+        "|---|---|---|---|---|---|",
+        "| VAE | ms | 4.00 | **3.00** |  | 1.23 |",
+        "| EM | ms |  |  | 1,234 |  |",
+        "| memory | MB | 100 |  |  |  |",
+        "| batch 4 | ms | 0.200 |  |  |  |",
+        "| batch 16 | ms | 0.400 |  |  |  |",
+        "| batch 64 | ms | 0.800 |  |  |  |",
+        "| log time against log batch | slope | 0.500 |  |  |  |",
+    ]
+
+
+def test_the_figure_shows_whatever_was_measured(demo, tmp_path):
+    report, rows = demo("peers.report"), rows_of_all_kinds()
+    report.draw(report.with_slopes(rows), "a machine", tmp_path / "all.png")
+    report.draw(rows[4:5], "a machine", tmp_path / "start.png")
+    assert (tmp_path / "all.png").exists() and (tmp_path / "start.png").exists()
+
+
+def test_what_is_measured_is_chosen_by_options(demo, capsys):
+    benchmark = demo("benchmark")
+    none = dict.fromkeys(benchmark.MEASUREMENTS, False) | {"case": None}
+
+    def chosen(gpu=False, **given):
+        return list(benchmark.chosen(types.SimpleNamespace(**none | given), gpu))
+
+    assert chosen() == list(benchmark.MEASUREMENTS)
+    assert chosen(case="GAN") == chosen(gpu=True) == ["training"]
+    assert chosen(mixture=True, start=True) == ["mixture", "start"]
+    with pytest.raises(UsageError, match="--sizes"):
+        chosen(gpu=True, sizes=True)
+    assert "on a GPU only training steps are measured" in capsys.readouterr().err
+
+
+def test_a_process_that_cannot_start_is_named(demo, monkeypatch):
+    start = demo("peers.start")
+    monkeypatch.setitem(start.IMPORTS, "JAX", "import no_such_package")
+    with pytest.raises(RuntimeError, match="no_such_package"):
+        start.measured("JAX")
+
+
+def test_no_two_cases_have_the_same_name(demo):
+    cases = demo("peers.cases")
+    names = [case.name for case in [*cases.CASES, *cases.SAMPLINGS, *cases.BATCHES, *cases.WIDTHS]]
+    assert len(names) == len({*names}) == 31
