@@ -36,7 +36,7 @@ TITLES = {
 def in_title(numbers):
     """The measures of a set of pictures, in words."""
     *distance, sharp = numbers.split(", ")
-    return "".join(f"Fréchet distance {one}, " for one in distance) + f"sharpness {sharp}"
+    return "".join(f"Fréchet distance {one}\n" for one in distance) + f"sharpness {sharp}"
 
 
 def main(args):

@@ -46,7 +46,7 @@ def on_pictures(axes, data, args):
     for axis, (name, (x, distance)) in zip(axes, shown.items()):
         sharp = sharpness(x, data.shape)
         print(f"{name:<4}  sharpness {sharp:.3f}" + (f"  Fréchet distance of {n:,} {distance}" if judge else ""))
-        title = f"{name}: sharpness {sharp:.3f}" + (f", Fréchet distance {distance}" if judge else "")
+        title = f"{name}: sharpness {sharp:.3f}" + (f"\nFréchet distance {distance}" if judge else "")
         show_images(axis, x[:64], data.shape, 8, title, pixels=40)
 
 
