@@ -14,12 +14,14 @@ from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError, find_device, to_host
 from scratchgen.commands.console import run_to_the_end
 from scratchgen.data import binarized, load
-from scratchgen.metrics.frechet import FrechetJudge
+from scratchgen.metrics.frechet import Distance, FrechetJudge
 from scratchgen.plots import GREY
 from scratchgen.train.fit import fit
 from scratchgen.train.progress import CLOCK, new_bar, told
 from scratchgen.train.threads import blas_threads
 
+ALIKE = ", which cannot be told apart"
+DRAWS = 5  # a Fréchet distance is the mean of so many sets of samples
 BINARIZED = "binarized by chance, once, seed 28"  # data.binarized, in the words of a Likelihood
 
 
@@ -111,12 +113,13 @@ def judge_of(data, left_out, device="cpu"):
 
 def beside(distance, floor):
     """The Distances of samples and of real pictures, in words."""
-    return f"{distance}, of real ones {floor}" + ("" if distance.differs(floor) else ", which cannot be told apart")
+    return f"{distance}, of real ones {floor}" + ("" if distance.differs(floor) else ALIKE)
 
 
-def frechet_columns(distance):
-    """A Distance as the two columns of a history."""
-    return {"frechet": distance.mean, "frechet_error": distance.error}
+def measured(history):
+    """The rows of a history with a Fréchet distance: their epochs, and their Distances."""
+    rows = [row for row in history if "frechet" in row]
+    return [row["epoch"] for row in rows], [Distance(row["frechet"], row["frechet_error"]) for row in rows]
 
 
 def draw_distances(axis, x, distances, colour, label, marker=None):

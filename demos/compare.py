@@ -10,7 +10,7 @@ Try `--data mnist` (long). Read scratchgen/models/.
 import math
 
 import numpy as np
-from common import BINARIZED, picture_path, pictures, run
+from common import BINARIZED, DRAWS, picture_path, pictures, run
 from recipes import FAMILIES, Trainer
 
 from scratchgen.backend import to_host, written_whole
@@ -35,7 +35,7 @@ def main(args):
     lines, drawn = [f"| real digits | | | {floor} | {rarest:.1%} | | |"], {f"real digits: {floor}": data.x_test}
     for name, family in told(FAMILIES.items(), "model"):
         model = trainer.once(family.recipe)
-        x = np.clip(to_host(model.sample(5 * n, model.rng((args.seed, 0, 2)))), 0, 1)
+        x = np.clip(to_host(model.sample(DRAWS * n, model.rng((args.seed, 0, 2)))), 0, 1)
         distance = judge.measure(x, n)
         rarest = judge.rarest(x)
         size = sum(params.theta.size for params in model.parameters().values())

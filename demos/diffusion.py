@@ -9,7 +9,7 @@ Read scratchgen/models/ddpm.py, scratchgen/models/parts/diffusion.py.
 """
 
 import numpy as np
-from common import beside, draw_distances, draw_floor, is_small, nearest, picture_path, pictures, run, train
+from common import DRAWS, beside, draw_distances, draw_floor, is_small, nearest, picture_path, pictures, run, train
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import FrechetJudge
@@ -34,7 +34,7 @@ def main(args):
     sizes = {"width": 256, "batch": 128} if small else {"width": 512, "batch": 64}
     model = DDPM(n_features=data.x_train.shape[1], lr=2e-3, **sizes)
     model, history = train(model, data, args, 4_900 if small else 15_000)
-    n, n_draws = min(2_000, len(data.x_test)), 5 if small and not args.quick else 1
+    n, n_draws = min(2_000, len(data.x_test)), DRAWS if small and not args.quick else 1
 
     def distance(seed, **options):
         x = to_host(model.generate(n * n_draws, model.rng((args.seed, 0, seed)), **options))

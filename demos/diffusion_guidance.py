@@ -8,7 +8,7 @@ Try `--data mnist` (minutes), where w = ½ pays. Read scratchgen/models/ddpm.py:
 """
 
 import numpy as np
-from common import draw_distances, draw_floor, is_small, picture_path, pictures, run, spread, train
+from common import DRAWS, draw_distances, draw_floor, is_small, picture_path, pictures, run, spread, train
 
 from scratchgen.backend import to_host
 from scratchgen.metrics.frechet import Distance, FrechetJudge
@@ -33,7 +33,7 @@ def main(args):
     model, history = train(model, data, args, 4_900 if small else 16_000, x_test=None)
     print(f"trained in {sum(row['seconds'] for row in history):.0f} s; test pictures read right: {judge.accuracy:.1%}")
 
-    n, n_draws = min(2_000, len(data.x_test)), 5 if small and not args.quick else 1
+    n, n_draws = min(2_000, len(data.x_test)), DRAWS if small and not args.quick else 1
     asked = np.resize(classes, n * n_draws)  # so that every draw has all of them
     real = [spread(data.x_train[data.labels_train == k][:200]) for k in classes]
     columns = {"Fréchet": [], "read as asked": [], "variety": []}

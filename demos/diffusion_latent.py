@@ -8,7 +8,7 @@ Try `--data mnist` (minutes). Read scratchgen/models/latent_diffusion.py.
 """
 
 import numpy as np
-from common import beside, draw_distances, draw_floor, is_small, nearest, picture_path, pictures, run, train
+from common import DRAWS, beside, draw_distances, draw_floor, is_small, nearest, picture_path, pictures, run, train
 from recipes import code_sizes
 
 from scratchgen.backend import to_host
@@ -19,7 +19,6 @@ from scratchgen.models.vqvae import VQVAE
 from scratchgen.plots import BLUE, RED, name_columns, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
 
-DRAWS = 5  # a distance is the mean of so many
 STEPS = (2, 5, 10, 20, 50, 100)
 
 

@@ -9,12 +9,13 @@ Try `--data mnist` (minutes). Read scratchgen/models/gan.py, scratchgen/metrics/
 
 import numpy as np
 from common import (
+    DRAWS,
     beside,
     draw_distances,
     draw_floor,
-    frechet_columns,
     is_small,
     judge_of,
+    measured,
     nearest,
     picture_path,
     pictures,
@@ -38,7 +39,7 @@ def main(args):
     def measure(model, rng, epoch):
         snapshots[epoch] = to_host(model.sample(36, model.rng((args.seed, 0, 2))))
         due = epoch % 10 == 0 or epoch < 10 or not small
-        return frechet_columns(judge.measure(model.sample(n_measured, rng))) if judge and due else {}
+        return judge.measure(model.sample(n_measured, rng)).columns() if judge and due else {}
 
     model, history = train(model, data, args, 7_500 if small else 15_000, measure=measure, x_test=None)
     seconds = sum(row["seconds"] for row in history)
@@ -46,7 +47,7 @@ def main(args):
     print(f"{len(history)} epochs in {seconds:.0f} s")
     if judge:
         classes, n = np.unique(data.labels_train), min(len(x), len(data.x_test))
-        n_sets = min(5, len(x) // n)
+        n_sets = min(DRAWS, len(x) // n)
         distance, shares = judge.measure(x[: n_sets * n], n), judge.classes(x)[classes]
         print(f"the classifier reads {judge.accuracy:.1%} of the test pictures")
         print(f"Fréchet distance of {n} samples {beside(distance, judge.floor(n))}")
@@ -69,9 +70,7 @@ def main(args):
     show_curves(left, epochs, losses, "losses", "epoch", "nats")
     if judge:
         middle, right = others
-        measured = [row for row in history if "frechet" in row]
-        distances = [(row["frechet"], row["frechet_error"]) for row in measured]
-        draw_distances(middle, [row["epoch"] for row in measured], distances, BLUE, "samples")
+        draw_distances(middle, *measured(history), BLUE, "samples")
         draw_floor(middle, judge.floor(n_measured))
         middle.set(yscale="log", xlabel="epoch", ylabel="Fréchet distance, squared")
         middle.set_title(f"how far {n_measured:,} samples are from real ones", fontsize=10)

@@ -9,11 +9,12 @@ Try `--data mnist` (minutes). Read scratchgen/models/conditional_gan.py.
 
 import numpy as np
 from common import (
+    DRAWS,
     beside,
     draw_distances,
     draw_floor,
-    frechet_columns,
     is_small,
+    measured,
     picture_path,
     pictures,
     run,
@@ -37,12 +38,12 @@ def main(args):
     histories, ends, n = {}, {}, min(2_000, len(data.x_test))
 
     def measure(model, rng, epoch):
-        return frechet_columns(judge.measure(model.sample(n, rng))) if not small or epoch % 10 == 1 else {}
+        return judge.measure(model.sample(n, rng)).columns() if not small or epoch % 10 == 1 else {}
 
     for name, model in (("plain", GAN(**sizes)), ("conditional", ConditionalGAN(**sizes, n_classes=data.n_classes))):
         steps = 5_000 if small else 7_500
         model, histories[name] = train(model, data, args, steps, measure=measure, x_test=None)
-        ends[name] = judge.measure(to_host(model.sample(5 * n, model.rng((args.seed, 0, 3)))), n)
+        ends[name] = judge.measure(to_host(model.sample(DRAWS * n, model.rng((args.seed, 0, 3)))), n)
     asked = np.repeat(classes, 100)
     rng = model.rng((args.seed, 0, 2))
     x = to_host(model.generate(rng.array(asked), rng))
@@ -71,9 +72,7 @@ def main(args):
     axes[0, 1].set_ylabel("digit")
     axis = axes[0, 2]
     for (name, history), colour in zip(histories.items(), (RED, BLUE)):
-        measured = [row for row in history if "frechet" in row]
-        distances = [(row["frechet"], row["frechet_error"]) for row in measured]
-        draw_distances(axis, [row["epoch"] for row in measured], distances, colour, f"{name} GAN")
+        draw_distances(axis, *measured(history), colour, f"{name} GAN")
     draw_floor(axis, judge.floor(n))
     axis.set(yscale="log", xlabel="epoch", ylabel="Fréchet distance, squared")
     axis.set_title(f"how far {n:,} samples are from real ones", fontsize=10)

@@ -8,10 +8,10 @@ Try `--data mnist`. Read scratchgen/models/wgan.py, scratchgen/nn/double_backwar
 """
 
 import numpy as np
-from common import draw_distances, frechet_columns, is_small, pictures, run, train
+from common import draw_distances, is_small, measured, pictures, run, train
 from recipes import gan_sizes
 
-from scratchgen.metrics.frechet import Distance, FrechetJudge
+from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.gan import GAN
 from scratchgen.models.wgan import WGAN
 from scratchgen.plots import BLUE, RED, new_figure, save_figure, show_images
@@ -33,7 +33,7 @@ def main(args):
     }  # fmt: skip
 
     def measure(model, rng, epoch):
-        return frechet_columns(judge.measure(model.sample(2_000, rng))) if not small or epoch % EVERY == 1 else {}
+        return judge.measure(model.sample(2_000, rng)).columns() if not small or epoch % EVERY == 1 else {}
 
     figure, axes = new_figure(13, 6, 2, 1)
     for axis in axes[:, 0]:
@@ -41,13 +41,13 @@ def main(args):
     aboves, belows = (axis.get_subplotspec().subgridspec(1, n).subplots() for axis, n in zip(axes[:, 0], (3, 4)))
     for above, below, (name, (model, loss)) in zip(aboves, belows, models.items()):
         model, history = train(model, data, args, 4_000 if small else 8_000, measure=measure)
-        history = [row for row in history if "frechet" in row]
-        epochs, quality, followed = ([row[key] for row in history] for key in ("epoch", "frechet", loss))
-        distances = [Distance(row["frechet"], row["frechet_error"]) for row in history]
-        late = len(history) // 5  # without the first steps, when everything changes
+        epochs, distances = measured(history)
+        followed = [row[loss] for row in history if "frechet" in row]
+        late = len(epochs) // 5  # without the first steps, when everything changes
         words = f"{name}: Fréchet distance {distances[-1]}"
-        if len(history) > 4:
-            r = np.corrcoef(np.log(quality[late:]), followed[late:])[0, 1]
+        if len(epochs) > 4:
+            quality = np.log([distance.mean for distance in distances[late:]])
+            r = np.corrcoef(quality, followed[late:])[0, 1]
             words += f"; its correlation (log) with {loss} {r:.2f}"
         print(words)
         above.plot(epochs, followed, color=BLUE)

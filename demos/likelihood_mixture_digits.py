@@ -10,7 +10,7 @@ Try `--data mnist` (15 minutes): with 784 pixels the mixtures are far worse than
 import dataclasses
 
 import numpy as np
-from common import is_small, judge_of, nearest, picture_path, pictures, run, train
+from common import DRAWS, is_small, judge_of, nearest, picture_path, pictures, run, train
 from recipes import gan_sizes
 
 from scratchgen.backend import to_host
@@ -23,7 +23,6 @@ from scratchgen.plots import new_figure, save_figure, show_images
 
 FLOOR = 1e-3  # the least variance: a standard deviation of 0.03, half of one of the small digits' 17 levels of grey
 
-DRAWS = 5  # a distance is the mean of so many
 TITLES = {
     "10 full": "10 Gaussians",
     "50 diagonal": "50 diagonal Gaussians",
@@ -37,7 +36,7 @@ TITLES = {
 def in_title(numbers):
     """The measures of a set of pictures, in words."""
     *distance, sharp = numbers.split(", ")
-    return "".join(f"Fréchet distance {one}, " for one in distance) + f"sharpness {sharp}"
+    return "".join(f"Fréchet distance {one}\n" for one in distance) + f"sharpness {sharp}"
 
 
 def main(args):

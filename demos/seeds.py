@@ -17,7 +17,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from common import results
+from common import ALIKE, results
 
 from scratchgen.__main__ import Parser
 from scratchgen.backend import UsageError
@@ -26,7 +26,6 @@ from scratchgen.commands.console import run_to_the_end
 HERE = pathlib.Path(__file__).parent
 APART = ("benchmark", "compare", "tour", "common", "recipes", "seeds")  # with tables of their own, or no demos
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?%?(?![A-Za-z0-9_])")
-SAME = ", which cannot be told apart"  # said in some seeds and not in others, see common.beside
 NOT_RESULTS = re.compile(r"\d+ s|left out: .*|.*\.(png|gif|md|wav)|.* \d+ of \d+ done")  # lines that are left out
 NAMES = re.compile(r"(test digit|digit is|worst,) $")  # before a number that is a name
 AFTER = re.compile(r" s\b")  # after a number that is a time
@@ -55,7 +54,7 @@ def table(runs):
     for lines in runs:
         seen = Counter()
         for line in lines:
-            key = NUMBER.sub("#", line.replace(SAME, ""))
+            key = NUMBER.sub("#", line.replace(ALIKE, ""))
             if NUMBER.search(line):
                 found.setdefault((key, seen[key]), []).append(line)
             seen[key] += 1
@@ -66,8 +65,8 @@ def joined(lines, n_seeds):
     """One line of several that differ in their numbers only; "" if nothing but times differs."""
     if len({TIME.sub("", line) for line in lines}) == 1 and len(lines) == n_seeds:
         return ""
-    same = sum(SAME in line for line in lines)
-    texts = [line.replace(SAME, "") for line in lines]
+    same = sum(ALIKE in line for line in lines)
+    texts = [line.replace(ALIKE, "") for line in lines]
     matches = [list(NUMBER.finditer(text)) for text in texts]
     words, place = "", 0
     for column in zip(*matches):
@@ -112,12 +111,14 @@ def main(args):
     print(f"| demo | seeds 0 to {args.seeds - 1}: mean [least, largest] |\n|---|---|")
     for i, name in enumerate(names):
         of_seeds = found[i * args.seeds : (i + 1) * args.seeds]
-        rows = table([lines for lines, error in of_seeds if not error])
+        if any(error for _, error in of_seeds):
+            continue
+        rows = table([lines for lines, _ in of_seeds])
         for row in rows or ["no number depends on the seed"]:
             row = row.replace("|", "\\|")
             print(f"| `{name}.py`{f' --data {args.data}' if args.data else ''} | {row} |")
     if errors := [error for _, error in found if error]:
-        raise UsageError("; ".join(errors) + ": these are not in the table")
+        raise UsageError("; ".join(errors) + "; the table leaves out each demo that failed")
 
 
 def start():

@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from common import black_and_white, in_turn, judge_of, picture_path, pictures, run, train
+from common import DRAWS, black_and_white, in_turn, judge_of, picture_path, pictures, run, train
 from recipes import FAMILIES, PLANE_DDPM, RING_GAN, RING_SCALE, Trainer, enlarger, enlarger_sizes
 from tqdm import tqdm
 
@@ -124,7 +124,7 @@ class Pictures:
 
 
 def made_from_noise(model, pictures, rng):
-    x = np.clip(to_host(model.sample(5 * pictures.n, rng)), 0, 1)
+    x = np.clip(to_host(model.sample(DRAWS * pictures.n, rng)), 0, 1)
     return pictures.distance(x), x
 
 

@@ -71,7 +71,8 @@ def main(args):
     axis = axes[0, 0]
     title = f"test digits, enlarged {by_squares.factor} times from the coarse copies at the left"
     show_images(axis, sheet, data.shape, len(made), title, pixels=84)
-    name_columns(axis, [f"{TITLES[name]}\n{numbers}" for name, numbers in zip(made, words)])
+    narrow = [numbers.replace("distance ", "distance\n") for numbers in words]
+    name_columns(axis, [f"{TITLES[name]}\n{numbers}" for name, numbers in zip(made, narrow)])
     save_figure(figure, picture_path(args, "use_super_resolution"))
 
 

@@ -8,7 +8,7 @@ Try `--data mnist`. Read scratchgen/models/vae.py, scratchgen/models/gan.py.
 """
 
 import numpy as np
-from common import is_small, judge_of, picture_path, pictures, run, train
+from common import DRAWS, is_small, judge_of, picture_path, pictures, run, train
 
 from scratchgen.backend import Rng, to_host
 from scratchgen.data import Data
@@ -40,13 +40,13 @@ def on_pictures(axes, data, args):
         ("GAN", GAN(**sizes, r1=0.3 if small else 1.0), 7_500 if small else 15_000),
     ):
         train(model, data, args, steps, x_test=None)
-        x = to_host(model.sample(5 * n, model.rng((args.seed, 0, 2))))
+        x = to_host(model.sample(DRAWS * n, model.rng((args.seed, 0, 2))))
         shown[name] = x, judge and judge.measure(x, n)
     shown["real"] = data.x_test, judge and judge.floor(n)
     for axis, (name, (x, distance)) in zip(axes, shown.items()):
         sharp = sharpness(x, data.shape)
         print(f"{name:<4}  sharpness {sharp:.3f}" + (f"  Fréchet distance of {n:,} {distance}" if judge else ""))
-        title = f"{name}: sharpness {sharp:.3f}" + (f", Fréchet distance {distance}" if judge else "")
+        title = f"{name}: sharpness {sharp:.3f}" + (f"\nFréchet distance {distance}" if judge else "")
         show_images(axis, x[:64], data.shape, 8, title, pixels=40)
 
 

@@ -112,8 +112,9 @@ def show_plane(left, right, model, x, rng, k=1_000):
     for radius in (1, 2):
         ring = mu + radius * np.exp(0.5 * log_var) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         right.plot(*ring.T, color=BLUE, label="q(z|x): 1 σ, 2 σ" if radius == 1 else None)
-    mean, reach = (p.sum(axis=0) @ axis * cell, p.sum(axis=1) @ axis * cell), 4 * np.exp(0.5 * log_var).max()
-    right.set(xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + 1.3 * reach), aspect="equal")
+    means, reach = [(p.sum(axis=0) @ axis * cell, p.sum(axis=1) @ axis * cell), mu[0]], 4 * np.exp(0.5 * log_var).max()
+    low, high = np.min(means, axis=0) - reach, np.max(means, axis=0) + reach
+    right.set(xlim=(low[0], high[0]), ylim=(low[1], high[1] + 0.3 * reach), aspect="equal")
     right.fill_between([], [], [], color="0.5", label="p(z|x)")
     right.set_title(title_of_q, fontsize=10)
     for one in (left, right):

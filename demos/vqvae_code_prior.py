@@ -10,7 +10,7 @@ Try `--data mnist` (17 minutes). Read scratchgen/models/made.py, scratchgen/mode
 import math
 
 import numpy as np
-from common import beside, is_small, judge_of, picture_path, pictures, run, train
+from common import DRAWS, beside, is_small, judge_of, picture_path, pictures, run, train
 from recipes import code_sizes, gan_sizes
 
 from scratchgen.backend import to_host
@@ -21,8 +21,6 @@ from scratchgen.models.made import MADE
 from scratchgen.models.vae import VAE
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.plots import new_figure, save_figure, show_images
-
-DRAWS = 5
 
 
 def main(args):
@@ -50,7 +48,7 @@ def main(args):
     gan = trained("GAN", GAN(**gan_sizes(data), r1=0.3 if small else 1.0), 7_500 if small else 15_000)
 
     n, rng = min(5_000, len(data.x_test)), np.random.default_rng(args.seed)
-    N = DRAWS * n  # a distance is the mean of DRAWS
+    N = DRAWS * n
     x_test = data.x_test[fixed_order(len(data.x_test))[:n]]
     each_alone = np.stack([rng.choice(codes[0][:, i], N) for i in range(vqvae.n_codes)], axis=1)
     evenly = rng.integers(vqvae.n_embeddings, size=(N, vqvae.n_codes))

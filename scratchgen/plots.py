@@ -59,10 +59,13 @@ def save_animation(figure, draw, frames, path, fps=8, dpi=70):
         for frame in frames:
             draw(frame)
             images.append(rendered(figure, scale * dpi))
+        all_painted = {}  # {number of colours: the images in them}
         for colours, share in ((64, 1), (64, 0.75), (64, 0.55), (16, 0.75), (16, 0.55)):
+            if colours not in all_painted:
+                palette = colours_of(images[-1], colours)
+                all_painted[colours] = [painted(image, *palette) for image in images]
             chosen = np.linspace(0, len(images) - 1, math.ceil(share * len(images))).round().astype(int)
-            palette = colours_of(images[-1], colours)
-            some = [painted(images[i], *palette) for i in chosen]
+            some = [all_painted[colours][i] for i in chosen]
             durations = [round(1000 * len(images) / (fps * len(some)))] * (len(some) - 1) + [2000]
             options, made = {"save_all": True, "duration": durations, "loop": 0, "optimize": True}, io.BytesIO()
             some[0].save(made, "GIF", append_images=some[1:], **options)
@@ -105,10 +108,8 @@ def painted(image, colours, greys):
     coloured = np.ptp(pixels, axis=2) > 0
     if coloured.any():
         distinct, which = np.unique(pixels[coloured], axis=0, return_inverse=True)
-        palette = colours.astype(np.float32)
-        squares = (palette**2).sum(axis=1) - 2 * distinct.astype(
-            np.float32
-        ) @ palette.T  # of distances, but for a constant
+        palette, distinct = colours.astype(np.float32), distinct.astype(np.float32)
+        squares = (palette**2).sum(axis=1) - 2 * distinct @ palette.T  # of distances, but for a constant
         index[coloured] = squares.argmin(axis=1).astype(np.uint8)[which.ravel()]
     made = Image.fromarray(index)
     made.putpalette(colours.ravel().tolist())

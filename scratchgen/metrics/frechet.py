@@ -47,19 +47,32 @@ def frechet_distance(a, b):
         raise ValueError(
             f"frechet_distance: a has shape {a.shape} and b {b.shape}; expected (N, F) and (M, F), N, M >= 2"
         )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+    return between(gaussian(a), gaussian(b))
+
+
+def gaussian(a):
+    """(μ, Σ, R) of features a (N, F) in float64: μ (F,), the unbiased Σ (F, F), and R of `root`. None if one is not finite.
+
+    Raises ValueError for fewer than two rows.
+    """
+    if len(a) < 2:
+        raise ValueError(f"a covariance of features {a.shape}: expected (N, F), N >= 2")
+    if not np.isfinite(a).all():
+        return None
+    mu = a.mean(axis=0)
+    covariance = (a - mu).T @ (a - mu) / (len(a) - 1)
+    return mu, covariance, root(covariance)
+
+
+def between(a, b):
+    """d² of two Gaussians, as `gaussian` gives them; nan if one of them is None."""
+    if a is None or b is None:
         return math.nan
-    (mu_a, cov_a), (mu_b, cov_b) = mean_and_covariance(a), mean_and_covariance(b)
+    (mu_a, cov_a, root_a), (mu_b, cov_b, root_b) = a, b
     # With Σ = R Rᵀ and M = R_aᵀ R_b, M Mᵀ has the eigenvalues of Σ_a Σ_b. So the singular values of M are their roots. They
     # have more correct digits than roots of computed eigenvalues.
-    trace = np.linalg.svd(root(cov_a).T @ root(cov_b), compute_uv=False).sum()
+    trace = np.linalg.svd(root_a.T @ root_b, compute_uv=False).sum()
     return max(0.0, float(((mu_a - mu_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * trace))
-
-
-def mean_and_covariance(a):
-    """μ (F,) and the unbiased Σ (F, F) of features a (N, F)."""
-    mu = a.mean(axis=0)
-    return mu, (a - mu).T @ (a - mu) / (len(a) - 1)
 
 
 def root(covariance):
@@ -87,6 +100,10 @@ class Distance(NamedTuple):
 
     mean: float
     error: float
+
+    def columns(self, name="frechet"):
+        """{column of a history: number}: the two numbers as `name` and `name`_error."""
+        return {name: self.mean, f"{name}_error": self.error}
 
     def __str__(self):
         digits = 2 if self.mean < 10 else 1 if self.mean < 100 else 0
@@ -127,7 +144,16 @@ class FrechetJudge:
 
     def distance(self, x):
         """The squared Fréchet distance of pictures x (N, D) to the training pictures; N >= 2, better thousands."""
-        return frechet_distance(self.features(x), self.reference)
+        return self.to_reference(to_host(self.features(x)))
+
+    def to_reference(self, features):
+        """The squared distance of features (N, F), on the host, to those of the training pictures."""
+        return between(gaussian(features.astype(np.float64)), self.fitted)
+
+    @cached_property
+    def fitted(self):
+        """The Gaussian of the training pictures' features, fitted once."""
+        return gaussian(to_host(self.reference).astype(np.float64))
 
     def measure(self, x, n=None):
         """The Distance of pictures x (N, D), taken in parts of n; N is a multiple of n. Without n, x is the only part.
@@ -137,19 +163,20 @@ class FrechetJudge:
         """
         features = to_host(self.features(x))
         parts = np.split(features, len(x) // (n or len(x)))
-        found = [frechet_distance(part, self.reference) for part in parts]
+        found = [self.to_reference(part) for part in parts]
         if len(parts) > 1:
             return Distance(float(np.mean(found)), float(np.std(found, ddof=1)))
         shuffled = features[fixed_order(len(x))]  # real pictures may be in an order
         groups = np.arange(len(x)) * GROUPS // len(x)
-        without = [frechet_distance(shuffled[groups != group], self.reference) for group in range(GROUPS)]
+        without = [self.to_reference(shuffled[groups != group]) for group in range(GROUPS)]
         return Distance(found[0], math.sqrt((GROUPS - 1) * np.var(without)))
 
     @cached_property
     def real(self):
         """The features of all real pictures, for training and test, in a fixed order."""
-        x = np.concatenate([self.data.x_train, self.data.x_test])
-        return to_host(self.features(x[fixed_order(len(x))]))
+        both = [to_host(self.features(x)) for x in (self.data.x_train, self.data.x_test)]  # smaller than the pictures
+        features = np.concatenate(both)
+        return features[fixed_order(len(features))]
 
     def floor(self, n=None):
         """The Distance that n real pictures have: the best that n samples can reach, but for luck.

@@ -30,12 +30,10 @@ def sample_metrics(data, device="cpu"):
     except UsageError as error:  # too few pictures, one class, a classifier that has learned nothing
         return None, str(error)
     n = min(PICTURES, len(data.x_test))
-    floor = judge.floor(n)
-    fixed = {"frechet_floor": floor.mean, "frechet_floor_error": floor.error, "classifier_accuracy": judge.accuracy}
+    fixed = judge.floor(n).columns("frechet_floor") | {"classifier_accuracy": judge.accuracy}
 
     def measured(x):
-        found = judge.measure(x)
-        return {"frechet": found.mean, "frechet_error": found.error} | fixed | {"rarest_class": judge.rarest(x)}
+        return judge.measure(x).columns() | fixed | {"rarest_class": judge.rarest(x)}
 
     return measure_of(n, measured), ""
 
