@@ -10,7 +10,7 @@ import scratchgen
 
 from ..data import names
 from ..models import find_model, kind_of, model_names
-from ..models.settings import is_model
+from ..models.settings import is_model, trained_class
 from .settings import FROM_DATA, choices, meanings
 
 
@@ -38,9 +38,10 @@ def list_settings(name):
     for field in dataclasses.fields(model):
         name, said = field.name, said_of[field.name]
         if is_model(field.type):
-            kind = kind_of(field.type)
+            kinds = [kind_of(kind) for kind in dict.fromkeys([field.type, trained_class(field)])]
             setting = f"{name}=DIR"
-            said += f": the folder of a trained {kind}. Without it one is trained first: {name}.batch=50 sets its batch"
+            said += f": the folder of a trained {' or '.join(kinds)}. Without it a {kinds[-1]} is trained first: "
+            said += f"{name}.batch=50 sets its batch"
         elif name in FROM_DATA:
             setting, said = name, f"{said}; taken from the data"
         else:

@@ -8,7 +8,7 @@ from typing import Literal, get_args, get_origin
 
 from ..backend import UsageError
 from ..models import kind_of
-from ..models.settings import check_setting, is_model, type_and_range
+from ..models.settings import check_setting, is_model, trained_class, type_and_range
 from ..train.checkpoint import RENAMED, load_model
 
 COMMON = {  # what a setting means if its model's file does not say it
@@ -76,7 +76,7 @@ def parse_settings(model, assignments):
     for name, given in inside.items():
         if name in settings:
             raise UsageError(f"--set {name}={settings[name]}: is already trained; leave --set {name}.{given[0]} out")
-        settings[name] = parse_settings(fields[name].type, given)
+        settings[name] = parse_settings(trained_class(fields[name]), given)
     return settings
 
 

@@ -12,7 +12,7 @@ from ..data import load
 from ..metrics.samples import sample_metrics
 from ..models import find_model, kind_of
 from ..models.base import Model
-from ..models.settings import is_model
+from ..models.settings import is_model, trained_class
 from ..train.checkpoint import load_model
 from ..train.fit import fit
 from .settings import parse_settings
@@ -42,7 +42,8 @@ def run(args):
             f"{settings['n_features']}; use other data, or leave --set n_features out"
         )
     if inside:  # errors in the whole model are reported before the model inside it is trained
-        parts = {f.name: f.type(**from_data(f.type, data) | settings.get(f.name, {})) for f in inside}
+        classes = {field.name: trained_class(field) for field in inside}
+        parts = {name: c(**from_data(c, data) | settings.get(name, {})) for name, c in classes.items()}
         model_class(**settings | parts).check_data(data.x_train, data.labels_train)
         if (out / "checkpoint.npz").exists():
             raise UsageError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
@@ -104,7 +105,7 @@ class Seldom:
 
 def train_inside(field, args):
     """The model for a field of another model, trained first, for the same number of epochs, into a folder inside --out."""
-    kind, folder, prefix = kind_of(field.type), pathlib.Path(args.out) / field.name, f"{field.name}."
+    kind, folder, prefix = kind_of(trained_class(field)), pathlib.Path(args.out) / field.name, f"{field.name}."
     print(
         f"a {args.model} is built on a {kind}: training one first, into {folder} (--set {field.name}=DIR uses a trained one)"
     )

@@ -1,4 +1,4 @@
-"""Flow matching in the features of a VQ-VAE, as latent diffusion is diffusion in them.
+"""Flow matching in the features of a VQ-GAN, as latent diffusion is diffusion in them.
 
     z = encoder(x),      x_1 = (z - mean) / std,      x_t = (1 - t) ε + t x_1,      x̂ = decoder(quantise(mean + std x̂_1))
 
@@ -11,6 +11,7 @@ from typing import Literal
 from .flow_matching import FlowMatching
 from .parts.features import InFeatures
 from .settings import Count, Positive
+from .vqgan import VQGAN
 from .vqvae import VQVAE
 
 
@@ -18,7 +19,7 @@ from .vqvae import VQVAE
 class LatentFlow(InFeatures, FlowMatching):
     """What differs from a FlowMatching. Shapes: x (B, n_features), z and x_1 (B, n_diffused)."""
 
-    vqvae: VQVAE = field(default_factory=VQVAE)  # compresses the pictures
+    vqvae: VQVAE = field(default_factory=VQVAE, metadata={"trained_class": VQGAN})  # compresses the pictures
     predict: Literal["velocity", "x0"] = "velocity"
     scaling: Literal["standard"] = "standard"
     n_blocks: Count = 3

@@ -55,6 +55,11 @@ def is_model(kind):
     return hasattr(kind, "objectives")
 
 
+def trained_class(field):
+    """The class of the model that is trained first for a field that holds a model: its type, or a class that extends it."""
+    return field.metadata.get("trained_class", field.type)
+
+
 def check_setting(model, field, value):
     """The value of one setting. Raises UsageError unless it has the field's type and lies in its choices or its range."""
     name, (kind, allowed) = f"{model.__name__} setting {field.name}", type_and_range(field.type)

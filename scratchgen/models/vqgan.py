@@ -22,7 +22,7 @@ from ..nn.optim import Adam
 from ..nn.parameters import Parameters
 from ..nn.schedules import falling
 from .parts.adversarial import Adversarial
-from .settings import NonNegative, Positive, Whole
+from .settings import Count, NonNegative, Positive, Whole
 from .vqvae import VQVAE
 
 DELTA, LARGEST = 1e-6, 1e4  # δ of eq 7, and the upper bound of the ratio in the authors' program
@@ -32,6 +32,8 @@ DELTA, LARGEST = 1e-6, 1e4  # δ of eq 7, and the upper bound of the ratio in th
 class VQGAN(VQVAE, Adversarial):
     """The settings of a VQVAE and the following. Shapes: x and x_hat (B, n_features), logits (B, 1)."""
 
+    n_dim: Count = 4
+    n_embeddings: Count = 128
     hidden_D: tuple[int, ...] = (512, 256)
     adversarial_loss: Literal["hinge", "non_saturating"] = "hinge"  # the losses of D and G; see nn/losses.py
     adversarial_weight: NonNegative = 1.0  # w, the weight of the adversarial loss

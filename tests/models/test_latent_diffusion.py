@@ -1,4 +1,4 @@
-"""Diffusion in the features of a VQ-VAE: the model inside stands still, is saved with the other, is trained if missing."""
+"""Diffusion in features of a VQ-GAN: the model inside stands still, is saved with the other, is trained if missing."""
 
 import json
 
@@ -11,6 +11,7 @@ from scratchgen.data import load
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.latent_flow import LatentFlow
+from scratchgen.models.vqgan import VQGAN
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.train.checkpoint import load_model, read_checkpoint, save_checkpoint
 from scratchgen.train.fit import fit
@@ -93,8 +94,15 @@ def test_a_missing_vqvae_is_trained_first(tmp_path, capsys):
     assert f"training one first, into {tmp_path / 'run' / 'vqvae'}" in said and "--set vqvae=DIR" in said
     notes, arrays = read_checkpoint(tmp_path / "run" / "checkpoint.npz")
     first, inside = read_checkpoint(tmp_path / "run" / "vqvae" / "checkpoint.npz")
-    assert notes["settings"]["vqvae"] == first["settings"] and first["epoch"] == 1
+    assert first["model"] == "vqgan" and first["epoch"] == 1
+    assert notes["settings"]["vqvae"].items() < first["settings"].items()  # without those of D
     assert (arrays["vqvae.params.theta"] == inside["params.theta"]).all()
+
+
+def test_settings_of_the_discriminator_go_to_the_vqgan_inside(tmp_path):
+    assert train(tmp_path, "vqvae.hidden_D=7", "vqvae.hidden=9") == 0
+    settings = read_checkpoint(tmp_path / "run" / "vqvae" / "checkpoint.npz")[0]["settings"]
+    assert settings["hidden_D"] == [7] and settings["hidden"] == [9]
 
 
 def test_one_that_is_given_is_taken(tmp_path, capsys):
@@ -117,7 +125,7 @@ def test_one_that_is_given_is_taken(tmp_path, capsys):
 
 @pytest.mark.parametrize("options", [(), ("--resume",)])
 def test_stopped_in_the_vqvaes_training_it_goes_on_there(options, tmp_path, capsys, monkeypatch):
-    fit_whole, calls = VQVAE.train_step, []
+    fit_whole, calls = VQGAN.train_step, []
 
     def stop(self, x, rng):
         calls.append(1)
@@ -125,7 +133,7 @@ def test_stopped_in_the_vqvaes_training_it_goes_on_there(options, tmp_path, caps
             raise KeyboardInterrupt
         return fit_whole(self, x, rng)
 
-    monkeypatch.setattr(VQVAE, "train_step", stop)
+    monkeypatch.setattr(VQGAN, "train_step", stop)
     command = ["train", "latent_diffusion", "--epochs", "2", "--out", str(tmp_path / "run"), "--set", *SET]
     assert main(command) == 130
     assert read_checkpoint(tmp_path / "run" / "vqvae" / "checkpoint.npz")[0]["epoch"] == 1
@@ -176,7 +184,7 @@ def test_what_is_wrong_inside_says_what_to_do(tmp_path, capsys):
     command = ["train", "latent_diffusion", "--data", "ring", "--epochs", "1", "--out", str(tmp_path / "run")]
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert "the vqvae inside: " in error and "--set vqvae=DIR" in error and error.count("\n") == 1
+    assert "the vqgan inside: " in error and "--set vqvae=DIR" in error and error.count("\n") == 1
 
 
 def test_a_vqvae_that_never_saw_a_batch_is_refused():
@@ -188,7 +196,11 @@ def test_a_vqvae_that_never_saw_a_batch_is_refused():
 def test_list_says_what_the_setting_takes(capsys):
     assert main(["list", "latent_diffusion"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "vqvae=DIR compresses the pictures: the folder of a trained vqvae" in out and "vqvae.batch=50" in out
+    assert (
+        "vqvae=DIR compresses the pictures: the folder of a trained vqvae or vqgan. Without it a vqgan is trained"
+        in out
+    )
+    assert "vqvae.batch=50" in out
 
 
 # ---- a flow in the same features ----

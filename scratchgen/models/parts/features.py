@@ -1,4 +1,4 @@
-"""How diffusion and flow matching work in the features of a frozen VQ-VAE, not in pixels: Rombach et al. 2022, section 3."""
+"""Diffusion and flow matching in features of a frozen VQ-GAN or VQ-VAE, not in pixels: Rombach et al. 2022, section 3."""
 
 from ...backend import UsageError
 from ..vqvae import VQVAE
