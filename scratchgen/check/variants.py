@@ -30,6 +30,7 @@ VARIANTS = {
             "averaging": 0.0,
         },
         {"predict": "x0", "conditional": True, "guidance": 1.5, "eta": 0.5, "n_steps": 3, "levels": 4},
+        {"self_conditioning": True, "conditional": True},
     ),
     "flow_matching": (
         {},

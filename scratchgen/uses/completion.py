@@ -115,10 +115,7 @@ def complete_by_diffusion(model, x, known, rng, labels=None, n_steps=20, repeats
     model.check_labels(labels, x=x)
     x, known = with_hole(x, known)
 
-    def denoise(x_t, t):
-        return model.denoise(x_t, t, labels, model.guidance, model.clip_x0)
-
-    x_T = rng.normal(x.shape)
+    denoise, x_T = model.denoise_in_turn(labels, model.guidance, model.clip_x0), rng.normal(x.shape)
     *_, (_, x_0) = inpaint(denoise, x_T, model.scaled(x, rng), known, model.alpha_bar, rng, n_steps, repeats)
     return array_module(x).where(known, x, model.unscaled(x_0))
 

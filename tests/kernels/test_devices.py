@@ -47,6 +47,7 @@ LAUNCHES = {
     ("ddpm", 1): 149,
     ("ddpm", 2): 149,
     ("ddpm", 3): 159,
+    ("ddpm", 4): 226,
     ("dbn", 0): 105,
     ("dbn", 1): 122,
     ("flow_matching", 0): 150,

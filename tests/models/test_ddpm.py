@@ -1,6 +1,7 @@
 """What no gradient check sees in a diffusion model: the law of x_t, what each prediction means, guidance, scaling."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -249,12 +250,41 @@ def test_labels_must_be_as_many_as_samples_and_known_to_the_model():
         plain.generate(2, Rng(1, F64), labels=np.array([1, 2]))
 
 
+# ---- the guess of the step before ----
+
+
+def test_a_step_gets_the_guess_of_the_step_before():
+    model, _ = tiny(self_conditioning=True, conditional=True, n_times=8, n_steps=4)
+    x_T, labels = Rng(1, F64).normal((5, 6)), np.array([0, 1, 2, 0, 1])
+    path = list(model.path(x_T, Rng(2, F64), labels, n_steps=4))
+    a, guess = model.alpha_bar, None
+    for (t, x_t), (s, x_s) in itertools.pairwise(path):
+        assert guess is None or not np.allclose(
+            model.denoise(x_t, t, labels), model.denoise(x_t, t, labels, guess=guess)
+        )
+        guess = model.denoise(x_t, t, labels, guess=guess)
+        eps = (x_t - math.sqrt(a[t]) * guess) / math.sqrt(1 - a[t])
+        np.testing.assert_allclose(x_s, math.sqrt(a[s]) * guess + math.sqrt(1 - a[s]) * eps)  # DDIM with η = 0
+
+
+def test_half_of_the_rows_are_trained_with_a_guess(monkeypatch):
+    model, batch = tiny(self_conditioning=True, batch=7)
+    forward, seen = model.denoiser.forward, []
+    monkeypatch.setattr(model.denoiser, "forward", lambda inputs, rng=None: seen.append(inputs) or forward(inputs, rng))
+    model.loss(**batch, rng=model.rng(1))
+    (alone, t_alone), (x, t) = seen
+    assert (alone[:, 6:] == 0).all() and (alone[:, :6] == x[:4, :6]).all() and (t_alone == t[:4]).all()
+    first = 2 / (1 + np.exp(-model.denoiser((alone, t_alone)))) - 1  # by the latest weights, not by the averaged ones
+    np.testing.assert_allclose(x[:4, 6:], first)
+    assert (x[4:, 6:] == 0).all()
+
+
 # ---- settings ----
 
 OTHER = {
     "schedule": "linear", "predict": "x0", "n_times": 25, "n_waves": 6, "lr": 1e-2, "decay_steps": 3,
     "averaging": 0.3, "sampler": "ancestral", "n_steps": 2, "eta": 0.5, "ancestral_variance": "beta",
-    "guidance": 1.0, "clip_x0": False,
+    "guidance": 1.0, "clip_x0": False, "self_conditioning": True,
     "label_dropout": 0.6, "conditional": True, "scaling": "standard", "levels": 3,
 }  # fmt: skip
 BESIDE = {

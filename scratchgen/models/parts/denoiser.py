@@ -48,18 +48,19 @@ class Denoiser(Layer):
 
     e = SiLU(W waves(t) + table[label]);  h = W x_t;  h ← block(h, e), n_blocks times;  f = W norm(h).
     There is no gradient in t or in labels. Labels are 0 ... n_classes, where n_classes means that no class is given.
+    n_in: the numbers of x_t, if they are not n.
     """
 
-    def __init__(self, n, width, n_blocks, n_time, n_classes=0):
+    def __init__(self, n, width, n_blocks, n_time, n_classes=0, n_in=None):
         self.time = Sequential(TimeEmbedding(n_time), Linear(n_time, n_time, pytorch))
         self.table = Embedding(n_classes + 1, n_time) if n_classes else None
         self.activation = SiLU()
-        self.enter = Linear(n, width, pytorch)
+        self.enter = Linear(n_in or n, width, pytorch)
         self.blocks = [Block(width, n_time) for _ in range(n_blocks)]
         self.leave = Sequential(LayerNorm(width), Linear(width, n, pytorch))
 
     def forward(self, inputs, rng):
-        x, t, *labels = inputs  # (B, n), (B,) and, with a table, (B,)
+        x, t, *labels = inputs  # (B, n_in), (B,) and, with a table, (B,)
         e, back_time = self.time.forward(t, rng)  # (B, n_time)
         if labels:
             row, back_table = self.table.forward(labels[0], rng)

@@ -62,7 +62,8 @@ class Denoising(Model):
     def build(self, rng):
         self.classes = Classes(self.n_classes)
         n, n_classes = self.n_diffused, self.n_classes if self.conditional else 0
-        self.denoiser, self.scaler = Denoiser(n, self.width, self.n_blocks, self.n_waves, n_classes), Scaling(n)
+        self.denoiser = Denoiser(n, self.width, self.n_blocks, self.n_waves, n_classes, self.n_seen)
+        self.scaler = Scaling(n)
         self.params = Parameters(rng, denoiser=self.denoiser, scaler=self.scaler)
         self.adam = Adam(self.params, cosine(self.lr, self.decay_steps) if self.decay_steps else self.lr)
         self.average = EMA(self.params, self.averaging)
@@ -73,6 +74,11 @@ class Denoising(Model):
     @property
     def n_diffused(self):
         return self.n_features
+
+    @property
+    def n_seen(self):
+        """How many numbers the network takes beside t and the label."""
+        return self.n_diffused
 
     def encode(self, x):
         """The numbers (N, n_diffused) that are diffused for examples x (N, n_features), before scaling."""
