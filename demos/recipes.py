@@ -114,7 +114,7 @@ def ddpm(data, train):
 
 
 def latent_diffusion(data, train):
-    below = train.once(vqvae)
+    below = train.once(vqvae if is_small(data) else vqgan)
     if is_small(data):
         return train(LatentDiffusion(n_features=pixels(data), width=128, vqvae=below), 3_000, parts=[below])
     return train(LatentDiffusion(n_features=pixels(data), width=512, vqvae=below), 7_000, parts=[below])
@@ -189,6 +189,13 @@ def code_sizes(data):
     """Settings of a VQ-VAE whose codes a prior learns: 16 codes of 8 bits a picture, for small pictures of 3 bits."""
     small = {"hidden": (128, 64), "n_dim": 2, "n_embeddings": 8, "batch": 50} if is_small(data) else {}
     return {"n_features": pixels(data)} | small
+
+
+def feature_model(data):
+    """(a model whose features diffusion learns, its steps): of small pictures a VQ-VAE, which restores them well enough."""
+    if is_small(data):
+        return VQVAE(**code_sizes(data)), 4_000
+    return VQGAN(**code_sizes(data)), 4_200
 
 
 def enlarger_sizes(data):

@@ -204,6 +204,10 @@ class FrechetJudge:
         """The class that the classifier gives to each picture of x (N, D): (N,), on the host."""
         return to_host(self.classifier.predict(**self.classifier.on_device(x=x)))
 
+    def sure(self, x):
+        """The fraction of pictures x (N, D) of whose class the classifier is at least 90 % sure."""
+        return float((self.classifier.probabilities(**self.classifier.on_device(x=x)).max(axis=1) >= 0.9).mean())
+
 
 def accuracy(classifier, data):
     """The fraction of data's test pictures that the classifier classifies correctly."""

@@ -218,6 +218,13 @@ def test_the_classes_of_real_digits(judge, digits):
     assert sevens.min() == 0
 
 
+def test_the_share_of_pictures_that_the_classifier_is_sure_of(judge, digits):
+    grey = np.full((30, 64), 0.5)
+    assert judge.sure(digits.x_test) > 0.9 and judge.sure(grey) in (0, 1)  # all are alike
+    p = judge.classifier.probabilities(digits.x_test)
+    assert judge.sure(digits.x_test) == np.mean([row.max() >= 0.9 for row in p])
+
+
 def test_the_judge_of_a_device_says_the_same(judge, digits, monkeypatch, capsys):
     monkeypatch.setitem(kernels.DEVICES, "simcupy", Runner())
     on_device = FrechetJudge(digits, simcupy, n_reference=500)
