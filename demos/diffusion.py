@@ -50,7 +50,9 @@ def main(args):
     print(f"with 50 steps: {beside(best, floor)}; the rarest digit has {shares.min():.1%} of the samples")
     found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
     print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
-    print(f"the classifier is 90 % sure of {judge.sure(x):.1%} of them, of {judge.sure(data.x_test):.1%} of test pictures")
+    print(
+        f"the classifier is 90 % sure of {judge.sure(x):.1%} of them, of {judge.sure(data.x_test):.1%} of test pictures"
+    )
 
     figure, axes = new_figure(13.5, 5.2, 1, 3, width_ratios=[1, 1, 1.35])
     show_images(axes[0, 0], x[:96], data.shape, 8, "made from noise", pixels=48)

@@ -18,7 +18,8 @@ Here g is x̂_0 of the step before, at first 0. It need not find each stroke aga
 training g is 0 for half of the rows. For the others it is the x̂_0 that the network finds with g = 0, as a constant.
 
 With labels the model learns p(x | label). Some labels are withheld, so it also learns p(x). Guidance (Ho & Salimans 2022,
-eq 6) then extrapolates: it starts at the prediction without the label and goes past the prediction with it.
+eq 6) then extrapolates: it starts at the prediction without the label and goes past the prediction with it. In the first
+steps guidance takes variety away, so they may do without it (`guidance_start`; Kynkäänniemi et al. 2024).
 """
 
 import math
@@ -55,7 +56,9 @@ class DDPM(Denoising):
     clip_x0: bool = True  # keep x̂_0 within the range of the data
     self_conditioning: bool = False  # whether the network also takes its last guess of the data; see models/ddpm.py
 
-    sampler_settings = frozenset({"sampler", "n_steps", "eta", "ancestral_variance", "guidance", "clip_x0"})
+    sampler_settings = frozenset(
+        {"sampler", "n_steps", "eta", "ancestral_variance", "guidance", "guidance_start", "clip_x0"}
+    )
     tiny = {"n_features": 6, "n_classes": 3, "n_times": 20, "width": 5, "n_waves": 4, "batch": 4, "n_steps": 4}
 
     @property
@@ -135,13 +138,14 @@ class DDPM(Denoising):
         """x̂_0 from the network's output f at time t or times t (B,), by the formula at the top of this file."""
         return 2 * sigmoid(f) - 1 if self.predict == "logits" else pair(self.predict, f, x_t, *self.shares(t))[0]
 
-    def denoise_in_turn(self, labels=None, guidance=0.0, clip_x0=True):
+    def denoise_in_turn(self, labels, guidance, guidance_start, clip_x0):
         """The function (x_t, t) -> x̂_0 that a sampler calls in each step. With self_conditioning it keeps its last guess."""
         guess = None
 
         def denoise(x_t, t):
             nonlocal guess
-            guess = self.denoise(x_t, t, labels, guidance, clip_x0, guess)
+            w = guidance if t <= (1 - guidance_start) * self.n_times else 0.0
+            guess = self.denoise(x_t, t, labels, w, clip_x0, guess)
             return guess
 
         return denoise
@@ -180,13 +184,13 @@ class DDPM(Denoising):
     def path(self, x_T, rng, labels=None, **options):
         """Yields (t, x_t) from T down to 0, starting at noise x_T. x_t (n, n_diffused) is scaled as x_0 is; labels (n,).
 
-        options: sampler, n_steps, eta, ancestral_variance, guidance and clip_x0 replace the settings with these names.
+        options: those in sampler_settings replace the settings with these names.
         Raises UsageError if the value of an option is not allowed. Raises ValueError for an unknown option, for labels if
         the model was trained without them, and if the number of labels is not n.
         """
         chosen = self.chosen(options)
         self.check_labels(labels, x_T=x_T)
-        denoise = self.denoise_in_turn(labels, chosen["guidance"], chosen["clip_x0"])
+        denoise = self.denoise_in_turn(labels, chosen["guidance"], chosen["guidance_start"], chosen["clip_x0"])
         if chosen["sampler"] == "ancestral":
             return ancestral(denoise, x_T, self.alpha_bar, rng, chosen["ancestral_variance"])
         return ddim(denoise, x_T, self.alpha_bar, rng, chosen["n_steps"], chosen["eta"])

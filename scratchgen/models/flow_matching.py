@@ -47,7 +47,7 @@ class FlowMatching(Denoising):
     solver: Literal[tuple(SOLVERS)] = "heun"  # a step of heun takes two velocities, one of rk4 four
     noise: NonNegative = 0.0  # η: 0 follows the ODE; more adds noise on the way, with steps of Euler–Maruyama
 
-    sampler_settings = frozenset({"solver", "n_steps", "noise", "guidance"})
+    sampler_settings = frozenset({"solver", "n_steps", "noise", "guidance", "guidance_start"})
     tiny = {"n_features": 6, "n_classes": 3, "width": 5, "n_waves": 4, "batch": 4, "n_steps": 4}
 
     @property
@@ -111,7 +111,7 @@ class FlowMatching(Denoising):
     def path(self, eps, rng, labels=None, **options):
         """Yields (t, x_t) from t = 0 to 1, starting at noise eps. x_t (n, n_diffused) is scaled as x_1 is; labels (n,).
 
-        options: solver, n_steps, noise and guidance replace the settings with these names. Raises UsageError if the value of
+        options: those in sampler_settings replace the settings with these names. Raises UsageError if the value of
         an option is not allowed. Raises ValueError for an unknown option, for labels if the model was trained without them,
         and if the number of labels is not n.
         """
@@ -121,7 +121,7 @@ class FlowMatching(Denoising):
         last = None if self.predict == "velocity" else "euler"  # it ends at x̂; u at t = 1 would magnify the errors of x̂
 
         def u(x, t):
-            return self.velocity(x, t, labels, chosen["guidance"])
+            return self.velocity(x, t, labels, chosen["guidance"] if t >= chosen["guidance_start"] else 0.0)
 
         def u_and_score(x, t):
             velocity = u(x, t)

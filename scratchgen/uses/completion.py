@@ -107,15 +107,16 @@ def complete_by_diffusion(model, x, known, rng, labels=None, n_steps=20, repeats
     """x (n, n_features), with its hole (known is 0) filled by diffusion.inpaint. known has x's shape, or (n_features,).
 
     There are n_steps jumps, each drawn `repeats` times, so the network runs n_steps repeats times. labels (n,) as in path;
-    guidance and clip_x0 come from the settings. Raises ValueError if the shapes do not fit. Raises UsageError if the model
-    diffuses features instead of pixels.
+    guidance, guidance_start and clip_x0 come from the settings. Raises ValueError if the shapes do not fit. Raises
+    UsageError if the model diffuses features instead of pixels.
     """
     if type(model).encode is not DDPM.encode:
         raise UsageError(f"a {type(model).__name__} cannot complete: it diffuses features, not pixels; use a DDPM")
     model.check_labels(labels, x=x)
     x, known = with_hole(x, known)
 
-    denoise, x_T = model.denoise_in_turn(labels, model.guidance, model.clip_x0), rng.normal(x.shape)
+    denoise = model.denoise_in_turn(labels, model.guidance, model.guidance_start, model.clip_x0)
+    x_T = rng.normal(x.shape)
     *_, (_, x_0) = inpaint(denoise, x_T, model.scaled(x, rng), known, model.alpha_bar, rng, n_steps, repeats)
     return array_module(x).where(known, x, model.unscaled(x_0))
 

@@ -250,6 +250,16 @@ def test_labels_must_be_as_many_as_samples_and_known_to_the_model():
         plain.generate(2, Rng(1, F64), labels=np.array([1, 2]))
 
 
+def test_guidance_begins_after_a_part_of_the_way():
+    model, _ = tiny(conditional=True, n_times=8)
+    x_T, labels = Rng(1, F64).normal((3, 6)), np.array([0, 1, 2])
+    options = {}, {"guidance": 2.0}, {"guidance": 2.0, "guidance_start": 0.5}
+    plain, guided, later = (list(model.path(x_T, Rng(2, F64), labels, n_steps=8, **given)) for given in options)
+    for (t, x), (_, y) in zip(plain, later):
+        assert (x == y).all() == (t >= 4)  # the step from 4 to 3 is the first with guidance
+    assert not np.allclose(plain[1][1], guided[1][1])
+
+
 # ---- the guess of the step before ----
 
 
@@ -284,12 +294,13 @@ def test_half_of_the_rows_are_trained_with_a_guess(monkeypatch):
 OTHER = {
     "schedule": "linear", "predict": "x0", "n_times": 25, "n_waves": 6, "lr": 1e-2, "decay_steps": 3,
     "averaging": 0.3, "sampler": "ancestral", "n_steps": 2, "eta": 0.5, "ancestral_variance": "beta",
-    "guidance": 1.0, "clip_x0": False, "self_conditioning": True,
+    "guidance": 1.0, "clip_x0": False, "self_conditioning": True, "guidance_start": 0.5,
     "label_dropout": 0.6, "conditional": True, "scaling": "standard", "levels": 3,
 }  # fmt: skip
 BESIDE = {
     "ancestral_variance": {"sampler": "ancestral"},
     "guidance": {"conditional": True},
+    "guidance_start": {"conditional": True, "guidance": 2.0},
     "label_dropout": {"conditional": True},
 }
 BESIDE |= {"clip_x0": {"predict": "eps"}, "scaling": {"predict": "v"}, "levels": {"predict": "v"}}

@@ -214,7 +214,7 @@ def test_a_path_takes_other_options_than_the_settings():
     model, eps = tiny(n_steps=4)[0], Rng(1, F64).normal((2, 6))
     assert [t for t, _ in model.path(eps, Rng(2, F64))] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert [t for t, _ in model.path(eps, Rng(2, F64), n_steps=2)] == [0.0, 0.5, 1.0]
-    with pytest.raises(ValueError, match="step; use one of guidance, n_steps, noise, solver"):
+    with pytest.raises(ValueError, match="step; use one of guidance, guidance_start, n_steps, noise, solver"):
         model.path(eps, Rng(2), step=3)
     for options in ({"solver": "midpoint"}, {"n_steps": 0}, {"noise": -1.0}, {"guidance": 1.0}):
         with pytest.raises(UsageError, match=f"^FlowMatching setting {next(iter(options))}: "):
@@ -313,15 +313,26 @@ def test_where_there_is_no_log_p_it_says_so_in_one_line(model, settings, said):
         made.ode_log_prob(batch["x"])
 
 
+def test_guidance_begins_after_a_part_of_the_way():
+    model, _ = tiny(conditional=True)
+    eps, labels = Rng(1, F64).normal((3, 6)), np.array([0, 1, 2])
+    options = {}, {"guidance": 2.0}, {"guidance": 2.0, "guidance_start": 0.5}
+    ways = (list(model.path(eps, Rng(2, F64), labels, n_steps=8, solver="euler", **given)) for given in options)
+    plain, guided, later = ways
+    for (t, x), (_, y) in zip(plain, later):
+        assert (x == y).all() == (t <= 0.5)  # the step that begins at 0.5 is the first with guidance
+    assert not np.allclose(plain[1][1], guided[1][1])
+
+
 # ---- settings ----
 
 OTHER = {
     "predict": "x0", "n_waves": 6, "lr": 1e-2, "decay_steps": 3, "averaging": 0.3, "n_steps": 2, "solver": "euler",
     "noise": 0.5, "guidance": 1.0, "time_law": "uniform", "time_std": 0.3, "pairing": "optimal", "levels": 3,
-    "label_dropout": 0.6, "conditional": True, "scaling": "standard",
+    "label_dropout": 0.6, "conditional": True, "scaling": "standard", "guidance_start": 0.5,
 }  # fmt: skip
 BESIDE = {"guidance": {"conditional": True}, "label_dropout": {"conditional": True}, "levels": {"predict": "velocity"}}
-BESIDE |= {"scaling": {"predict": "velocity"}}
+BESIDE |= {"scaling": {"predict": "velocity"}, "guidance_start": {"conditional": True, "guidance": 2.0}}
 ELSEWHERE = {"n_features", "n_classes", "width", "n_blocks", "batch"}  # the sizes of the network, and what fit minds
 
 

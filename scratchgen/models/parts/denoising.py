@@ -48,6 +48,7 @@ class Denoising(Model):
     averaging: Fraction = 0.999  # decay of the averaged weights that samplers use; 0: the latest weights
     n_steps: Count = 50  # number of steps of the sampler
     guidance: NonNegative = 0.0  # weight w: (1 + w) prediction(label) - w prediction(no label)
+    guidance_start: Fraction = 0.0  # the first part of the way from noise to data, which is made without guidance
 
     judged_by_samples = True
 
