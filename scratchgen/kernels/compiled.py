@@ -115,6 +115,16 @@ def sum_by_label(rows, labels, n):
     return counts, sums
 
 
+@form("losses.softmax_cross_entropy")
+def softmax_cross_entropy(logits, labels):
+    run, B = rows_of(logits), len(logits)
+    if labels.ndim != 1 or not B:
+        raise Misfit
+    values, d = np.empty(B, logits.dtype), np.empty(logits.shape, logits.dtype)
+    run("softmax_cross_entropy", (logits, labels, values, d), 1 / B)
+    return values.sum() / B, d
+
+
 @form("norms.LayerNorm.forward")
 def layer_norm(layer, x, rng):
     run, gamma = rows_of(x), layer.gamma

@@ -149,7 +149,8 @@ extern "C" int add_rows_{name}(Array* db, Array* dy_, Array* x_, Array* y_, Arra
 }}
 """
 
-# Functions on tables. Each has a plain function of the same name in nn/, except for LayerNorm's two.
+# Functions on tables, row by row, which only the CPU has: compiled.py has a form for each, tests/kernels/test_native.py a row
+# in row_functions. They change nothing before they have looked at how their arrays lie and fit.
 ROWS = """
 // Whether two matrices may share memory, by their first and last numbers.
 static bool overlap(const Array* a, const Array* b) {
@@ -199,6 +200,31 @@ extern "C" int sum_by_label(Array* rows_, Array* labels_, Array* counts_, Array*
         T* sums = row_of(sums_, labels[row]);
         ((T*)counts_->data)[labels[row]] += 1;
         for (Size i = 0; i < columns; i++) sums[i] += from[i];
+    }
+    return 0;
+}
+
+// values: -log p of each row's label, which is a whole number of 64 bits. d: scale times the gradient.
+extern "C" int softmax_cross_entropy(Array* logits_, Array* labels_, Array* values_, Array* d_, double scale_) {
+    if (logits_->axes != 2) return BAD_SHAPE;
+    const Size rows = logits_->shape[0], n = logits_->shape[1];
+    if (n == 0 || !vector(labels_, rows)) return BAD_SHAPE;
+    if (!in_rows(logits_) || !side_by_side(labels_, 8)) return BAD_LAYOUT;
+    const long long* labels = (long long*)labels_->data;
+    const T scale = scale_;
+    for (Size row = 0; row < rows; row++) if (labels[row] < 0 || labels[row] >= n) return BAD_SHAPE;
+    for (Size row = 0; row < rows; row++) {
+        const T* logits = row_of(logits_, row);
+        T *d = row_of(d_, row), largest = logits[0], sum = 0;
+        #pragma omp simd reduction(max : largest)  // of numbers alone: nan comes into the sum
+        for (Size i = 1; i < n; i++) largest = logits[i] > largest ? logits[i] : largest;
+        #pragma omp simd reduction(+ : sum)
+        for (Size i = 0; i < n; i++) sum += d[i] = exp(logits[i] - largest);
+        ((T*)values_->data)[row] = log(sum) - (logits[labels[row]] - largest);
+        const T share = scale / sum;
+        #pragma omp simd
+        for (Size i = 0; i < n; i++) d[i] *= share;
+        d[labels[row]] -= scale;
     }
     return 0;
 }
@@ -258,6 +284,7 @@ ROW_FUNCTIONS = {  # {name: (the kinds of its arrays: of T, T that it writes, ? 
     "masked": ("t?T", 0),
     "add_masked": ("t?T", 0),
     "sum_by_label": ("tlTT", 0),
+    "softmax_cross_entropy": ("tlTT", 1),
     "layer_norm": ("tttTT", 1),
     "layer_norm_backward": ("ttttTTT", 1),
 }
