@@ -149,8 +149,8 @@ extern "C" int add_rows_{name}(Array* db, Array* dy_, Array* x_, Array* y_, Arra
 }}
 """
 
-# Functions on tables, row by row, which only the CPU has: compiled.py has a form for each, tests/kernels/test_native.py a row
-# in row_functions. They change nothing before they have looked at how their arrays lie and fit.
+# Functions on tables, row by row, which only the CPU has: compiled.py has a form for each, tests/kernels/test_native.py an
+# entry in row_functions. They change nothing before they have looked at how their arrays lie and fit.
 ROWS = """
 // Whether two matrices may share memory, by their first and last numbers.
 static bool overlap(const Array* a, const Array* b) {
