@@ -8,6 +8,8 @@ import contextlib
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -156,7 +158,7 @@ def native():
 
 
 @contextlib.contextmanager
-def compiled_kernels(xp=np):
+def compiled_kernels(xp: Any = np) -> Iterator[None]:
     """A context in which kernels that are compiled for this CPU run on NumPy arrays. xp: the array module that is in use.
 
     The first use on a machine compiles them, which takes a few seconds; later runs find them again. Without a C++ compiler
