@@ -117,7 +117,7 @@ class Pictures:
         return self.trainer.seconds[model], measure, tile(x, self.data)
 
     def distance(self, x):
-        """The Fréchet distance of pictures x, a whole number of times n, and of real ones, in few words; "" without a judge."""
+        """The Fréchet distance of pictures x, a whole number of times n, and of real ones, briefly; "" without a judge."""
         if not self.judge:
             return ""
         return f"Fréchet {self.judge.measure(x, self.n)}, real {self.floor}"
