@@ -117,10 +117,10 @@ class Pictures:
         return self.trainer.seconds[model], measure, tile(x, self.data)
 
     def distance(self, x):
-        """In words, the Fréchet distance of pictures x, a whole number of times n, and of real ones; "" without a judge."""
+        """The Fréchet distance of pictures x, a whole number of times n, and of real ones, briefly; "" without a judge."""
         if not self.judge:
             return ""
-        return f"Fréchet distance {self.judge.measure(x, self.n)}, of real ones {self.floor}"
+        return f"Fréchet {self.judge.measure(x, self.n)}, real {self.floor}"
 
 
 def made_from_noise(model, pictures, rng):

@@ -75,11 +75,11 @@ def denoiser(name, model):
 
 
 def quantiser(name, model):
-    """The case of a VQ-VAE: encoder, decoder, the scores of all codes, and the sums of what chose each."""
+    """The case of a VQ-VAE: encoder, decoder, and the scores of all codes."""
     b, n, hidden, width = model.batch, model.n_features, model.hidden, model.n_codes * model.n_dim
     networks = linear(b, n, *hidden, width, inputs=False) + linear(b, width, *reversed(hidden), n)
     tokens, n_dim, codes = b * model.n_codes, model.n_dim, model.n_embeddings
-    return Case(f"{name}, batch {b}", model, "VQVAE", [*networks, (tokens, n_dim, codes), (codes, tokens, n_dim)])
+    return Case(f"{name}, batch {b}", model, "VQVAE", [*networks, (tokens, n_dim, codes)])
 
 
 def masked(name, model):

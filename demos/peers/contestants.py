@@ -11,7 +11,7 @@ from peers.turns import take_turns
 from scratchgen.backend import Rng
 from scratchgen.kernels.native import compiled_kernels, native
 from scratchgen.train.cuda_graph import CapturedStep
-from scratchgen.train.threads import blas_threads, choose_threads
+from scratchgen.train.threads import blas_threads, useful_threads
 
 N = 20_000  # examples on the device
 OURS, KERNELS, GRAPH, FLOOR = "scratchgen", "scratchgen, compiled", "scratchgen, graph", "matrix products alone"
@@ -58,7 +58,7 @@ def ours(case, device, captured=False, compiled=False):
     def next_step():
         return step(**dict(zip(names, next(batches))))
 
-    HELD.enter_context(blas_threads(choose_threads(model, next_step)))  # as in fit
+    HELD.enter_context(blas_threads(useful_threads(model)))  # which fit chooses too, if no other program runs
     return next_step, synchroniser(rng.xp)
 
 

@@ -86,11 +86,10 @@ def take_turns(prepares, seconds, gpu, least=None):
     contestants, failures, steps = {}, [], {}
     least = least or (50 if gpu else 3)  # so many that waiting for a GPU does not matter
     try:
-        for name, prepare in prepares.items():  # side by side
+        for name, prepare in prepares.items():  # one after the other: some try with how many threads they are fastest
             contestants[name] = Contestant(name, prepare, min(least, 3))
-        for name, contestant in contestants.items():
             try:
-                contestant.answer()
+                contestants[name].answer()
                 steps[name] = least
             except Failure as failure:
                 failures.append(failure)

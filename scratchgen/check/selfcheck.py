@@ -58,7 +58,8 @@ def targets():
             yield "layer", name, partial(_check_function, found)
     for name, found in vars(losses).items():
         own = inspect.isfunction(found) and found.__module__ == losses.__name__ and not name.startswith("_")
-        if own and not hasattr(found, "plain"):  # a term of a loss, such as losses.square, is checked with that loss
+        term = hasattr(found, "plain") and not hasattr(found, "example")  # such as square: it is checked with its loss
+        if own and not term:
             for options in getattr(found, "options", [{}]):
                 yield "loss", named(name, options), partial(_check_loss, found, options)
     for found in _layers():

@@ -4,7 +4,8 @@
 complex ones, the function runs as it is written in nn/: read that code, and set breakpoints in it. On a GPU the compiled
 form runs instead, under the same name. There the host needs ten to forty microseconds to start an operation, however small
 it is. A VAE's training step in plain array operations starts about 90 of them; with the compiled forms it starts 29. On
-NumPy arrays compiled forms run if they are asked for (native.py), because they take fewer passes over memory.
+NumPy arrays compiled forms run if they are asked for (native.py), because they take fewer passes over memory. Some forms are
+for NumPy arrays alone (cpp.ROWS); a GPU runs those functions as they are written.
 """
 
 import functools

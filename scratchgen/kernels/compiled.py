@@ -8,6 +8,8 @@ error.
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from ..backend import array_module
 from .cuda import Cuda
 from .elementwise import (
@@ -80,6 +82,65 @@ def add_matmul(out, a, b):
 @form("layers.add_rows")
 def add_rows(out, dy):
     device_of(out).add_rows(out, dy)
+
+
+# ---- what only the CPU has a compiled form of: a GPU raises Misfit, so the plain function runs ----
+
+
+def rows_of(array):
+    """What runs a function of cpp.ROWS on arrays like this one. Raises Misfit on a GPU."""
+    device = device_of(array)
+    if not hasattr(device, "by_rows"):
+        raise Misfit
+    return device.by_rows
+
+
+@form("layers.masked")
+def masked(W, M):
+    run, out = rows_of(W), np.empty(W.shape, W.dtype)
+    run("masked", (W, M, out))
+    return out
+
+
+@form("layers.add_masked")
+def add_masked(out, W, M):
+    rows_of(out)("add_masked", (W, M, out))
+
+
+@form("layers.sum_by_label")
+def sum_by_label(rows, labels, n):
+    run = rows_of(rows)
+    counts, sums = np.zeros(n, rows.dtype), np.zeros((n, *rows.shape[1:]), rows.dtype)
+    run("sum_by_label", (rows, labels, counts, sums))
+    return counts, sums
+
+
+@form("losses.softmax_cross_entropy")
+def softmax_cross_entropy(logits, labels):
+    run, B = rows_of(logits), len(logits)
+    if labels.ndim != 1 or not B:
+        raise Misfit
+    values, d = np.empty(B, logits.dtype), np.empty(logits.shape, logits.dtype)
+    run("softmax_cross_entropy", (logits, labels, values, d), 1 / B)
+    return values.sum() / B, d
+
+
+@form("norms.LayerNorm.forward")
+def layer_norm(layer, x, rng):
+    run, gamma = rows_of(x), layer.gamma
+    y = np.empty(x.shape, x.dtype)
+    moments = np.empty((*x.shape[:1], 2), x.dtype)  # the mean and 1/s of each row
+    run("layer_norm", (x, gamma, layer.beta, moments, y), layer.eps)
+
+    def backward(dy, learn=True, inputs=True):
+        dx = np.empty(x.shape, x.dtype)
+        try:
+            run("layer_norm_backward", (dy, x, gamma, moments, layer.dgamma, layer.dbeta, dx), learn)
+        except Misfit:
+            return plain("norms.LayerNorm.forward")(layer, x, rng)[1](dy, learn, inputs)
+        return dx
+
+    return y, backward
 
 
 # ---- layers ----

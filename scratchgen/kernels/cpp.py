@@ -22,10 +22,10 @@ typedef {real} T;
 enum {{ AXES = 8, ARRAYS = 16, PIECE = 256, BAD_LAYOUT = {bad_layout}, BAD_SHAPE = {bad_shape} }};
 struct Array {{ char head[{head}]; char* data; int axes; Size* shape; Size* strides; }};
 
-// Whether the numbers of each row of a table lie side by side.
-static inline bool in_rows(const Array* a) {{
-    const bool rows = a->strides[0] % (Size)sizeof(T) == 0 && (a->strides[1] == sizeof(T) || a->shape[1] == 1);
-    return a->shape[0] * a->shape[1] == 0 || ((size_t)a->data % sizeof(T) == 0 && rows);
+// Whether the numbers of each row of a table lie side by side. size: bytes of a number.
+static inline bool in_rows(const Array* a, Size size = sizeof(T)) {{
+    const bool rows = a->strides[0] % size == 0 && (a->strides[1] == size || a->shape[1] == 1);
+    return a->shape[0] * a->shape[1] == 0 || ((size_t)a->data % size == 0 && rows);
 }}
 
 extern "C" int is_array(Array* a, char* data, Size rows, Size columns, Size down, Size right) {{
@@ -149,6 +149,146 @@ extern "C" int add_rows_{name}(Array* db, Array* dy_, Array* x_, Array* y_, Arra
 }}
 """
 
+# Functions on tables, row by row, which only the CPU has: compiled.py has a form for each, tests/kernels/test_native.py an
+# entry in row_functions. They change nothing before they have looked at how their arrays lie and fit.
+ROWS = """
+// Whether two matrices may share memory, by their first and last numbers.
+static bool overlap(const Array* a, const Array* b) {
+    const char* a_end = a->data + (a->shape[0] - 1) * a->strides[0] + a->shape[1] * a->strides[1];
+    const char* b_end = b->data + (b->shape[0] - 1) * b->strides[0] + b->shape[1] * b->strides[1];
+    return a->data < b_end && b->data < a_end;
+}
+
+static inline bool table(const Array* a, Size rows, Size columns) {
+    return a->axes == 2 && a->shape[0] == rows && a->shape[1] == columns;
+}
+static inline bool vector(const Array* a, Size n) { return a->axes == 1 && a->shape[0] == n; }
+static inline bool side_by_side(const Array* a, Size size = sizeof(T)) {
+    return (size_t)a->data % size == 0 && (a->strides[0] == size || a->shape[0] <= 1);
+}
+template <class Number = T> static inline Number* row_of(const Array* a, Size row) {
+    return (Number*)(a->data + row * a->strides[0]);
+}
+
+template <bool add> static int product_with_mask(Array* W_, Array* M_, Array* out_) {
+    if (W_->axes != 2) return BAD_SHAPE;
+    const Size rows = W_->shape[0], columns = W_->shape[1];
+    if (!table(M_, rows, columns) || !table(out_, rows, columns)) return BAD_SHAPE;
+    if (!in_rows(W_) || !in_rows(M_, 1) || !in_rows(out_) || overlap(W_, out_)) return BAD_LAYOUT;
+    for (Size row = 0; row < rows; row++) {
+        const T* W = row_of(W_, row);
+        const unsigned char* M = row_of<unsigned char>(M_, row);
+        T* out = row_of(out_, row);
+        #pragma omp simd
+        for (Size i = 0; i < columns; i++) out[i] = (add ? out[i] : T(0)) + W[i] * M[i];
+    }
+    return 0;
+}
+extern "C" int masked(Array* W, Array* M, Array* out) { return product_with_mask<false>(W, M, out); }
+extern "C" int add_masked(Array* W, Array* M, Array* out) { return product_with_mask<true>(W, M, out); }
+
+// labels: whole numbers of 64 bits. counts and sums are 0 at first.
+extern "C" int sum_by_label(Array* rows_, Array* labels_, Array* counts_, Array* sums_) {
+    if (rows_->axes != 2) return BAD_SHAPE;
+    const Size rows = rows_->shape[0], columns = rows_->shape[1], n = sums_->shape[0];
+    if (!vector(labels_, rows) || !vector(counts_, n) || !table(sums_, n, columns)) return BAD_SHAPE;
+    if (!in_rows(rows_) || !side_by_side(labels_, 8)) return BAD_LAYOUT;
+    const long long* labels = (long long*)labels_->data;
+    for (Size row = 0; row < rows; row++) if (labels[row] < 0 || labels[row] >= n) return BAD_SHAPE;
+    for (Size row = 0; row < rows; row++) {
+        const T* from = row_of(rows_, row);
+        T* sums = row_of(sums_, labels[row]);
+        ((T*)counts_->data)[labels[row]] += 1;
+        for (Size i = 0; i < columns; i++) sums[i] += from[i];
+    }
+    return 0;
+}
+
+// values: -log p of each row's label, which is a whole number of 64 bits. d: scale times the gradient.
+extern "C" int softmax_cross_entropy(Array* logits_, Array* labels_, Array* values_, Array* d_, double scale_) {
+    if (logits_->axes != 2) return BAD_SHAPE;
+    const Size rows = logits_->shape[0], n = logits_->shape[1];
+    if (n == 0 || !vector(labels_, rows)) return BAD_SHAPE;
+    if (!in_rows(logits_) || !side_by_side(labels_, 8)) return BAD_LAYOUT;
+    const long long* labels = (long long*)labels_->data;
+    const T scale = scale_;
+    for (Size row = 0; row < rows; row++) if (labels[row] < 0 || labels[row] >= n) return BAD_SHAPE;
+    for (Size row = 0; row < rows; row++) {
+        const T* logits = row_of(logits_, row);
+        T *d = row_of(d_, row), largest = logits[0], sum = 0;
+        #pragma omp simd reduction(max : largest)  // of numbers alone: nan comes into the sum
+        for (Size i = 1; i < n; i++) largest = logits[i] > largest ? logits[i] : largest;
+        #pragma omp simd reduction(+ : sum)
+        for (Size i = 0; i < n; i++) sum += d[i] = exp(logits[i] - largest);
+        ((T*)values_->data)[row] = log(sum) - (logits[labels[row]] - largest);
+        const T share = scale / sum;
+        #pragma omp simd
+        for (Size i = 0; i < n; i++) d[i] *= share;
+        d[labels[row]] -= scale;
+    }
+    return 0;
+}
+
+// moments: the mean and 1 / s of each row.
+extern "C" int layer_norm(Array* x_, Array* gamma_, Array* beta_, Array* moments_, Array* y_, double eps) {
+    if (x_->axes != 2) return BAD_SHAPE;
+    const Size rows = x_->shape[0], n = x_->shape[1];
+    if (n == 0 || !vector(gamma_, n) || !vector(beta_, n)) return BAD_SHAPE;
+    if (!in_rows(x_) || !side_by_side(gamma_) || !side_by_side(beta_)) return BAD_LAYOUT;
+    const T *gamma = (T*)gamma_->data, *beta = (T*)beta_->data;
+    for (Size row = 0; row < rows; row++) {
+        const T* x = row_of(x_, row);
+        T *y = row_of(y_, row), *moments = row_of(moments_, row), sum = 0, squares = 0;
+        #pragma omp simd reduction(+ : sum)
+        for (Size i = 0; i < n; i++) sum += x[i];
+        const T mean = sum / n;
+        #pragma omp simd reduction(+ : squares)
+        for (Size i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+        const T scale = 1 / sqrt(squares / n + T(eps));
+        #pragma omp simd
+        for (Size i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * gamma[i] + beta[i];
+        moments[0] = mean, moments[1] = scale;
+    }
+    return 0;
+}
+
+extern "C" int layer_norm_backward(
+    Array* dy_, Array* x_, Array* gamma_, Array* moments_, Array* dgamma_, Array* dbeta_, Array* dx_, double learn
+) {
+    const Size rows = x_->shape[0], n = x_->shape[1];
+    if (!table(dy_, rows, n) || !vector(dgamma_, n) || !vector(dbeta_, n)) return BAD_SHAPE;
+    if (!in_rows(dy_) || !in_rows(x_)) return BAD_LAYOUT;
+    if (!side_by_side(gamma_) || !side_by_side(dgamma_) || !side_by_side(dbeta_)) return BAD_LAYOUT;
+    T *gamma = (T*)gamma_->data, *dgamma = (T*)dgamma_->data, *dbeta = (T*)dbeta_->data;
+    for (Size row = 0; row < rows; row++) {
+        const T *dy = row_of(dy_, row), *x = row_of(x_, row), *moments = row_of(moments_, row);
+        const T mean = moments[0], scale = moments[1];
+        T *dx = row_of(dx_, row), sum = 0, along = 0;
+        if (learn) {
+            #pragma omp simd
+            for (Size i = 0; i < n; i++) dgamma[i] += dy[i] * ((x[i] - mean) * scale), dbeta[i] += dy[i];
+        }
+        #pragma omp simd reduction(+ : sum, along)
+        for (Size i = 0; i < n; i++) {
+            const T g = dy[i] * gamma[i];
+            sum += g, along += g * ((x[i] - mean) * scale);
+        }
+        sum /= n, along /= n;
+        #pragma omp simd
+        for (Size i = 0; i < n; i++) dx[i] = (dy[i] * gamma[i] - sum - (x[i] - mean) * scale * along) * scale;
+    }
+    return 0;
+}
+"""
+ROW_FUNCTIONS = {  # {name: (the kinds of its arrays: of T, T that it writes, ? booleans, l integers; how many numbers)}
+    "masked": ("t?T", 0),
+    "add_masked": ("t?T", 0),
+    "sum_by_label": ("tlTT", 0),
+    "softmax_cross_entropy": ("tlTT", 1),
+    "layer_norm": ("tttTT", 1),
+    "layer_norm_backward": ("ttttTTT", 1),
+}
+
 # out += a b by a function of NumPy's BLAS. Rows and columns that lie the other way round are told to it (TURNED).
 ADD_PRODUCT = """
 enum { ROW_MAJOR = 101, PLAIN = 111, TURNED = 112 };
@@ -159,13 +299,6 @@ static int lies(const Array* a, Size* step) {
     if (right == size && down % size == 0 && down >= columns * size) { *step = down / size; return PLAIN; }
     if (down == size && right % size == 0 && right >= rows * size) { *step = right / size; return TURNED; }
     return 0;
-}
-
-// Whether two matrices may share memory, by their first and last numbers.
-static bool overlap(const Array* a, const Array* b) {
-    const char* a_end = a->data + (a->shape[0] - 1) * a->strides[0] + a->shape[1] * a->strides[1];
-    const char* b_end = b->data + (b->shape[0] - 1) * b->strides[0] + b->shape[1] * b->strides[1];
-    return a->data < b_end && b->data < a_end;
 }
 
 template <class Int> static int add_product(Array* out, Array* a, Array* b, void* gemm) {
@@ -224,5 +357,5 @@ def all_kernels():
 def source(dtype):
     """The C++ of all kernels for "float32" or "float64"."""
     numbers = {"head": object.__basicsize__, "bad_layout": BAD_LAYOUT, "bad_shape": BAD_SHAPE}
-    head = HEAD.format(real=REAL[dtype], **numbers) + functions(dtype) + OVER + ADD_PRODUCT
+    head = HEAD.format(real=REAL[dtype], **numbers) + functions(dtype) + OVER + ROWS + ADD_PRODUCT
     return "\n".join([head, *map(elementwise_source, all_kernels()), *map(add_rows_source, ["", *ACTIVATIONS])])

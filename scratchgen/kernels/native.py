@@ -8,16 +8,19 @@ import contextlib
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from ..backend import UsageError
 from .blas import find_gemm
 from .compiled import DEVICES, Misfit
-from .cpp import BAD_LAYOUT, all_kernels, names, source
+from .cpp import BAD_LAYOUT, ROW_FUNCTIONS, all_kernels, names, source
 from .elementwise import ACTIVATIONS
 
 TYPES = {np.dtype(name): name for name in ("float32", "float64")}
+KINDS = {"?": np.dtype(bool), "l": np.dtype(np.int64)}  # the types of arrays in cpp.ROW_FUNCTIONS that are not T
 NUMBERS = int, float, bool  # not NumPy's own numbers: they may raise the precision
 
 
@@ -29,7 +32,7 @@ class Native:
 
     def __init__(self, libraries):
         pointer, number = ctypes.c_void_p, ctypes.c_double
-        self.functions, self.sums, self.products = {}, {}, {}
+        self.functions, self.sums, self.rows, self.products = {}, {}, {}, {}
         gemm, bits = find_gemm()
         for dtype, library in libraries.items():
             for kernel in all_kernels():
@@ -40,6 +43,10 @@ class Native:
             for name in ["", *ACTIVATIONS]:
                 function = self.sums[name, dtype] = library[f"add_rows_{name}"]
                 function.argtypes = [pointer] * 5 + [number]
+            for name, (kinds, n_numbers) in ROW_FUNCTIONS.items():
+                function = library[name]
+                function.argtypes = [pointer] * len(kinds) + [number] * n_numbers
+                self.rows[name, dtype] = function, [(KINDS.get(kind, dtype), kind == "T") for kind in kinds]
             if TYPES[dtype] in gemm:
                 function = library[f"add_product_{bits}"]
                 function.argtypes = [pointer] * 4
@@ -94,6 +101,15 @@ class Native:
         db += dy.sum(axis=0)
         return dy
 
+    def by_rows(self, name, arrays, *numbers):
+        """Run a function of cpp.ROWS, whose last array has its type of number. It writes into arrays that are given."""
+        function, kinds = self.rows[name, arrays[-1].dtype]
+        for a, (dtype, written) in zip(arrays, kinds, strict=True):
+            if type(a) is not np.ndarray or a.dtype != dtype or not (a.flags.writeable or not written):
+                raise Misfit
+        if function(*map(id, arrays), *numbers):
+            raise Misfit
+
     def gemm(self, a, b, out=None):
         """a b, or out + a b in place if out is given."""
         if out is None:
@@ -142,7 +158,7 @@ def native():
 
 
 @contextlib.contextmanager
-def compiled_kernels(xp=np):
+def compiled_kernels(xp: Any = np) -> Iterator[None]:
     """A context in which kernels that are compiled for this CPU run on NumPy arrays. xp: the array module that is in use.
 
     The first use on a machine compiles them, which takes a few seconds; later runs find them again. Without a C++ compiler

@@ -110,13 +110,14 @@ class VAE(Model):
         h, back_copies = copies(h, k)  # (k B, 2 n_latent)
         (mu, log_var), back_head = gaussian_head(h)
         z, back_z = reparameterize(mu, log_var, rng)  # (k B, n_latent)
-        out, back_decoder = self.decoder.forward(z, rng)
-        nll, d_out = self.row_nll(out, copies(x, k)[0])
-        log_w = self.log_weight(nll, z, mu, log_var).reshape(k, B)
+        out, back_decoder = self.decoder.forward(z, rng)  # (k B, n_features)
+        nll, d_out = self.row_nll(out.reshape(k, B, -1), x)  # (k, B) and (k, B, n_features)
+        log_w = self.log_weight(nll.reshape(-1), z, mu, log_var).reshape(k, B)
 
         share = array_module(x).exp(log_softmax(log_w.T)).T  # (k, B): w_i / Σ_j w_j
         a = share.reshape(-1, 1) / B  # (k B, 1)
-        d_mu, d_log_var = back_z(back_decoder(a * d_out) + a * z)
+        d_out *= a.reshape(k, B, 1)
+        d_mu, d_log_var = back_z(back_decoder(d_out.reshape(out.shape)) + a * z)
         back_encoder(back_copies(back_head((d_mu, d_log_var - 0.5 * a))), inputs=False)
         return {"loss": math.log(k) - log_sum_exp(log_w, 0).mean(), "negative_elbo": -log_w.mean()}
 
@@ -126,12 +127,12 @@ class VAE(Model):
         return losses
 
     def row_nll(self, out, x):
-        """(-log p(x|z) in nats (N,), its gradient (N, n_features) in the decoder's output), separately for each row."""
+        """(-log p(x|z) in nats of each row, its gradient in out); x (B, n_features), out the same or (k, B, n_features)."""
         if self.likelihood == "bernoulli":
             nll, d = bernoulli(out, x, 1.0)
-            return nll.sum(axis=1), d
+            return nll.sum(axis=-1), d
         nll, d = square(out, x, 0.5 / self.variance)
-        return nll.sum(axis=1) + 0.5 * self.n_features * math.log(2 * math.pi * self.variance), d
+        return nll.sum(axis=-1) + 0.5 * self.n_features * math.log(2 * math.pi * self.variance), d
 
     def log_weight(self, nll, z, mu, log_var):
         """log w = log p(x|z) + log p(z) - log q(z|x) in nats (N,), from nll = -log p(x|z) and z (N, n_latent)."""
@@ -141,8 +142,8 @@ class VAE(Model):
         """log w (n_samples, N) for x (N, n_features) and z ~ q(z|x). The log of the mean of w estimates log p(x)."""
         mu, log_var = (copies(part, n_samples)[0] for part in self.encode(x))
         z = reparameterize(mu, log_var, rng)[0]  # (n_samples N, n_latent)
-        nll, _ = self.row_nll(self.decoder(z), copies(x, n_samples)[0])
-        return self.log_weight(nll, z, mu, log_var).reshape(n_samples, len(x))
+        nll, _ = self.row_nll(self.decoder(z).reshape(n_samples, *x.shape), x)
+        return self.log_weight(nll.reshape(-1), z, mu, log_var).reshape(n_samples, len(x))
 
     def encode(self, x):
         """(mu, log_var), both (N, n_latent), of q(z|x) for x (N, n_features)."""

@@ -109,6 +109,18 @@ def add_rows(out, rows):
     out += rows.sum(axis=0)
 
 
+@operation
+def masked(W, M):
+    """W ∘ M for booleans M of the same shape."""
+    return W * M
+
+
+@operation
+def add_masked(out, W, M):
+    """out ← out + W ∘ M, in place."""
+    out += W * M
+
+
 def one_hot(labels, n, dtype):
     """Rows (B, n) with a single 1 each, for labels (B,). Raises ValueError unless these are integers from 0 to n - 1."""
     xp = array_module(labels)
@@ -117,6 +129,16 @@ def one_hot(labels, n, dtype):
     if on_host(labels) and labels.size and not 0 <= labels.min() <= labels.max() < n:
         raise ValueError(f"labels must lie in 0 ... {n - 1}, got {labels.min()} ... {labels.max()}")
     return (labels[:, None] == xp.arange(n)).astype(dtype)
+
+
+@operation
+def sum_by_label(rows, labels, n):
+    """(how many rows have each label (n,), the sum of these rows (n, D)), for rows (B, D) and labels (B,) from 0 to n - 1.
+
+    The sums are a product with one-hot rows, for the reason given in Embedding.
+    """
+    chosen = one_hot(labels, n, rows.dtype)  # (B, n)
+    return chosen.sum(axis=0), matmul(chosen.T, rows)
 
 
 def log_sum_exp(l, axis):

@@ -102,6 +102,7 @@ def binary_cross_entropy(logits: Array, target: Array | float) -> tuple[Array, A
 
 
 @example(lambda rng: (2 * rng.normal((5, 4)), rng.integers(4, 5)))
+@operation
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     """-Σ_k y_k log p_k, p = softmax(l).      ∂/∂l = p - y.      logits (B, K); labels (B,) integers or (B, K) rows of sum 1.
 

@@ -5,6 +5,7 @@ A common mistake is to treat the mean and the variance as constants in the gradi
 """
 
 from ..backend import array_module
+from ..kernels import operation
 from .initialisers import ones
 from .layer import Layer, Weight, check_width
 
@@ -84,6 +85,7 @@ class LayerNorm(Layer):
     def __init__(self, n, eps=1e-5):
         self.gamma, self.beta, self.eps = Weight((n,), ones), Weight((n,)), eps
 
+    @operation
     def forward(self, x, rng):  # x (B, n)
         check_width(self, x, len(self.gamma))
         x_hat, _, _, _, back_normalise = normalise(x, 1, self.eps)

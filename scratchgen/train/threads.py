@@ -36,14 +36,19 @@ def most_threads():
     return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
 
 
+def useful_threads(model):
+    """The most threads that may make a step of this model faster: 1 for a small one, and on a GPU."""
+    small = sum(params.theta.size for params in model.parameters().values()) * (model.examples_per_step or 1) < SMALL
+    return 1 if small or model.rng(0).xp is not np else most_threads()
+
+
 def choose_threads(model, step):
     """The number of threads with which step(), one train_step of the model, is fastest; 1 unless more are clearly faster.
 
     Afterwards the model's state is restored.
     """
-    most = most_threads()
-    small = sum(params.theta.size for params in model.parameters().values()) * (model.examples_per_step or 1) < SMALL
-    if most == 1 or small or model.rng(0).xp is not np:
+    most = useful_threads(model)
+    if most == 1:
         return 1
     counts = sorted({1, min(4, most), most})
     kept = {name: array.copy() for name, array in model.state().items()}

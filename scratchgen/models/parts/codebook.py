@@ -8,7 +8,7 @@ the inputs that chose them. A vector that no input chooses learns nothing, so un
 from ...backend import array_module, stop
 from ...nn.initialisers import he, ones
 from ...nn.layer import Layer, Weight, check_width
-from ...nn.layers import add_matmul, matmul, one_hot
+from ...nn.layers import matmul, sum_by_label
 
 BLOCK = 8192  # inputs per block: the scores of all tokens of a data set would fill the memory
 
@@ -42,8 +42,12 @@ class Codebook(Layer):
         centre = W.mean(axis=0)  # taken from both, or far from 0 the difference below would drown in rounding
         W = W - centre
         half = 0.5 * (W * W).sum(axis=1)  # ‖z - W_k‖² = ‖z‖² - 2 (z·W_k - ½ ‖W_k‖²), and ‖z‖² is the same for all k
-        blocks = [z[i : i + BLOCK] - centre for i in range(0, max(1, len(z)), BLOCK)]
-        return xp.concatenate([(matmul(block, W.T) - half).argmax(axis=1) for block in blocks])
+        codes = []
+        for i in range(0, max(1, len(z)), BLOCK):
+            scores = matmul(z[i : i + BLOCK] - centre, W.T)
+            scores -= half
+            codes.append(scores.argmax(axis=1))
+        return xp.concatenate(codes)
 
     def forward(self, z, rng):  # z (B, n_dim)
         check_width(self, z, self.W.shape[1])
@@ -52,12 +56,11 @@ class Codebook(Layer):
 
         def backward(de, learn=True, inputs=True):  # de (B, n_dim)
             if learn:
-                chosen = one_hot(codes, len(self.W), self.W.dtype)  # (B, K)
-                self.n[...] = chosen.sum(axis=0)
+                self.n[...], total = sum_by_label(z - e if self.averaged else de, codes, len(self.W))
                 if self.averaged:
-                    self.pull[...] = matmul(chosen.T, z - e)
+                    self.pull[...] = total
                 else:
-                    add_matmul(self.dW, chosen.T, de)
+                    self.dW += total
             if inputs:
                 return array_module(z).zeros_like(z)
 

@@ -21,7 +21,7 @@ from ...nn.activations import ReLU
 from ...nn.embeddings import Concat
 from ...nn.initialisers import pytorch
 from ...nn.layer import Layer, Weight, check_width
-from ...nn.layers import add_rows, matmul
+from ...nn.layers import add_masked, add_rows, masked, matmul
 
 
 class MaskedLinear(Layer):
@@ -37,13 +37,13 @@ class MaskedLinear(Layer):
     def forward(self, pair, rng):
         x, M = pair  # (B, n_in), (n_in, n_out)
         check_width(self, x, len(self.W))
-        W = self.W * M
+        W = masked(self.W, M)
         y = matmul(x, W)
         y += self.b  # (B, n_out)
 
         def backward(dy, learn=True, inputs=True):  # dy (B, n_out)
             if learn:
-                self.dW += M * matmul(x.T, dy)
+                add_masked(self.dW, matmul(x.T, dy), M)
                 add_rows(self.db, dy)
             return matmul(dy, W.T) if inputs else None, None
 
