@@ -17,6 +17,7 @@ from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.dbn import DBN
 from scratchgen.models.ddpm import DDPM
+from scratchgen.models.flow_matching import FlowMatching
 from scratchgen.models.gan import GAN
 from scratchgen.models.gmm import GMM
 from scratchgen.models.gsn import GSN
@@ -113,6 +114,12 @@ def ddpm(data, train):
     return train(DDPM(n_features=pixels(data), lr=2e-3, width=512, batch=64), 15_000)
 
 
+def flow_matching(data, train):
+    if is_small(data):
+        return train(FlowMatching(n_features=pixels(data), lr=2e-3, width=256, batch=128, n_steps=10), 4_900)
+    return train(FlowMatching(n_features=pixels(data), lr=2e-3, width=512, batch=128), 7_500)
+
+
 def latent_diffusion(data, train):
     below = train.once(vqvae if is_small(data) else vqgan)
     if is_small(data):
@@ -145,7 +152,8 @@ FAMILIES = {
     "VQ-VAE and MADE": Family("vqvae", "whole numbers for codes, their grammar", vqvae_and_made),
     "VQ-GAN and MADE": Family("vqgan", "and a discriminator against their blur", vqgan_and_made),
     "DDPM": Family("ddpm", "from noise, a little less at each step", ddpm),
-    "latent diffusion": Family("latent_diffusion", "the same, on a VQ-VAE's features", latent_diffusion),
+    "flow matching": Family("flow_matching", "the same along straight lines, in 10 steps", flow_matching),
+    "latent diffusion": Family("latent_diffusion", "diffusion of a VQ-VAE's features", latent_diffusion),
 }
 
 

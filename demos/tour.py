@@ -1,6 +1,6 @@
 """The tour trains every family of generative models in two minutes and shows them on one page.
 
-It uses the bundled digits, and points in the plane for three models. A line for each says how long it trained, how good
+It uses the bundled digits, and points in the plane for two models. A line for each says how long it trained, how good
 its samples are, and which file to read. The Fréchet distance of real pictures stands beside. The page is tour.png;
 the folder tour has each panel.
 
@@ -17,15 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 from common import DRAWS, black_and_white, in_turn, judge_of, picture_path, pictures, run, train
-from recipes import FAMILIES, PLANE_DDPM, RING_GAN, RING_SCALE, Trainer, enlarger, enlarger_sizes
+from recipes import FAMILIES, RING_GAN, RING_SCALE, Trainer, enlarger, enlarger_sizes
 from tqdm import tqdm
 
 from scratchgen.backend import to_host
 from scratchgen.data import load
 from scratchgen.metrics.coverage import coverage
 from scratchgen.metrics.image import psnr
-from scratchgen.metrics.transport import ToyJudge
-from scratchgen.models.ddpm import DDPM
 from scratchgen.models.gan import GAN
 from scratchgen.models.gmm import GMM
 from scratchgen.models.pix2pix import enlarged
@@ -166,7 +164,6 @@ def on_points(args):
     return {
         "mixture, moons": Stop("sixteen bells (blue) along two moons", "gmm", partial(moons, args)),
         "GAN, ring": Stop("noise onto a ring of eight modes", "gan", partial(ring, args)),
-        "DDPM, swiss roll": Stop("noise rolls itself up", "ddpm", partial(swiss_roll, args)),
     }
 
 
@@ -183,13 +180,6 @@ def ring(args):
     seconds, x, draw = train_on_points(GAN(**RING_GAN, r1=0.1, beta2=0.9), data, 4_000, args)
     found = coverage(x / RING_SCALE, data.toy.centres, data.toy.sigma)
     return seconds, f"{found['modes']} of 8 modes, {found['high_quality']:.0%} within 3σ", draw
-
-
-def swiss_roll(args):
-    data = load("swiss_roll", args.seed)
-    seconds, x, draw = train_on_points(DDPM(**PLANE_DDPM), data, 3_000, args)
-    ratio = ToyJudge(data, len(x), args.seed).over_floor([x])
-    return seconds, f"{ratio:.2f} × the distance of real points", draw
 
 
 def train_on_points(model, data, steps, args):
