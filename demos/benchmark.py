@@ -220,4 +220,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    run(main, __doc__, options=options, ignores=("data", "epochs", "seed"))
+    run(main, __doc__, options=options, ignores=("data", "epochs", "seed", "compile"))

@@ -1,6 +1,7 @@
 """What all demos share: their options, training with a budget of steps, and errors that end in one line."""
 
 import argparse
+import contextlib
 import math
 import pathlib
 import sys
@@ -14,6 +15,7 @@ from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError, find_device, to_host
 from scratchgen.commands.console import run_to_the_end
 from scratchgen.data import binarized, load
+from scratchgen.kernels.native import compiled_kernels
 from scratchgen.metrics.frechet import Distance, FrechetJudge
 from scratchgen.plots import GREY
 from scratchgen.train.fit import fit
@@ -44,6 +46,7 @@ def run(main, doc, data="digits", options=None, ignores=(), last=None):
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu", "auto"], help="default: cpu")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the training: to see that it runs")
+    parser.add_argument("--compile", action="store_true", help="run kernels compiled for this CPU, which is faster")
     if options:
         options(parser)
     usual = {name: parser.get_default(name) for name in ignores}
@@ -56,9 +59,10 @@ def run(main, doc, data="digits", options=None, ignores=(), last=None):
         vars(args).update(usual)
         if args.seed < 0 or (args.epochs is not None and args.epochs < 1):
             raise UsageError("--seed must be >= 0 and --epochs >= 1")
-        find_device(args.device)
+        xp = find_device(args.device)
         args.out.mkdir(parents=True, exist_ok=True)  # now rather than after the training
-        code = main(args)
+        with compiled_kernels(xp) if args.compile else contextlib.nullcontext():
+            code = main(args)
         if not getattr(args, "json", False):
             print(f"{time.perf_counter() - started:.0f} s")
         if last and not code:

@@ -32,12 +32,13 @@ AFTER = re.compile(r" s\b")  # after a number that is a time
 TIME = re.compile(r"\d+(\.\d+)? s\b")
 
 
-def run_one(name, data, seed, out):
+def run_one(name, data, compile, seed, out):
     """(the lines that a demo prints with one seed, ""), or if it fails (None, its last line of error)."""
     folder = out / f"seed_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(HERE / f"{name}.py"), "--seed", str(seed), "--out", str(folder)]
     command += ["--data", data] if data else []
+    command += ["--compile"] if compile else []
     one_thread = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # several processes share the cores
     done = subprocess.run(command, capture_output=True, text=True, env=one_thread, check=False)
     if done.returncode:
@@ -104,7 +105,7 @@ def main(args):
             raise UsageError(f"no demo {name}: use some of {', '.join(known)}")
     if args.seeds < 2:
         raise UsageError(f"--seeds must be 2 or more, got {args.seeds}")
-    jobs = [(name, args.data, seed, args.out) for name in names for seed in range(args.seeds)]
+    jobs = [(name, args.data, args.compile, seed, args.out) for name in names for seed in range(args.seeds)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         futures = [pool.submit(run_one, *job) for job in jobs]
         found = results(futures, "demo")
@@ -127,6 +128,7 @@ def start():
     parser.add_argument("demos", nargs="*", help="names of demos, such as gan; default: all")
     parser.add_argument("--seeds", type=int, default=5, help="how many; default: 5")
     parser.add_argument("--data", default="", help="default: what each demo takes itself")
+    parser.add_argument("--compile", action="store_true", help="run kernels compiled for this CPU, which is faster")
     parser.add_argument("--out", default=HERE / "out" / "seeds", type=pathlib.Path, help="folder of what they make")
     return run_to_the_end(parser.prog, lambda: main(parser.parse_args()))
 
