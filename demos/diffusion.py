@@ -1,10 +1,11 @@
 """Diffusion turns noise into digits: it removes a little of the noise at each step.
 
-Left: digits after 50 steps of DDIM. Right: three of them on their way; above x_t, below the network's guess x̂_0 of the
-finished picture, at first the mean of all digits. Below: the Fréchet distance to training pictures by the number of
-steps, beside that of real pictures.
+Left: digits after 50 steps of DDIM, of MNIST after 200. Right: three of them on their way; above x_t, below the network's
+guess x̂_0 of the finished picture, at first the mean of all digits. Below: the Fréchet distance to training pictures by
+the number of steps, beside that of real pictures.
 
-Try `--data mnist` (minutes), where strokes break up; diffusion_guidance.py mends that.
+Try `--data mnist` (minutes), where strokes break up; diffusion_latent.py mends that. There the network also takes its
+last guess of the picture (self-conditioning), which halves the distance.
 Read scratchgen/models/ddpm.py, scratchgen/models/parts/diffusion.py.
 """
 
@@ -16,24 +17,25 @@ from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, RED, name_columns, new_figure, save_figure, show_images
 
-STEPS, MOMENTS, WAYS = (5, 10, 20, 50), 9, 3
+STEPS, MOMENTS, WAYS = (5, 10, 20, 50, 100, 200), 9, 3
 
 
 def ways(model, rng):
     """x_t (WAYS, MOMENTS, D) of some pictures on their way from noise, and what the network takes them to be, as pixels."""
-    path = list(model.path(rng.normal((WAYS, model.n_diffused)), rng))[:-1]
-    chosen = [path[round(i)] for i in np.linspace(0, len(path) - 1, MOMENTS)]
-    pairs = [(x_t, model.denoise(x_t, t)) for t, x_t in chosen]
-    seen, taken = (np.stack([to_host(model.scaler.undo(pair[i])) for pair in pairs], axis=1) for i in (0, 1))
-    return [t for t, _ in chosen], seen, taken
+    path, found, guess = list(model.path(rng.normal((WAYS, model.n_diffused)), rng))[:-1], [], None
+    for t, x_t in path:
+        guess = model.denoise(x_t, t, guess=guess)
+        found.append((t, to_host(model.scaler.undo(x_t)), to_host(model.scaler.undo(guess))))
+    times, *parts = zip(*(found[round(i)] for i in np.linspace(0, len(path) - 1, MOMENTS)))
+    return times, *(np.stack(part, axis=1) for part in parts)
 
 
 def main(args):
     data = pictures(args)
     judge, small = FrechetJudge(data), is_small(data)
-    sizes = {"width": 256, "batch": 128} if small else {"width": 512, "batch": 64}
-    model = DDPM(n_features=data.x_train.shape[1], lr=2e-3, **sizes)
-    model, history = train(model, data, args, 4_900 if small else 15_000)
+    sizes = {"width": 256} if small else {"width": 768, "self_conditioning": True}
+    model = DDPM(n_features=data.x_train.shape[1], lr=2e-3, batch=128, **sizes)
+    model, history = train(model, data, args, 4_900 if small else 9_400)
     n, n_draws = min(2_000, len(data.x_test)), DRAWS if small and not args.quick else 1
 
     def distance(seed, **options):
@@ -42,12 +44,13 @@ def main(args):
 
     floor, (ancestral, _) = judge.floor(n), distance(2, sampler="ancestral")
     by_steps = {n_steps: distance(3, n_steps=n_steps) for n_steps in STEPS}
-    best, x = by_steps[50]
+    shown = 50 if small else 200
+    best, x = by_steps[shown]
     print(f"trained in {sum(row['seconds'] for row in history):.0f} s")
     words = ", ".join(f"DDIM-{n_steps} {found}" for n_steps, (found, _) in by_steps.items())
     print(f"Fréchet distance of {n} samples: {words}, ancestral {ancestral}; of {n} real pictures {floor}")
     shares = judge.classes(x)[np.unique(data.labels_train)]
-    print(f"with 50 steps: {beside(best, floor)}; the rarest digit has {shares.min():.1%} of the samples")
+    print(f"with {shown} steps: {beside(best, floor)}; the rarest digit has {shares.min():.1%} of the samples")
     found, test = (nearest(part[:300], data.x_train).mean() for part in (x, data.x_test))
     print(f"distance to the nearest training picture {found:.2f}, of test pictures {test:.2f}")
     print(

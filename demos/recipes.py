@@ -111,7 +111,9 @@ def vqgan_and_made(data, train):
 def ddpm(data, train):
     if is_small(data):
         return train(DDPM(n_features=pixels(data), lr=2e-3, width=256, batch=128), 4_900)
-    return train(DDPM(n_features=pixels(data), lr=2e-3, width=512, batch=64), 15_000)
+    return train(
+        DDPM(n_features=pixels(data), lr=2e-3, width=768, batch=128, self_conditioning=True, n_steps=200), 9_400
+    )
 
 
 def flow_matching(data, train):
