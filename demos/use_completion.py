@@ -38,11 +38,11 @@ def options(parser):
 def trained(data, args):
     """{name: model}, of the sizes in demos/gan.py, vae.py and diffusion.py."""
     small, n_features = is_small(data), data.x_train.shape[1]
-    sizes = {"width": 256, "batch": 128} if small else {"width": 512, "batch": 64}
+    sizes = {"width": 256} if small else {"width": 768, "self_conditioning": True}
     plans = {
         "GAN": (GAN(**gan_sizes(data), r1=0.3 if small else 1.0), 5_000 if small else 7_500, True),
         "VAE": (VAE(n_features=n_features, hidden=(512, 256), n_latent=8, batch=50), 6_000 if small else 10_000, False),
-        "diffusion": (DDPM(n_features=n_features, lr=2e-3, **sizes), 4_000 if small else 10_000, True),
+        "diffusion": (DDPM(n_features=n_features, lr=2e-3, batch=128, **sizes), 4_000 if small else 9_400, True),
     }
     models = {}
     for name, (model, steps, falling) in plans.items():
