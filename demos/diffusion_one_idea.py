@@ -1,8 +1,8 @@
 """Networks that predict the noise, the data, v or a velocity all know the score: one idea under five names.
 
-Above: ring of eight with noise (shaded), and the score, the way to more probable points: exact (wide arrows) and computed
-from what each network predicts (thin). Below: the errors of the same scores at all amounts of noise. Where the change of
-names divides by a small number, the error grows.
+Above: a ring of eight with noise, and its score, the way to more probable points: exact (wide arrows) and from
+what each network predicts (thin). Below: the errors of these scores at all amounts of noise. A network for the data
+does worst at little noise, where the change of names divides by b.
 
 Try `--data grid`. Read scratchgen/models/parts/predictions.py.
 """
@@ -22,14 +22,14 @@ from scratchgen.models.parts.predictions import converted
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 
 NETWORKS = {  # what it predicts, and how its errors are drawn
-    "noise ε": (DDPM(**PLANE_DDPM | {"predict": "eps"}), {"color": RED}),
-    "data x₀": (DDPM(**PLANE_DDPM | {"predict": "x0"}), {"color": GREY}),
+    "the noise ε": (DDPM(**PLANE_DDPM | {"predict": "eps"}), {"color": RED}),
+    "the data x₀": (DDPM(**PLANE_DDPM | {"predict": "x0"}), {"color": GREY}),
     "v": (DDPM(**PLANE_DDPM), {"color": BLUE}),
-    "velocity": (FlowMatching(**PLANE_FLOW), {"color": INK, "linestyle": "--"}),
+    "the velocity": (FlowMatching(**PLANE_FLOW), {"color": INK, "linestyle": "--"}),
 }
-SHOWN = 0.3  # b / a of the arrows, noise over signal
-SIDE, CELLS, ARROWS = 2.3, 90, 19
-LOWEST = 7  # arrows stand where log p(x_t) is at most so far below its maximum
+SHOWN = 0.45  # b / a of the arrows, noise over signal
+SIDE, CELLS, ARROWS = 2.2, 90, 17
+LOWEST = 5  # arrows stand where log p(x_t) is at most so far below its maximum
 
 
 def amounts(model):
@@ -84,23 +84,26 @@ def draw_scores(axis, model, toy):
     unit, seen = math.hypot(a, b), scaled(model, toy)
     noised = Toy("", math.hypot(a * seen.sigma, b), a * seen.nodes, seen.weights, 1)
     fine, coarse = (
-        unit * np.stack(np.meshgrid(*2 * [np.linspace(-SIDE, SIDE, k)]), axis=-1).reshape(-1, 2) for k in (CELLS, ARROWS)
+        unit * np.stack(np.meshgrid(*2 * [np.linspace(-SIDE, SIDE, k)]), axis=-1).reshape(-1, 2)
+        for k in (CELLS, ARROWS)
     )
     log_p = noised.log_density(fine)
     p = np.exp(log_p - log_p.max()).reshape(CELLS, CELLS)
     axis.imshow(p, origin="lower", extent=2 * [-SIDE, SIDE], cmap="Blues", vmin=0, vmax=1.6, interpolation="bilinear")
     places = coarse[noised.log_density(coarse) > log_p.max() - LOWEST].astype(np.float32)
     for arrows, colour, width in (
-        (exact_score(seen, places, a, b), "#e8a79e", 0.014),
-        (score(model, places, t), INK, 0.0045),
+        (exact_score(seen, places, a, b), "#e8a79e", 0.016),
+        (score(model, places, t), INK, 0.005),
     ):
-        axis.quiver(*(places / unit).T, *(b * arrows).T, color=colour, scale=42, width=width)
+        axis.quiver(*(places / unit).T, *(b * arrows).T, color=colour, scale=34, width=width)
     axis.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE), aspect="equal", xticks=[], yticks=[])
 
 
 def main(args):
     data, n = plane_data(args.data, args), 300 if args.quick else 3_000
-    figure, axes = new_figure(12.4, 6.6, 2, 4, height_ratios=[1.15, 1])
+    figure, axes = new_figure(12.4, 6.9, 2, 4, height_ratios=[1.15, 1])
+    words = "noisy data (blue), and their score: exact (wide arrows) and computed from what a network predicts (thin)"
+    figure.suptitle(words, fontsize=11)
     for axis in axes[1]:
         axis.axis("off")
     below = figure.add_subplot(axes[1, 0].get_gridspec()[1, :])
@@ -113,7 +116,7 @@ def main(args):
         words = ", ".join(f"{amount}: {value:.3f}" for amount, value in zip((0.03, 0.1, 0.3, 1, 3, 10), values))
         print(f"{name}: {words}")
         draw_scores(axis, model, data.toy)
-        axis.set_title(f"score of a network for {name}", fontsize=10)
+        axis.set_title(f"from a network for {name}", fontsize=10)
     below.axvline(SHOWN, color=GREY, linestyle=":", label="noise of the arrows above")
     below.set(xscale="log", yscale="log", xlim=(0.02, 60))
     below.set(xlabel="noise / signal, b / a", ylabel="error of ε̂ = -b × score")

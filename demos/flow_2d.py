@@ -1,8 +1,8 @@
-"""A flow carries noise to moons, a ring and a swiss roll, and how it spreads out tells how probable each point is.
+"""A flow carries noise to moons, a ring and a swiss roll, and tells how probable each point is.
 
-Each row: the paths of 60 points from noise (grey) to data (blue); the velocities half-way, over the points that are
-there; then the true density, and the one that the flow gives by its divergence. A spot of the ring is enlarged. The
-animation shows points and velocities from beginning to end.
+Each row: the paths of 60 points from noise (grey) to data (blue); the velocities late on the way, over the points
+that are there; the true density, and the flow's own, by its divergence. One spot of the ring is enlarged. The
+animation shows points and velocities.
 
 Try `--data grid,circle`. Read scratchgen/models/flow_matching.py, scratchgen/models/parts/ode.py.
 """
@@ -21,9 +21,10 @@ from scratchgen.plots import BLUE, GREY, INK, new_figure, save_animation, save_f
 from scratchgen.train.progress import told
 
 SIDE, SPOT = 2.6, 6  # half of the side of a panel, in standard deviations of the data; of an enlarged spot, in its σ
-CELLS, DENSITY_STEPS = 56, 10  # of a panel with a density; of its solver, rk4
+CELLS, DENSITY_STEPS = 50, 10  # of a panel with a density; of its solver, rk4
 STEPS = 50  # of the solver of paths
-TITLES = ("paths from noise to data", "velocities half-way, t = ½", "true density", "density that the flow gives")
+LATE = 0.8  # the time at which velocities are drawn
+TITLES = ("noise (grey) to data (blue)", f"velocities at t = {LATE}", "true density", "density that the flow gives")
 
 
 def paths(model, seed, n):
@@ -48,28 +49,30 @@ def draw_field(axis, model, x, t, cells=15, colour=INK):
 
 
 def window(model, toy):
-    """(middle (2,), half of the side): all of the data, in their units, or one spot of a mixture if spots are small."""
+    """(middle (2,), half of the side) in units of the data scaled to unit variance: all, or one spot if spots are small."""
     mean, std = to_host(model.scaler.mean), to_host(model.scaler.std)
-    if toy.centres is not None and toy.sigma < 0.02 * std.mean():
-        return toy.centres[0], SPOT * toy.sigma
-    return mean, SIDE * float(std.mean())
+    sigma = toy.sigma / float(std.mean())
+    if toy.centres is not None and sigma < 0.02:
+        return (toy.centres[0] - mean) / std, SPOT * sigma
+    return np.zeros(2), SIDE
 
 
-def densities(model, toy):
-    """log p of the toy and of the model on a grid over the window, both (CELLS², )."""
+def densities(model, toy, cells):
+    """log p of the toy and of the model on a grid of the window, both (cells², )."""
     middle, half = window(model, toy)
-    places = middle + grid(-half, half, CELLS, 2)[0]
-    found = [
-        to_host(model.ode_log_prob(model.rng(0).array(part), DENSITY_STEPS))
-        for part in told(np.array_split(places, 8), "density, part")
-    ]
+    scaled = (middle + grid(-half, half, cells, 2)[0]).astype(np.float32)
+    places = to_host(model.scaler.undo(model.rng(0).array(scaled)))
+    parts = told(np.array_split(places, 8), "density, part")
+    found = [to_host(model.ode_log_prob(model.rng(0).array(part), DENSITY_STEPS)) for part in parts]
     return toy.log_density(places), np.concatenate(found)
 
 
 def draw_density(axis, log_p, highest):
     """The root of a density, so that a low one can be seen too."""
-    p = np.exp(0.5 * np.minimum(log_p - highest, 0)).reshape(CELLS, CELLS)
-    axis.imshow(p.T, origin="lower", extent=2 * [-SIDE, SIDE], cmap="Blues", vmin=0, vmax=1)
+    cells = math.isqrt(len(log_p))
+    p = np.exp(0.5 * (log_p - highest)).reshape(cells, cells)
+    style = {"cmap": "Blues", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+    axis.imshow(p.T, origin="lower", extent=2 * [-SIDE, SIDE], **style)
 
 
 def frame_of(axis, title=""):
@@ -80,7 +83,7 @@ def frame_of(axis, title=""):
 def main(args):
     names = args.data.split(",")
     sets = [plane_data(name, args) for name in names]  # complains before anything is trained
-    n, n_samples, n_likely, n_steps = (500, 1, 20, 10) if args.quick else (5_000, 4, 500, 50)
+    n, n_samples, n_likely, n_steps, cells = (500, 1, 20, 10, 12) if args.quick else (5_000, 4, 300, 50, CELLS)
     figure, axes = new_figure(11, 2.85 * len(names), len(names), len(TITLES))
     moving = {}
     for row, name, data in zip(axes, names, sets):
@@ -101,16 +104,18 @@ def main(args):
         x_t = paths(model, args.seed, 1_500)
         moving[shown] = model, x_t
         draw_paths(row[0], x_t)
-        draw_field(row[1], model, x_t[STEPS // 2], 0.5)
-        true, found = densities(model, data.toy)
+        draw_field(row[1], model, x_t[round(LATE * STEPS)], LATE)
+        true, found = densities(model, data.toy, cells)
         for axis, values in zip(row[2:], (true, found)):
             draw_density(axis, values, true.max())
-        for axis, title in zip(row, TITLES):
-            frame_of(axis, title if row is axes[0] else "")
+        for axis in row:
+            frame_of(axis)
         row[0].set_ylabel(f"{shown}\n{ratio:.2f} × as far as real points", fontsize=10)
         half = window(model, data.toy)[1]
-        row[2].set_xlabel(f"one spot, {2 * half:.2g} wide" if half < 0.1 else "", fontsize=9)
+        row[2].set_xlabel("" if half == SIDE else f"one spot, enlarged {SIDE / half:.0f} times", fontsize=9)
         row[3].set_xlabel(f"mean log p {log_p.mean():.2f} nats, truth {truth.mean():.2f}", fontsize=9)
+    for axis, title in zip(axes[0], TITLES):
+        axis.set_title(title, fontsize=10)
     save_figure(figure, args.out / "flow_2d.png")
 
     figure, axes = new_figure(2.4 * len(names), 2.7, 1, len(names))

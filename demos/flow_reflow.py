@@ -1,7 +1,7 @@
-"""After reflow the paths from noise to data are nearly straight, so one step of Euler's method is enough.
+"""After reflow the paths from noise to data are nearly straight, so one step of Euler's method nearly suffices.
 
-Above: 40 paths from noise (grey) to data (blue), before and after reflow, and where one step of Euler's method brings
-1,500 points. Below: how far samples are from real points against the passes of the network that a sample costs, for
+Above: 40 paths from noise (grey) to data (blue), and where one step of Euler's method brings 1,500 points, before and
+after reflow. Below: how far samples are from real points against the passes of the network that a sample costs, for
 three solvers, for a diffusion model's DDIM, and after reflow.
 
 Try `--data moons`. Read scratchgen/models/reflow.py, scratchgen/models/parts/ode.py.
@@ -21,6 +21,7 @@ from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure
 from scratchgen.train.progress import told
 
 PASSES = (1, 2, 4, 8, 16, 32, 64)  # of the network, for a sample
+DISTANCES = (1, 2, 5, 10, 20, 50)
 SOLVERS = {"euler": (1, "Euler", "o-"), "heun": (2, "Heun", "s--"), "rk4": (4, "RK4", "^:")}  # with passes for a step
 
 
@@ -66,7 +67,7 @@ def main(args):
     before, after = paths(flow, args.seed, 1_500), paths(again, args.seed, 1_500)
     print(f"how far paths are from straight: {bend(before):.3f} before reflow, {bend(after):.4f} after it")
 
-    figure, axes = new_figure(11, 6.3, 2, 4, height_ratios=[1, 1.05])
+    figure, axes = new_figure(11.6, 6.5, 2, 4, height_ratios=[1, 1.05])
     once = {"flow, Euler": flow, "after reflow, Euler": again}
     for pair, x, words, (line, model) in zip(
         (axes[0, :2], axes[0, 2:]), (before, after), ("flow matching", "after reflow"), once.items()
@@ -84,6 +85,7 @@ def main(args):
     below.axhline(1, color=INK, linestyle="--", linewidth=0.8, label="real points")
     below.set(xscale="log", yscale="log", xticks=PASSES, xticklabels=PASSES)
     below.set(xlabel="passes of the network for a sample", ylabel="distance / that of real points")
+    below.set(yticks=DISTANCES, yticklabels=DISTANCES)
     below.minorticks_off()
     below.legend(fontsize=9, frameon=False, ncols=2)
     save_figure(figure, args.out / "flow_reflow.png")
