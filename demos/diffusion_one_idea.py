@@ -107,7 +107,7 @@ def main(args):
     for axis in axes[1]:
         axis.axis("off")
     below = figure.add_subplot(axes[1, 0].get_gridspec()[1, :])
-    print("error of b × score, which is that of ε̂, by noise / signal (knowing nothing has 1.41):")
+    print("error of b × score, which is that of ε̂, by noise / signal (ε̂ = 0 has at most 1.41):")
     for axis, (name, (model, style)) in zip(axes[0], NETWORKS.items()):
         train(model, data, args, 5_000, labels=None, x_test=None)
         at, found = errors(model, data.toy, args.seed, n)
