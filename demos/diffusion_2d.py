@@ -8,10 +8,9 @@ Try `--data grid,circle`. Read scratchgen/models/ddpm.py, scratchgen/models/part
 """
 
 from common import run, train
-from recipes import PLANE_DDPM
+from recipes import PLANE_DDPM, toy_data
 
-from scratchgen.backend import UsageError, to_host
-from scratchgen.data import load
+from scratchgen.backend import to_host
 from scratchgen.metrics.transport import ToyJudge
 from scratchgen.models.ddpm import DDPM
 from scratchgen.plots import BLUE, GREY, INK, new_figure, save_animation, save_figure
@@ -19,14 +18,6 @@ from scratchgen.train.progress import told
 
 SHOWN = (0, 5, 15, 35, 60, 100)
 FRAMES = (0, 1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25, 30, 35, 40, 50, 60, 80, 100)
-
-
-def toy_data(name, seed):
-    """The Data of a toy density in the plane."""
-    data = load(name, seed)
-    if data.toy is None or data.toy.n_dim != 2:
-        raise UsageError(f"--data {name}: this demo needs points of known density in the plane, such as ring or moons")
-    return data
 
 
 def there_and_back(model, data, seed, n=1_500):

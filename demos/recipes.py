@@ -6,13 +6,14 @@ pixels, such as the bundled digits, need smaller networks and other numbers of s
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from common import is_small
 from common import train as train_for
 
-from scratchgen.backend import to_host
-from scratchgen.data import Data
+from scratchgen.backend import Rng, UsageError, to_host
+from scratchgen.data import Data, load
 from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.dbn import DBN
@@ -252,3 +253,19 @@ RING_GAN = {"n_features": 2, "output": "linear", "batch": 128, "averaging": 0.99
 RING_GAN |= {"n_latent": 2, "hidden_G": (128, 128, 128), "hidden_D": (128, 128, 128), "lr_G": 1e-3, "lr_D": 1e-3}
 PLANE_DDPM = {"n_features": 2, "n_times": 100, "predict": "v", "scaling": "standard", "sampler": "ancestral"}
 PLANE_DDPM |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
+PLANE_FLOW = {"n_features": 2, "predict": "velocity", "scaling": "standard", "time_std": 1.3, "averaging": 0.999}
+PLANE_FLOW |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
+
+
+def toy_data(name, seed):
+    """The Data of a toy density in the plane. Raises UsageError for other data."""
+    data = load(name, seed)
+    if data.toy is None or data.toy.n_dim != 2:
+        raise UsageError(f"--data {name}: this demo needs points of known density in the plane, such as ring or moons")
+    return data
+
+
+def plane_data(name, args):
+    """The same with 200,000 training points, so that a network meets few of them more than a dozen times."""
+    data, n = toy_data(name, args.seed), 10_000 if args.quick else 200_000
+    return replace(data, x_train=data.toy.sample(n, Rng((args.seed, 1))), labels_train=None)
