@@ -19,7 +19,7 @@ from scratchgen.models.latent_flow import LatentFlow
 from scratchgen.plots import BLUE, INK, RED, name_columns, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
 
-STEPS = {"diffusion": (5, 10, 20, 50, 100), "flow matching": (3, 5, 10, 25)}  # of DDIM, of Heun's method
+STEPS = {"diffusion": (5, 10, 20, 50), "flow matching": (3, 5, 10, 25)}  # of DDIM, of Heun's method
 PASSES = {"diffusion": 1, "flow matching": 2}  # of the network in a step
 
 
@@ -34,7 +34,7 @@ def way(model, n, columns, rng):
 def main(args):
     data = pictures(args)
     judge, small = FrechetJudge(data), is_small(data)
-    n, n_draws = min(5_000, len(data.x_test)), DRAWS if small else 2
+    n, n_draws = min(5_000, len(data.x_test)), DRAWS if small else 1
     below, steps = feature_model(data)
     below, history = train(below, data, args, steps)
     print(f"VQ-GAN: {sum(row['seconds'] for row in history):.0f} s, test mse {history[-1]['test_mse']:.4f}")
