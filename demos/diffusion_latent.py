@@ -19,7 +19,7 @@ from scratchgen.models.latent_flow import LatentFlow
 from scratchgen.plots import BLUE, INK, RED, name_columns, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
 
-STEPS = {"diffusion": (5, 10, 20, 50), "flow matching": (3, 5, 10, 25)}  # of DDIM, of Heun's method
+STEPS = {"diffusion": (5, 10, 20, 50, 100), "flow matching": (3, 5, 10, 25)}  # of DDIM, of Heun's method
 PASSES = {"diffusion": 1, "flow matching": 2}  # of the network in a step
 
 
