@@ -37,7 +37,9 @@ def main(args):
     n, n_draws = min(5_000, len(data.x_test)), DRAWS if small else 1
     below, steps = feature_model(data)
     below, history = train(below, data, args, steps)
-    print(f"VQ-GAN: {sum(row['seconds'] for row in history):.0f} s, test mse {history[-1]['test_mse']:.4f}")
+    print(
+        f"{type(below).__name__}: {sum(row['seconds'] for row in history):.0f} s, test mse {history[-1]['test_mse']:.4f}"
+    )
     settings = {"n_features": data.x_train.shape[1], "vqvae": below} | ({"width": 128} if small else {})
     models = {"diffusion": LatentDiffusion(**settings), "flow matching": LatentFlow(**settings)}
 
@@ -75,7 +77,10 @@ def main(args):
         draw_distances(right, passes, [distances[name, k] for k in STEPS[name]], colour, name, marker="o")
     right.axhline(restored.mean, color=INK, linestyle=":", label=f"test digits, restored: {restored}")
     draw_floor(right, floor)
-    right.set(xscale="log", yscale="log", xlabel="passes of the network", ylabel="Fréchet distance, squared")
+    ticks = STEPS["diffusion"]
+    right.set(xscale="log", ylim=(0, None), xlabel="passes of the network", ylabel="Fréchet distance, squared")
+    right.set(xticks=ticks, xticklabels=ticks)
+    right.minorticks_off()
     right.set_title(f"how far {n:,} samples are from real ones", fontsize=10)
     right.legend(fontsize=8, frameon=False)
     save_figure(figure, picture_path(args, "diffusion_latent"))
