@@ -89,7 +89,7 @@ def main(args):
         for name, colour in zip(STARTS, (BLUE, RED)):
             values = [found[name, w][i] for w in W]
             if isinstance(reference, Distance):
-                draw_distances(axis, W, values, colour, f"guidance in {name}", marker="o")
+                draw_distances(axis, W, values, colour, name, marker="o")
             else:
                 axis.plot(W, values, color=colour, marker="o")
         if isinstance(reference, Distance):
