@@ -32,7 +32,7 @@ def main(args):
     x_test = binarized(data).x_test
     floor, rarest = judge.floor(n), judge.rarest(data.x_test)
     print(f"{'real digits':<18}{'':>31}  Fréchet {floor!s:>12}  rarest {rarest:5.1%}")
-    lines, drawn = [f"| real digits | | | {floor} | {rarest:.1%} | | |"], {f"real digits: {floor}": data.x_test}
+    lines, drawn = [f"| real digits | | | {floor} | {rarest:.1%} | | |"], {f"real digits\n{floor}": data.x_test}
     for name, family in told(FAMILIES.items(), "model"):
         model = trainer.once(family.recipe)
         x = np.clip(to_host(model.sample(DRAWS * n, model.rng((args.seed, 0, 2)))), 0, 1)
@@ -47,14 +47,14 @@ def main(args):
         cells = [name, f"{size:,}", f"{seconds:.0f}", str(distance), f"{rarest:.1%}"]
         cells += [f"{nats} ({method})" if nats else "", f"`models/{family.file}.py`"]
         lines.append(f"| {' | '.join(cells)} |")
-        drawn[f"{name}: {distance}"] = x
+        drawn[f"{name}\n{distance}"] = x
     path = picture_path(args, "compare")
     with written_whole(path.with_suffix(".md")) as sheet:
         sheet.write("\n".join([HEAD, "|---" * 7 + "|", *lines, ""]).encode())
     print(path.with_suffix(".md"))
 
     n_rows = math.ceil(len(drawn) / COLUMNS)
-    figure, axes = new_figure(2.05 * COLUMNS, 2.25 * n_rows, n_rows, COLUMNS)
+    figure, axes = new_figure(2.05 * COLUMNS, 2.4 * n_rows, n_rows, COLUMNS)
     for axis in axes.ravel()[len(drawn) :]:
         axis.axis("off")
     for axis, (title, x) in zip(axes.ravel(), drawn.items()):
