@@ -1,11 +1,9 @@
 """Diffusion turns noise into digits: it removes a little of the noise at each step.
 
-Left: digits after 50 steps of DDIM, of MNIST after 200. Right: three of them on their way; above x_t, below the network's
-guess x̂_0 of the finished picture, at first the mean of all digits. Below: the Fréchet distance to training pictures by
-the number of steps, beside that of real pictures.
+Left: digits after 50 steps of DDIM, of MNIST after 200. Right: three on their way; above x_t, below the network's guess
+x̂_0, at first the mean of all digits. Below: the Fréchet distance to training pictures by the number of steps.
 
-Try `--data mnist` (minutes), where strokes break up; diffusion_latent.py mends that. There the network also takes its
-last guess of the picture (self-conditioning), which halves the distance.
+Try `--data mnist` (minutes). There strokes break up, less so if the network also takes its last guess.
 Read scratchgen/models/ddpm.py, scratchgen/models/parts/diffusion.py.
 """
 

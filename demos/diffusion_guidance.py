@@ -1,11 +1,9 @@
 """Guidance makes a diffusion model's digits easier to read and less like real ones.
 
-One network predicts with the label and without; guidance w goes beyond the first: f = (1 + w) f(label) - w f(any).
-Above: a row for each w; all pictures of a column start as the same noise. Below: Fréchet distance, how often a classifier
-reads the digit asked for, variety; with guidance in all steps, and in the last 40 % of the way alone.
+Guidance w goes beyond the prediction with the label: f = (1 + w) f(label) - w f(any). Above: a row for each w, a column
+for each noise. Below: Fréchet distance, how often the digit asked for is read, variety.
 
-Small digits are made by diffusion of pixels. Try `--data mnist` (minutes): flow matching in the features of a VQ-GAN.
-Read scratchgen/models/parts/denoising.py: guided.
+Try `--data mnist` (minutes), in the features of a VQ-GAN. Read scratchgen/models/parts/denoising.py: guided.
 """
 
 import numpy as np

@@ -1,8 +1,7 @@
 """Diffusion needs no pixels: it works in the features of a VQ-GAN, whose decoder makes the picture.
 
-The VQ-GAN is trained first and then frozen. Two models then learn its features: diffusion, and flow matching. Above:
-samples of the flow on their way, one a row, decoded at several times t; at the left the decoder makes a picture of pure
-noise. Below: samples, and their Fréchet distance by how often the network runs, beside that of restored and real digits.
+The VQ-GAN is trained first and then frozen. Diffusion and flow matching learn its features. Above: samples of the flow
+on their way, one a row, decoded. Below: samples, and their Fréchet distance by how often the network runs.
 
 Try `--data mnist` (minutes). Read scratchgen/models/latent_diffusion.py, scratchgen/models/latent_flow.py.
 """

@@ -261,7 +261,7 @@ def test_settings_of_the_model_inside(cli):
         "batch=9",
     ]
     code, _, err = cli(*given)
-    assert code == 2 and "the vqvae inside: batch 128 is larger" in err and "use --set vqvae.batch=36 or fewer" in err
+    assert code == 2 and "the vqgan inside: batch 128 is larger" in err and "use --set vqvae.batch=36 or fewer" in err
     shutil.rmtree("run", ignore_errors=True)
     assert cli(*given, "vqvae.batch=10", "vqvae.hidden=16,8", "vqvae.n_codes=4")[0] == 0
     settings = read_checkpoint("run/checkpoint.npz")[0]["settings"]["vqvae"]

@@ -155,8 +155,14 @@ def ddpm(model, x, rng, labels):
     t = 1 + rng.integers(model.n_times, len(x))
     eps, a = rng.normal(x_0.shape), model.alpha_bar[t][:, None]
     x_t = np.sqrt(a) * x_0 + np.sqrt(1 - a) * eps
+    labels = told(model, labels, rng)
     with averaged(model):
-        f = model.denoiser((x_t, t, *told(model, labels, rng)))
+        if model.self_conditioning:
+            half, guess = (len(x) + 1) // 2, 0 * x_t
+            f = model.denoiser((np.concatenate([x_t, guess], axis=1), t, *labels))[:half]
+            guess[:half] = 2 * sigmoid(f) - 1
+            x_t = np.concatenate([x_t, guess], axis=1)
+        f = model.denoiser((x_t, t, *labels))
     if model.predict == "logits":
         return {"loss": minus_log_bernoulli(x, sigmoid(f)).mean()}
     target = {"eps": eps, "v": np.sqrt(a) * eps - np.sqrt(1 - a) * x_0, "x0": x_0}[model.predict]

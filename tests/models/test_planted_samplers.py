@@ -40,10 +40,12 @@ def other_average(model):
     return model
 
 
-def asked(model, x_t, t, labels):
+def asked(model, x_t, t, labels, guess=None):
     """What the network says of x_t, asked directly and by its averaged weights. A flow tells it 100 t."""
     kept = model.params.theta.copy()
     model.params.theta[...] = model.average.average
+    if getattr(model, "self_conditioning", False):
+        x_t = np.concatenate([x_t, 0 * x_t if guess is None else guess], axis=1)
     f = model.denoiser((x_t, np.full(len(x_t), 100 * t if is_flow(model) else t), labels))
     model.params.theta[...] = kept
     model.params.changed()
@@ -54,9 +56,9 @@ def is_flow(model):
     return hasattr(model, "velocity")
 
 
-def predicted(model, x_t, t, labels):
+def predicted(model, x_t, t, labels, guess=None):
     """x̂_0 of a diffusion model, or û of a flow, by the head of its file."""
-    f = asked(model, x_t, t, labels)
+    f = asked(model, x_t, t, labels, guess)
     if is_flow(model):
         x_hat = 2 * sigmoid(f) - 1 if model.predict == "logits" else f
         return f if model.predict == "velocity" else (x_hat - x_t) / (1 - t)
@@ -69,12 +71,12 @@ def predicted(model, x_t, t, labels):
     }[model.predict]()
 
 
-def guided(model, x_t, t, labels, w):
+def guided(model, x_t, t, labels, w, guess=None):
     """(1 + w) x̂_0(label) - w x̂_0(any), or the same of û: Ho & Salimans 2022, eq 6. "Any" is the class after the last one."""
     any_label = np.full(len(x_t), model.n_classes)
     if labels is None:
-        return predicted(model, x_t, t, any_label)
-    return (1 + w) * predicted(model, x_t, t, labels) - w * predicted(model, x_t, t, any_label)
+        return predicted(model, x_t, t, any_label, guess)
+    return (1 + w) * predicted(model, x_t, t, labels, guess) - w * predicted(model, x_t, t, any_label, guess)
 
 
 def given_to(model, n=6):
@@ -103,10 +105,10 @@ def own_path(model, x, labels, w, n_steps):
         for i in range(n_steps):
             path.append(path[-1] + guided(model, path[-1], i / n_steps, labels, w) / n_steps)
         return path
-    times = [round(model.n_times * (n_steps - i) / n_steps) for i in range(n_steps + 1)]
+    times, x_0 = [round(model.n_times * (n_steps - i) / n_steps) for i in range(n_steps + 1)], None
     for t, s in pairwise(times):
         a, b = model.alpha_bar[t], model.alpha_bar[s]
-        x_0 = guided(model, x, t, labels, w)
+        x_0 = guided(model, x, t, labels, w, x_0)
         x = math.sqrt(b) * x_0 + math.sqrt(1 - b) * (x - math.sqrt(a) * x_0) / math.sqrt(1 - a)
         path.append(x)
     return path
@@ -151,7 +153,7 @@ def test_a_hole_is_filled_with_the_settings_guidance(name, settings):
             assert "cannot complete" in str(error)  # features, not pixels, are diffused
             return
     assert calls
-    for (_, _, told, w, clip), _ in calls:
+    for (_, _, told, w, clip, _), _ in calls:
         assert (told == labels).all() and (w, clip) == (1.5, False)
 
 
