@@ -156,8 +156,8 @@ class DDPM(Denoising):
         s = √((1 - ᾱ)/ᾱ) is the noise in x̄ (Song et al. 2021, DDIM, eq 14). A jump of ddim with η = 0 is a step of Euler's
         method from one s to a smaller one. But s may end at thousands. So the times here are τ, with s = SMALL sinh τ and
         u = dx̄/dτ = √(SMALL² + s²) ε̂: steps are small near the data, and grow with s near the noise. Between two whole t,
-        log ᾱ is interpolated. With self_conditioning the network gets no guess here. Raises UsageError if it predicts the data:
-        then ε̂ has no value at s = 0.
+        log ᾱ is interpolated. With self_conditioning the network gets no guess here. Raises UsageError if it predicts the
+        data: then ε̂ has no value at s = 0.
         """
         if self.predict not in ("eps", "v"):
             raise UsageError(f"predict={self.predict} gives no density of x: train with predict=v")
