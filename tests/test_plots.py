@@ -133,6 +133,7 @@ def test_few_colours_leave_paper_white_grey_grey_and_a_large_tint_what_it_is():
     assert (made[45:] == 255).all()
 
 
+@pytest.mark.slow
 def test_a_figure_that_would_be_too_large_is_made_smaller(tmp_path):
     figure, axes = new_figure(5, 5)
     axes[0, 0].imshow(np.random.default_rng(0).random((500, 500)), cmap="viridis")

@@ -18,6 +18,7 @@ from scratchgen.backend import UsageError
 from scratchgen.models.conditional_gan import ConditionalGAN
 
 
+@pytest.mark.slow
 def test_json_has_a_row_for_each_contestant_and_nothing_else_is_printed(demo, tmp_path, monkeypatch, capsys):
     benchmark = demo("benchmark")
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")

@@ -46,6 +46,7 @@ def asked(demo, monkeypatch, *options):
     return demo("seeds").start()
 
 
+@pytest.mark.slow
 def test_a_demo_runs_with_its_seeds(demo, monkeypatch, capsys, tmp_path):
     assert not asked(demo, monkeypatch, "likelihood_coin", "--seeds", "2", "--out", str(tmp_path))
     head, line, *rows = capsys.readouterr().out.splitlines()

@@ -101,6 +101,7 @@ def test_the_errors_it_gives_are_those_it_makes():
     assert np.mean([run.chance for run in runs]) == pytest.approx(np.std([run.nll for run in runs]), rel=0.35)
 
 
+@pytest.mark.slow
 def test_the_bound_rises_with_k_and_stays_below():
     model, x = trained(2, "bernoulli")
     wanted = by_quadrature(model, x).mean()
