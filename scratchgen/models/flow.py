@@ -46,15 +46,15 @@ class Flow(Model):
     n_classes: Count = 10
     conditional: bool = False  # whether it learns p(x | label) and can sample a chosen class
     levels: Whole = 0  # grey levels of the data; 0: the data are any numbers
-    alpha: Annotated[float, Range(0, 0.5, open_low=True, open_high=True)] = 0.05  # of the logit, for levels
+    alpha: Annotated[float, Range(0.0, 0.5, True, True)] = 0.05  # for levels: the logit is of alpha + (1 - 2 alpha) x
     conditioner: Literal["coupling", "autoregressive"] = "coupling"  # what may decide how a feature is changed
     transform: Literal["affine", "spline"] = "affine"  # how it is changed
-    n_layers: Count = 12
-    hidden: tuple[int, ...] = (64, 64)  # of the network in each layer
-    order: Literal["reverse", "random"] = "reverse"  # of the features, after each layer
-    max_log_scale: Positive = 2.0  # c of Affine: a layer stretches by at most exp(c)
-    n_bins: Annotated[int, Range(2)] = 8  # K of Spline
-    reach: Positive = 4.0  # c of Spline: beyond it, in standard deviations, a layer changes nothing
+    n_layers: Count = 12  # number of couplings, or of autoregressive layers
+    hidden: tuple[int, ...] = (64, 64)  # sizes of the hidden layers of the network in each of them
+    order: Literal["reverse", "random"] = "reverse"  # how the features are reordered after each of them
+    max_log_scale: Positive = 2.0  # for affine: a layer stretches by at most exp of this
+    n_bins: Annotated[int, Range(2)] = 8  # number of bins of a spline
+    reach: Positive = 4.0  # for spline: how many standard deviations it covers; beyond, it changes nothing
     batch: Count = 256
     lr: Positive = 1e-3
     decay_steps: Whole = 0  # steps of training: the rate falls to 0 along half a cosine; 0: constant rate
@@ -173,7 +173,7 @@ class Flow(Model):
         return {"nll": nll} | ({"bits_per_dim": nll / (self.n_features * math.log(2))} if self.levels else {})
 
     def sample(self, n, rng, label=None):
-        """n examples (n, n_features): f⁻¹ of noise. A conditional model makes them of the class label, or of random classes.
+        """n examples (n, n_features): f⁻¹ of noise. A conditional model makes them of the class label, or of random ones.
 
         Raises UsageError for a class that the training data does not have, and for a label if the model was trained without
         labels.

@@ -14,6 +14,7 @@ itself, an affine map or a spline, is the same for both:
 """
 
 import math
+from itertools import pairwise
 
 from ...backend import array_module
 from ...nn.activations import Tanh, sigmoid, softplus
@@ -23,7 +24,7 @@ from ...nn.layer import Layer, Sequential, Weight, check_width
 from ...nn.layers import Linear
 from .masked import MaskedMLP
 
-LEAST = 1e-3  # the least width and height of a bin, as a share of all, and the least slope at a knot: Durkan et al. 2019
+LEAST = 1e-3  # the least width and height of a bin, as a share of all, and the least slope at a knot
 
 # ---- what is done to one number: each takes x (B, n) and its parameters h (B, n, n_params) ----
 
@@ -244,9 +245,12 @@ class Permute(Layer):
 
     def forward(self, x, rng, labels=None):
         check_width(self, x, len(self.order))
-        return (x[:, self.numbers()], array_module(x).zeros_like(x[:, 0])), lambda d, learn=True, inputs=True: (
-            self.inverse(d[0])
-        )
+
+        def backward(d, learn=True, inputs=True):
+            dy, _ = d
+            return self.inverse(dy)
+
+        return (x[:, self.numbers()], array_module(x).zeros_like(x[:, 0])), backward
 
     def inverse(self, y, labels=None):
         return y[:, self.numbers().argsort()]
@@ -304,7 +308,7 @@ class Coupling(Layer):
         self.n, self.n_a, self.g = n, n // 2, g
         *sizes, n_out = *hidden, (n - n // 2) * g.n_params
         self.enter = Linear(n // 2, sizes[0], pytorch)
-        layers = [layer for pair in zip(sizes, sizes[1:]) for layer in (Tanh(), Linear(*pair, pytorch))]
+        layers = [layer for pair in pairwise(sizes) for layer in (Tanh(), Linear(*pair, pytorch))]
         self.rest = Sequential(*layers, Tanh(), Linear(sizes[-1], n_out, zeros))
         self.table = Embedding(n_classes, sizes[0]) if n_classes else None
 
@@ -352,9 +356,9 @@ class Autoregressive(Layer):
     """y_i = g(x_i; h_i), h_i = net(x_1 ... x_i-1), for all i in one pass of a masked MLP.      log_det = Σ log g′(x_i)
 
     Papamakarios et al. 2017, section 3.1; g Affine makes it their MAF. g's backward gives dx_i and dh, and net's turns dh
-    into the rest:   dx = dx_g + netᵀ dh. The inverse has to wait: h_i needs x_1 ... x_i-1. So it starts anywhere and computes
-    all x_i again and again, n times. The first pass makes x_1 right, because h_1 is constant, the second x_2, and so on.
-    A label adds a row of a table to h.
+    into the rest:   dx = dx_g + netᵀ dh. The inverse has to wait, because h_i needs x_1 ... x_i-1. So it starts at 0 and
+    computes all x_i again and again, n times. The first pass makes x_1 right, because h_1 is constant, the second x_2, and
+    so on. A label adds a row of a table to h.
     """
 
     def __init__(self, n, g, hidden, n_classes=0):
