@@ -74,11 +74,14 @@ class Flow(Model):
 
     def build(self, rng):
         n, n_classes = self.n_features, self.n_classes if self.conditional else 0
-        conditioner = {"coupling": Coupling, "autoregressive": Autoregressive}[self.conditioner]
         layers = [Logit(self.alpha)] if self.levels else []
-        for _ in range(self.n_layers):
+        for i in range(self.n_layers):
             g = Affine(self.max_log_scale) if self.transform == "affine" else Spline(self.n_bins, self.reach)
-            layers += [ActNorm(n), conditioner(n, g, self.hidden, n_classes), Permute(n, self.order)]
+            if self.conditioner == "coupling":  # the two parts change roles in turn, also if n is odd
+                layer = Coupling(n, g, self.hidden, n_classes, n_a=(n + i % 2) // 2)
+            else:
+                layer = Autoregressive(n, g, self.hidden, n_classes)
+            layers += [ActNorm(n), layer, Permute(n, self.order)]
         self.classes = Classes(self.n_classes)
         self.flow = Chain(*layers, ActNorm(n))
         self.params = Parameters(rng, flow=self.flow)

@@ -296,18 +296,19 @@ class Logit(Layer):
 class Coupling(Layer):
     """x = [x_a, x_b] -> y = [x_a, g(x_b; h)], h = net(x_a).      log_det = Σ log g′(x_b)
 
-    x_a is the first half of the features. As y_a = x_a, the same h is known when going back: x_b = g⁻¹(y_b; h), so net needs
-    no inverse. ∂y/∂x is triangular, with ones for x_a and g′ for x_b. g's backward turns (dy_b, d_log_det) into dx_b and dh,
-    and net's turns dh into a part of dx_a:   dx = [dy_a + netᵀ dh, dx_b].      Dinh et al. 2017, eq 4 to 8
+    x_a is the first half of the features, or the first n_a. As y_a = x_a, the same h is known when going back:
+    x_b = g⁻¹(y_b; h), so net needs no inverse. ∂y/∂x is triangular, with ones for x_a and g′ for x_b. g's backward turns
+    (dy_b, d_log_det) into dx_b and dh, and net's turns dh into a part of dx_a:   dx = [dy_a + netᵀ dh, dx_b].
+    Dinh et al. 2017, eq 4 to 8
 
     g: an Affine or a Spline. net: an MLP with tanh, whose last layer starts at 0, so that y = x. Its first hidden layer gets
     the label as a row of a table, added to W x_a.
     """
 
-    def __init__(self, n, g, hidden, n_classes=0):
-        self.n, self.n_a, self.g = n, n // 2, g
-        *sizes, n_out = *hidden, (n - n // 2) * g.n_params
-        self.enter = Linear(n // 2, sizes[0], pytorch)
+    def __init__(self, n, g, hidden, n_classes=0, n_a=None):
+        self.n, self.n_a, self.g = n, n_a or n // 2, g
+        *sizes, n_out = *hidden, (n - self.n_a) * g.n_params
+        self.enter = Linear(self.n_a, sizes[0], pytorch)
         layers = [layer for pair in pairwise(sizes) for layer in (Tanh(), Linear(*pair, pytorch))]
         self.rest = Sequential(*layers, Tanh(), Linear(sizes[-1], n_out, zeros))
         self.table = Embedding(n_classes, sizes[0]) if n_classes else None
