@@ -93,43 +93,43 @@ class Spline(Layer):
         self.K, self.c, self.n_params = n_bins, c, 3 * n_bins - 1
 
     def knots(self, h):
-        """Widths and heights (B, n, K), slopes (B, n, K + 1), and the backward of all three. h = 0 makes g(x) = x."""
+        """(sizes (B, n, 2, K), slopes (B, n, 2, K)) of all bins, and their backward. h = 0 makes g(x) = x.
+
+        sizes: w and v. slopes: δ_k and δ_k+1, at the lower and the upper end of each bin.
+        """
         xp, K = array_module(h), self.K
-        total, rest = 2 * self.c, 1 - self.K * LEAST
-        shares = []
-        for part in (h[:, :, :K], h[:, :, K : 2 * K]):
-            e = xp.exp(part - part.max(axis=2, keepdims=True))
-            shares.append(e / e.sum(axis=2, keepdims=True))
+        logits = h[:, :, : 2 * K].reshape(*h.shape[:2], 2, K)
+        e = xp.exp(logits - logits.max(axis=3, keepdims=True))
+        p, total, rest = e / e.sum(axis=3, keepdims=True), 2 * self.c, 1 - K * LEAST
         raw = h[:, :, 2 * K :] + math.log(math.expm1(1 - LEAST))  # softplus of this number is 1 - LEAST
         end = xp.ones_like(h[:, :, :1])
         slopes = xp.concatenate([end, LEAST + softplus(raw), end], axis=2)
 
         def backward(d_sizes, d_slopes):
-            parts = []
-            for p, d_size in zip(shares, d_sizes):
-                d_share = total * rest * d_size
-                parts.append(p * (d_share - (d_share * p).sum(axis=2, keepdims=True)))
-            return xp.concatenate([*parts, d_slopes[:, :, 1:-1] * sigmoid(raw)], axis=2)
+            d_p = (total * rest) * d_sizes
+            d_logits = p * (d_p - (d_p * p).sum(axis=3, keepdims=True))
+            d_raw = (d_slopes[:, :, 0, 1:] + d_slopes[:, :, 1, :-1]) * sigmoid(raw)
+            return xp.concatenate([d_logits.reshape(*h.shape[:2], 2 * K), d_raw], axis=2)
 
-        return *(total * (LEAST + rest * p) for p in shares), slopes, backward
+        return total * (LEAST + rest * p), xp.stack([slopes[:, :, :-1], slopes[:, :, 1:]], axis=2), backward
 
     def bins(self, u, sizes):
-        """For u (B, n): (passed, chosen), both (B, n, K). passed: 1 for every bin below that of u. chosen: 1 for its own.
+        """(passed, chosen), each (B, n, 1, K), for u (B, n) and the sizes of the bins on its axis, (B, n, K).
 
-        Sums of products with these numbers take the place of indices, which a GPU would have to gather and scatter.
+        passed is 1 for every bin below that of u, chosen for its own. Sums of products with them take the place of indices,
+        by which a GPU would have to gather and scatter.
         """
         xp = array_module(u)
         ends = xp.cumsum(sizes, axis=2)[:, :, :-1] - self.c
-        above = (u[:, :, None] >= ends).astype(sizes.real.dtype)
+        above = (u[:, :, None] >= ends).astype(u.real.dtype)
         edge = xp.ones_like(above[:, :, :1])
         passed = xp.concatenate([above, 0 * edge], axis=2)
-        return passed, xp.concatenate([edge, above], axis=2) - passed
+        return passed[:, :, None], (xp.concatenate([edge, above], axis=2) - passed)[:, :, None]
 
-    def corner(self, widths, heights, slopes, passed, chosen):
+    def corner(self, sizes, slopes, passed, chosen):
         """x_k, y_k, w, v, δ_k, δ_k+1 of the chosen bins, each (B, n)."""
-        low = ((size * passed).sum(axis=2) - self.c for size in (widths, heights))
-        own = ((part * chosen).sum(axis=2) for part in (widths, heights, slopes[:, :, :-1], slopes[:, :, 1:]))
-        return *low, *own
+        found = (sizes * passed).sum(axis=3) - self.c, (sizes * chosen).sum(axis=3), (slopes * chosen).sum(axis=3)
+        return [pair[:, :, i] for pair in found for i in (0, 1)]
 
     def inside(self, u):
         """(whether u lies between -c and c, u where it does and 0 elsewhere)."""
@@ -139,9 +139,9 @@ class Spline(Layer):
     def forward(self, pair, rng):
         x, h = pair
         xp, (within, u) = array_module(x), self.inside(x)
-        widths, heights, slopes, back_knots = self.knots(h)
-        passed, chosen = self.bins(u, widths)
-        x_k, y_k, w, v, low, high = self.corner(widths, heights, slopes, passed, chosen)
+        sizes, slopes, back_knots = self.knots(h)
+        passed, chosen = self.bins(u, sizes[:, :, 0])
+        x_k, y_k, w, v, low, high = self.corner(sizes, slopes, passed, chosen)
         s, xi = v / w, (u - x_k) / w
         q, curve = xi * (1 - xi), low + high - 2 * s
         N, D = s * xi * xi + low * q, s + curve * q
@@ -159,12 +159,10 @@ class Spline(Layer):
             dxi = 2 * s * xi * dN + 2 * (high * xi - low * (1 - xi)) * dM + (1 - 2 * xi) * dq
             dv, dw, dx = dy * N / D + ds / w, -(s * ds + xi * dxi) / w, dxi / w
 
-            d_widths = dw[:, :, None] * chosen - dx[:, :, None] * passed
-            d_heights = dv[:, :, None] * chosen + dy[:, :, None] * passed
-            none = xp.zeros_like(chosen[:, :, :1])
-            d_slopes = xp.concatenate([d_low[:, :, None] * chosen, none], axis=2)
-            d_slopes = d_slopes + xp.concatenate([none, d_high[:, :, None] * chosen], axis=2)
-            return xp.where(within, dx, d[0]), back_knots((d_widths, d_heights), d_slopes)
+            own, before = xp.stack([dw, dv], axis=2), xp.stack([-dx, dy], axis=2)  # of w and v; of x_k and y_k
+            d_sizes = own[:, :, :, None] * chosen + before[:, :, :, None] * passed
+            d_slopes = xp.stack([d_low, d_high], axis=2)[:, :, :, None] * chosen
+            return xp.where(within, dx, d[0]), back_knots(d_sizes, d_slopes)
 
         y = xp.where(within, y_k + v * N / D, x)
         return (y, xp.where(within, log_slope, 0).sum(axis=1)), backward
@@ -172,8 +170,8 @@ class Spline(Layer):
     def undo(self, y, h):
         """x, by solving y = g(x) in its bin, a quadratic equation in ξ: Durkan et al. 2019, eq 6 to 8."""
         xp, (within, u) = array_module(y), self.inside(y)
-        widths, heights, slopes, _ = self.knots(h)
-        x_k, y_k, w, v, low, high = self.corner(widths, heights, slopes, *self.bins(u, heights))
+        sizes, slopes, _ = self.knots(h)
+        x_k, y_k, w, v, low, high = self.corner(sizes, slopes, *self.bins(u, sizes[:, :, 1]))
         s, rise = v / w, u - y_k
         curved = rise * (low + high - 2 * s)
         a, b, c = v * (s - low) + curved, v * low - curved, -s * rise
