@@ -91,12 +91,11 @@ class Flow(Model):
 
     def prepare(self, x, rng, labels=None):
         """Start each ActNorm from random examples of x (N, n_features)."""
-        chosen = rng.permutation(len(x))[:FIRST]
-        labels = labels[chosen] if self.conditional and labels is not None else None
-        self.flow.measure(self.dequantised(x[chosen], rng), labels)
+        chosen, known = rng.permutation(len(x))[:FIRST], self.conditional and labels is not None
+        self.flow.measure(self.dequantised(x[chosen], rng), labels[chosen] if known else None)
         self.average.average[...] = self.params.theta
         self.params.changed()
-        if self.conditional and labels is not None:
+        if known:
             self.classes.note(labels)
 
     # Training.
@@ -110,14 +109,19 @@ class Flow(Model):
         """-log of the volume in which x lies: log P(pixels) >= E log p(x) - cell. Without levels it is 0."""
         return self.n_features * math.log(max(self.levels, 1))
 
+    def needed(self, labels):
+        """labels for a conditional model, None for another. Raises UsageError if they are missing."""
+        if self.conditional and labels is None:
+            raise UsageError("conditional=true needs labels, for the training data and for the test data")
+        return labels if self.conditional else None
+
     def loss(self, x, rng, labels=None):
         """{"loss": -log p(x), nats per example, and with levels plus cell: then a bound on -log P of the pixels}.
 
         -log p = ½ ‖z‖² + ½ D log 2π - log_det, so dz = z / B and d_log_det = -1/B.
         """
         self.params.zero_grad()
-        labels = labels if self.conditional else None
-        (z, log_det), backward = self.flow.forward(self.dequantised(x, rng), rng, labels)
+        (z, log_det), backward = self.flow.forward(self.dequantised(x, rng), rng, self.needed(labels))
         loss = self.cell - (standard_normal(z) + log_det).mean()
 
         weight = 1 / len(x)
@@ -171,7 +175,7 @@ class Flow(Model):
 
     def evaluate(self, x, rng, labels=None):
         """{"nll": -log p, nats per example} of x (N, n_features); of pixels the bound, also as "bits_per_dim"."""
-        log_p = self.log_prob(self.dequantised(x, rng), labels if self.conditional else None)
+        log_p = self.log_prob(self.dequantised(x, rng), self.needed(labels))
         nll = self.cell - log_p.mean()
         return {"nll": nll} | ({"bits_per_dim": nll / (self.n_features * math.log(2))} if self.levels else {})
 

@@ -331,6 +331,8 @@ def test_a_label_that_is_not_known_is_refused():
         model.sample(3, Rng(1, F64), label=1)
     with pytest.raises(ValueError, match=r"labels: got None, expected \(3,\)"):
         model.to_noise(np.zeros((3, 2)))
+    with pytest.raises(UsageError, match=r"^conditional=true needs labels"):
+        model.loss(np.zeros((3, 2)), Rng(1, F64))
     plain = spoiled()
     with pytest.raises(UsageError, match=r"^this model was trained without labels"):
         plain.sample(3, Rng(1, F64), label=1)
