@@ -255,6 +255,8 @@ PLANE_DDPM = {"n_features": 2, "n_times": 100, "predict": "v", "scaling": "stand
 PLANE_DDPM |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
 PLANE_FLOW = {"n_features": 2, "predict": "velocity", "scaling": "standard", "time_std": 1.3, "averaging": 0.999}
 PLANE_FLOW |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
+PLANE_REALNVP = {"n_features": 2, "n_layers": 12, "hidden": (64, 64), "batch": 256, "lr": 2e-3}
+PLANE_SPLINE = {"n_features": 2, "transform": "spline", "n_layers": 6, "hidden": (64, 64), "batch": 256, "lr": 2e-3}
 
 
 def toy_data(name, seed):

@@ -32,6 +32,13 @@ VARIANTS = {
         {"predict": "x0", "conditional": True, "guidance": 1.5, "eta": 0.5, "n_steps": 3, "levels": 4},
         {"self_conditioning": True, "conditional": True},
     ),
+    "flow": (
+        {},
+        {"transform": "spline", "order": "random", "levels": 4, "decay_steps": 3},
+        {"conditioner": "autoregressive", "conditional": True, "averaging": 0.0},
+        {"conditional": True, "levels": 4, "max_norm": 0.5},
+        {"conditioner": "autoregressive", "transform": "spline"},
+    ),
     "flow_matching": (
         {},
         {"predict": "velocity", "scaling": "standard", "time_law": "uniform", "pairing": "optimal", "decay_steps": 3},

@@ -1,6 +1,7 @@
 """The log-likelihood of new data under a model: log p(x) in nats per example, exact or estimated, with its error.
 
-    exact          MADE, a mixture: they have a log_prob
+    exact          MADE, a mixture, a normalizing flow: they have a log_prob
+    noise          a flow of pixels: the mean of log p over draws of the noise in their grey levels, which is a bound
     importance     a VAE: log p(x) = log E_q[w], w = p(x, z) / q(z|x), by the mean of k draws of w (Burda et al. 2015, eq 8)
     ODE            diffusion and flow matching: the integral of a divergence (models/parts/ode.py), up to the solver's error
     annealed       an RBM: -F(x) - log Z, with an estimate of log Z; a DBN: its bound, with the same (annealed.py)
@@ -30,6 +31,7 @@ SIGMAS = tuple(np.logspace(-1, 0, 10))  # those of Goodfellow et al. 2014
 ROWS = 1_000  # rows that a decoder or a distance handles at once, so that memory does not grow with k
 STEPS = 100  # of the ODE; it is solved again with half of them, to see the error
 EXAMPLES = 100  # of the test data, for the ODE
+NOISY = "with noise as wide as a level"
 PLANE, PICTURE = 3, 100  # up to so many numbers per example the ODE is always solved, or only if it is asked for
 
 
@@ -86,11 +88,28 @@ def black_and_white(model, x, rng, pixels=None):
     return rng.bernoulli(x), "binarized by chance, once"
 
 
-def exact(model, x, rng, pixels=None):
-    """The Likelihood of x (N, D) under a model that has log_prob(x)."""
+def exact(model, x, rng, pixels=None, labels=None):
+    """The Likelihood of x (N, D) under a model that has log_prob(x); of x given its labels (N,), if these are given."""
     x, pixels = black_and_white(model, x, rng, pixels)
-    log_p = to_host(model.log_prob(x)).astype(np.float64)
-    return Likelihood(log_p, np.zeros(len(x)), "exact", pixels)
+    log_p = to_host(model.log_prob(x) if labels is None else model.log_prob(x, labels)).astype(np.float64)
+    return Likelihood(log_p, np.zeros(len(x)), "exact" if labels is None else "exact, given the labels", pixels)
+
+
+def with_noise(model, x, rng, k=100, labels=None):
+    """The Likelihood whose log_p is a bound, for pixels x (N, D) and a flow of grey levels: models/parts/levels.py.
+
+    It is the mean over k draws of the noise that is as wide as a level. labels (N,): then it is a bound given these.
+    """
+    D, L, given = x.shape[1], model.levels, () if labels is None else (labels,)
+    draws = [to_host(model.log_prob(model.dequantised(x, rng), *given)) for _ in told(range(k), "noise, draw")]
+    log_p, error = mean_and_error(np.stack(draws).astype(np.float64) - D * math.log(L))
+    method = f"exact for x with noise, {k:,} draws of it" + ("; given the labels" if given else "")
+    return Likelihood(log_p, error, method + in_bits(log_p, D, L), NOISY)
+
+
+def in_bits(log_p, D, L):
+    """What to add to a method for pixels of L grey levels, whose log_p (N,) is a bound; "" without levels."""
+    return f"; a bound, {-log_p.mean() / (D * math.log(2)):.3g} bits per pixel of {L} levels" if L else ""
 
 
 def importance(model, x, rng, k=5_000, pixels=None):
@@ -195,9 +214,7 @@ def by_ode(model, x, rng, labels=None, n_steps=STEPS):
     method = f"ODE, rk4, {n_steps} steps; with {n_steps // 2} it differs by {error.mean():.1g}"
     if labels is not None:
         method += "; given the labels"
-    if L:
-        method += f"; a bound, {-log_p.mean() / (D * math.log(2)):.3g} bits per pixel of {L} levels"
-    return Likelihood(log_p, error, method, "with noise as wide as a level" if L else "as they are")
+    return Likelihood(log_p, error, method + in_bits(log_p, D, L), NOISY if L else "as they are")
 
 
 def check_ode(model, D):
@@ -233,8 +250,10 @@ def log_likelihood(model, x, rng, draws=100, pixels=None, labels=None, asked=Fal
             return None
     if hasattr(model, "log_weights"):
         return importance(model, x, rng, draws, pixels)
+    if hasattr(model, "log_prob") and getattr(model, "levels", 0):
+        return with_noise(model, x, rng, draws, labels)
     if hasattr(model, "log_prob"):
-        return exact(model, x, rng, pixels)
+        return exact(model, x, rng, pixels, labels)
     if isinstance(model, RBM):  # a DBN is one too
         return annealed(model, x, annealed_log_z(model, rng, n_betas=10_000), rng, pixels)
     return None

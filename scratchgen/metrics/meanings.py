@@ -6,6 +6,7 @@ NATS = "nats per example"
 MEANINGS = {  # without the prefixes test_ (of the test data) and binarized_ (of a black and white version)
     "loss": ("what a training step minimises: in nats, or in squared errors if the model is trained with these", LOW),
     "negative_elbo": (f"{NATS}; a bound on -log p", LOW),
+    "bits_per_dim": ("nll of pixels, in bits and per pixel", LOW),
     "nll": (f"{NATS}: -log p, for a VAE -log p(x|z)", LOW),
     "kl": (f"{NATS}: what the code tells about x", NEITHER),
     "denoising_nll": (f"{NATS}: of x given its damaged copy", LOW),

@@ -22,8 +22,10 @@ def remedy(model):
     """What to do if the data has numbers outside a model's data_range."""
     for setting in entries(ANY_NUMBERS, model):
         return f"use --set {setting} for other numbers"
-    return "use another model (vae, gan, wgan, ddpm, flow_matching and gmm take any numbers), or rescale"
+    return "use another model (vae, gan, wgan, ddpm, flow, flow_matching and gmm take any numbers), or rescale"
 
+
+ONE_LEVEL = "levels: pixels need 2 levels or more; use the number that the data has, or 0"
 
 # ---- settings: the line begins with the name of the setting to change ----
 
@@ -60,7 +62,16 @@ def denoising(model, instead):
     if model.levels and model.predict == "logits":
         return f"levels: logits predict pixels without the noise of the levels; use {instead}, or levels=0"
     if model.levels == 1:
-        return "levels: pixels need 2 levels or more; use the number that the data has, or 0"
+        return ONE_LEVEL
+
+
+def flow(model):
+    if model.levels == 1:
+        return ONE_LEVEL
+    if not model.hidden:
+        return "hidden: the network of a layer needs a hidden layer; use hidden=64,64"
+    if model.transform == "spline" and model.n_bins > 500:
+        return "n_bins: each bin takes at least 1/1000 of the interval; use 500 or fewer"
 
 
 def flow_matching(model):
@@ -112,6 +123,7 @@ SETTINGS = {
     "conditional_gan": conditional_gan,
     "dbn": dbn,
     "ddpm": ddpm,
+    "flow": flow,
     "flow_matching": flow_matching,
     "gan": gan,
     "latent_diffusion": in_features,
@@ -145,6 +157,14 @@ def are_levels(x, levels):
     return x.min() >= 0 and x.max() <= 1 and abs(k - k.round()).max() < 1e-3
 
 
+def flow_data(model, x, labels):
+    if not model.levels:
+        found = next((L for L in (2, 17, 256) if are_levels(x, L)), None)
+        if found:
+            return f"pixels of {found} grey levels have no density without noise: use --set levels={found}"
+    return denoising_data(model, x, labels)
+
+
 def gmm_data(model, x, labels):
     if max(x.max(), -x.min()) > 1e15:
         return "numbers beyond 1e15 have squares too large for float32: divide the data by its standard deviation"
@@ -164,6 +184,7 @@ def made_data(model, x, labels):
 DATA = {
     "conditional_gan": conditional_gan_data,
     "ddpm": denoising_data,
+    "flow": flow_data,
     "flow_matching": denoising_data,
     "gmm": gmm_data,
     "made": made_data,
@@ -176,6 +197,7 @@ ANY_NUMBERS = {
     "autoencoder": "likelihood=squares",
     "conditional_gan": "output=linear",
     "ddpm": "scaling=standard predict=v",
+    "flow": "levels=0",
     "flow_matching": "scaling=standard predict=velocity",
     "gan": "output=linear",
     "reflow": "flow.scaling=standard flow.predict=velocity",

@@ -15,14 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scratchgen
-from scratchgen import Layer, Parameters, Rng, Sequential, check_layer, check_loss
+from scratchgen import Layer, Parameters, Rng, Sequential, check_flow, check_layer, check_loss
 from scratchgen.check import selfcheck
 from scratchgen.models import find_model, model_names
 from scratchgen.models.parts.codebook import Codebook
+from scratchgen.models.parts.coupling import Affine, Autoregressive, Coupling
 from scratchgen.models.parts.denoiser import Block, Denoiser, Scaling
 from scratchgen.models.parts.energy import FreeEnergy
 from scratchgen.models.parts.gaussians import Gaussians
+from scratchgen.models.parts.invertible import ActNorm, Chain, Logit, Permute
 from scratchgen.models.parts.masked import MaskedLinear, MaskedMLP
+from scratchgen.models.parts.spline import Spline
 from scratchgen.models.vae import VAE
 from scratchgen.nn import initialisers, losses
 from scratchgen.nn.activations import ELU, GELU, Activation, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
@@ -384,6 +387,59 @@ def free_energy(draw, rng):
     return FreeEnergy(n, draw(WIDTH), 2), rng.uniform((draw(BATCH), n))
 
 
+def changed(g, draw, rng):
+    """An Affine or a Spline with numbers to change and their parameters."""
+    shape = draw(BATCH), draw(WIDTH)
+    return g, (2 * rng.normal(shape), rng.normal((*shape, g.n_params)))
+
+
+def affine(draw, rng):
+    return changed(Affine(draw(st.floats(0.5, 4))), draw, rng)
+
+
+def spline(draw, rng):
+    return changed(drawn_spline(draw), draw, rng)
+
+
+def drawn_spline(draw):
+    return Spline(draw(st.integers(2, 6)), draw(st.floats(1, 5)))
+
+
+def act_norm(draw, rng):
+    n = draw(WIDTH)
+    return ActNorm(n), rng.normal((draw(BATCH), n))
+
+
+def permute(draw, rng):
+    n = draw(WIDTH)
+    return Permute(n, draw(st.sampled_from(["reverse", "random"]))), rng.normal((draw(BATCH), n))
+
+
+def logit(draw, rng):
+    return Logit(draw(st.floats(0.01, 0.4))), rng.uniform((draw(BATCH), draw(WIDTH)))
+
+
+def conditioned(draw, rng):
+    n, g = draw(st.integers(2, 4)), draw(st.booleans())
+    hidden = tuple(draw(st.lists(st.integers(3, 4), min_size=1, max_size=2)))
+    return n, drawn_spline(draw) if g else Affine(), hidden, 2 * rng.normal((draw(BATCH), n))
+
+
+def coupling(draw, rng):
+    n, g, hidden, x = conditioned(draw, rng)
+    return Coupling(n, g, hidden, n_a=draw(st.integers(1, n - 1))), x
+
+
+def autoregressive(draw, rng):
+    n, g, hidden, x = conditioned(draw, rng)
+    return Autoregressive(n, g, hidden), x
+
+
+def chain(draw, rng):
+    n, g, hidden, x = conditioned(draw, rng)
+    return Chain(ActNorm(n), Coupling(n, g, hidden), Permute(n), Autoregressive(n, Affine(), hidden), ActNorm(n)), x
+
+
 ACTIVATIONS = [ReLU, ELU, Tanh, Sigmoid, Softplus, SiLU, GELU]
 
 
@@ -419,6 +475,14 @@ LAYERS = {
     "FreeEnergy": (free_energy, False),
     "MaskedLinear": (masked_linear, False),
     "MaskedMLP": (masked_mlp, True),
+    "Affine": (affine, False),
+    "Spline": (spline, True),
+    "ActNorm": (act_norm, False),
+    "Permute": (permute, False),
+    "Logit": (logit, False),
+    "Coupling": (coupling, True),
+    "Autoregressive": (autoregressive, True),
+    "Chain": (chain, True),
     "Sequential": (conditional, False),
     "mlp": (whole_mlp, True),
     "ReLU": (activation(lambda draw: ReLU()), True),
@@ -440,14 +504,25 @@ def test_every_layer_is_drawn_below():
 def check_one_drawn(name, data, seed):
     make, kinked = LAYERS[name]
     layer, x = make(data.draw, Rng(seed, "float64"))
+    check = check_flow if hasattr(layer, "inverse") else check_layer
     # A bias before BatchNorm has gradient 0; the checker compares its rounding with a thousandth of the largest gradient.
     # The two parts of a Residual's gradient can cancel, to a small number with few digits left.
-    assert_exact(check_layer(layer, x, seed=seed), limit=1e-10 if name in ("mlp", "Residual") else EXACT)
+    assert_exact(check(layer, x, seed=seed), limit=1e-10 if name in ("mlp", "Residual") else EXACT)
     mode = "directions" if name in NETWORKS else "auto"  # each entry has been checked above
     assert_central(lambda **options: check_layer(layer, x, mode=mode, **options), seed, kinked)
 
 
-NETWORKS = ["Block", "CompletionLoss", "Denoiser", "MaskedMLP", "Sequential", "mlp"]  # many evaluations, so fewer draws
+NETWORKS = [
+    "Autoregressive",
+    "Block",
+    "Chain",
+    "CompletionLoss",
+    "Coupling",
+    "Denoiser",
+    "MaskedMLP",
+    "Sequential",
+    "mlp",
+]  # many evaluations, so fewer draws
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in NETWORKS])

@@ -193,7 +193,7 @@ def test_of_pictures_log_p_is_measured_on_request_and_its_cost_said_first(cli):
     [
         (2, "flow_matching", ["levels=256", "predict=x0", *SMALL], "predict=x0 gives no density of x: train with "),
         (2, "ddpm", ["n_times=20", *SMALL], "log p of pictures needs noise in their grey levels: train with levels"),
-        (2, "gan", ["hidden_G=4", "hidden_D=4"], "--log-p: a gan has no density of x: use ddpm, flow_matching, "),
+        (2, "gan", ["hidden_G=4", "hidden_D=4"], "--log-p: a gan has no density of x: use ddpm, flow, flow_matching, "),
         (11, "flow_matching", ["levels=256", *FLOW], "log p by the ODE is for at most 100 numbers per example; these"),
     ],
 )

@@ -18,7 +18,11 @@ from scratchgen.metrics.likelihood import Likelihood, annealed, exact, likelihoo
 from scratchgen.models import find_model, model_names
 
 R = 250
-K = {"negative_elbo": 25, "importance": 400}  # draws of z; the error of a logarithm holds where they are many
+K = {
+    "negative_elbo": 25,
+    "importance": 400,
+    "with_noise": 25,
+}  # draws; the error of a logarithm holds where they are many
 
 
 def built(name, settings, scale=0.7, keep=1.0):
@@ -82,7 +86,9 @@ def ways(model):
         parameters = inspect.signature(function).parameters
         if hasattr(model, "log_weights") and {"k", "rng", "pixels"} <= parameters.keys():
             found[name] = lambda model, x, rng, function=function, name=name: function(model, x, rng, k=K[name])
-    if hasattr(model, "log_prob"):
+    if hasattr(model, "log_prob") and getattr(model, "levels", 0):
+        found["with_noise"] = lambda model, x, rng: likelihood.with_noise(model, x, rng, K["with_noise"])
+    elif hasattr(model, "log_prob"):
         found["exact"] = exact
     if hasattr(model, "energy"):
         found["annealed"] = lambda model, x, rng: annealed(

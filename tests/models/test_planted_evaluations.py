@@ -212,6 +212,21 @@ def made(model, x, rng, labels):
     return {"nll" if model.tokens else "binarized_nll": nll}
 
 
+def flow(model, x, rng, labels):
+    """With the determinant of the whole Jacobian, by the complex step."""
+    D, L = x.shape[1], model.levels
+    x = (x * (L - 1) + rng.uniform(x.shape)) / L if L else x
+    labels = labels if model.conditional else None
+    with averaged(model):
+        z = model.flow.forward(x, None, labels)[0][0]
+        model.params.cast("complex128")
+        J = [model.flow.forward(x + 1e-30j * e, None, labels)[0][0].imag / 1e-30 for e in np.eye(D)]
+        model.params.cast(F64)
+    log_det = np.linalg.slogdet(np.stack(J, axis=2))[1]
+    nll = (squares(z, 0) / 2 + 0.5 * D * math.log(2 * math.pi) - log_det).mean() + (D * math.log(L) if L else 0)
+    return {"nll": nll} | ({"bits_per_dim": nll / D / math.log(2)} if L else {})
+
+
 def gmm(model, x, rng, labels):
     g, p = model.gaussians, 0
     pi = np.exp(g.logits) / np.exp(g.logits).sum()
@@ -255,7 +270,7 @@ def gsn(model, x, rng, labels):
 
 
 FORMULAS = {f.__name__: f for f in (vae, autoencoder, classifier, gan, wgan, pix2pix, vqvae, vqgan, made, gmm)}
-FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm, flow_matching)} | {"latent_diffusion": ddpm}
+FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm, flow, flow_matching)} | {"latent_diffusion": ddpm}
 FORMULAS |= {"latent_flow": flow_matching, "reflow": flow_matching}
 
 UNEVEN = {"beta": 3.0, "variance": 0.3, "n_samples": 4, "binarize": True, "pack": 2, "averaging": 0.7, "noise": 0.5}

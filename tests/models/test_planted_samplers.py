@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from watching import F64, Heard, called, cases, example, machine, near, spoil, watched, with_settings
 
-from scratchgen import Rng, UsageError
+from scratchgen import Layer, Rng, UsageError
 from scratchgen.metrics.annealed import annealed_log_z
 from scratchgen.models import find_model, model_names
 from scratchgen.models.parts import diffusion
@@ -160,7 +160,12 @@ def test_a_hole_is_filled_with_the_settings_guidance(name, settings):
 # ---- where a sampler starts ----
 
 N = 30_000  # rows, so that a scale that is wrong by a hundredth is seen
-ENTRANCES = ("generator", "denoiser", "decoder")  # networks that noise enters
+ENTRANCES = {
+    "generator": "forward",
+    "denoiser": "forward",
+    "decoder": "forward",
+}  # networks that noise enters, and by what
+ENTRANCES |= {"flow": "inverse"}
 
 
 def standard_normal(z):
@@ -181,20 +186,28 @@ class Entered(Exception):
 
 def entering(model, run):
     """What the first network that was run was given, of those that noise enters; None if none was run."""
-    networks = [getattr(model, name) for name in ENTRANCES if getattr(model, name, None) is not None]
 
     def forward(x, rng):
         raise Entered(x)  # what comes after is of no interest, and takes long
 
-    for network in networks:
-        vars(network)["forward"] = forward
+    def inverse(z, labels):
+        raise Entered(z if labels is None else (z, labels))
+
+    networks = {name: getattr(model, name) for name in entrances(model)}
+    for name, network in networks.items():
+        vars(network)[ENTRANCES[name]] = {"forward": forward, "inverse": inverse}[ENTRANCES[name]]
     try:
         run()
     except Entered as entered:
         return entered.args[0]
     finally:
-        for network in networks:
-            del vars(network)["forward"]
+        for name, network in networks.items():
+            del vars(network)[ENTRANCES[name]]
+
+
+def entrances(model):
+    """Names of the networks that noise enters. A flow inside a Reflow is a model, not a network."""
+    return [name for name in ENTRANCES if isinstance(getattr(model, name, None), Layer)]
 
 
 def ways(model, n=N):
@@ -222,7 +235,7 @@ def can_sample(model):
 
 def start_of(model):
     """By what kind of noise a model starts to draw."""
-    if any(getattr(model, name, None) is not None for name in ENTRANCES):
+    if entrances(model):
         return "normal"
     kinds = {"energy": "pixels", "walk": "coins", "fill": "orders", "gaussians": "mixture"}
     return next((kind for attribute, kind in kinds.items() if hasattr(model, attribute)), None)
@@ -241,7 +254,7 @@ NORMAL = cases(lambda model: start_of(model) == "normal" and can_sample(model), 
 def as_standard(model, x):
     """The noise in what a network was given: without a condition, and of codes with other moments made standard."""
     noise = x[0] if isinstance(x, tuple) else x
-    noise = noise[:, : getattr(model, "n_latent", None) or model.n_diffused]
+    noise = noise[:, : getattr(model, "n_latent", None) or getattr(model, "n_diffused", None) or model.n_features]
     if hasattr(model, "moments"):
         noise = (noise - model.moments.mean) / np.sqrt(model.moments.variance)
     return noise
@@ -324,8 +337,8 @@ def test_classes_are_drawn_alike_and_only_those_that_were_seen(name, settings):
         labels = np.resize(np.repeat(seen, np.arange(1, 1 + len(seen))), 100)  # some more often than others
         model.prepare(np.resize(batch["x"], (100, model.n_features)), model.rng(9), labels)
         entered = entering(model, lambda: model.sample(N, model.rng(10)))
-        if isinstance(entered, tuple):  # a denoiser is told the label beside x_t and t
-            drawn = entered[2]
+        if isinstance(entered, tuple):  # a denoiser is told the label after x_t and t, a flow after z
+            drawn = entered[-1]
         else:
             rows = entered[:, model.n_latent :]
             assert (rows.sum(axis=1) == 1).all()
