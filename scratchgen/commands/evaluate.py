@@ -56,5 +56,7 @@ def log_p(model, kind, given, args):
     rng = model.rng((0, 0, 4))
     found = likelihood_metrics(model, given["x"], rng, args.draws, given.get("labels"), args.log_p)
     if args.log_p and not found:
-        raise UsageError(f"--log-p: a {kind} has no density of x: use ddpm, flow, flow_matching, vae, made, masked_diffusion, gmm or rbm")
+        raise UsageError(
+            f"--log-p: a {kind} has no density of x: use ddpm, flow, flow_matching, vae, made, masked_diffusion, gmm or rbm"
+        )
     return found

@@ -2,9 +2,9 @@
 
     c = the codes of x;      log p(c) by MADE or masked diffusion;      to sample, c ~ p(c),   x̂ = decoder(the rows c of W)
 
-van den Oord et al. 2017, section 3.2. The VQ-VAE or VQ-GAN is trained first and then frozen, so the codes are tokens like the
-letters of a text. Drawn one by one from their frequencies, they decode to no pictures. What a picture's codes cost is -log₂ p(c)
-bits, less than the n_codes log2 n_embeddings bits that they take if they are stored as they are.
+van den Oord et al. 2017, section 3.2. The VQ-VAE or VQ-GAN is trained first and then frozen, so the codes are tokens, like
+the letters of a text. Drawn each by its own frequency, they decode to no pictures. The codes of a picture cost -log₂ p(c)
+bits, fewer than the n_codes log₂ n_embeddings bits that they take if they are stored as they are.
 """
 
 import math
@@ -33,7 +33,7 @@ class CodePrior(BehindVQVAE, Model):
     hidden: tuple[int, ...] = (512,)  # for prior=made: sizes of the hidden layers
     width: Count = 512  # for prior=masked: width of every hidden layer
     n_blocks: Count = 2  # for prior=masked: number of residual blocks
-    n_steps: Whole = 0  # for prior=masked: steps of the sampler, which share the codes; 0: one step for each code
+    n_steps: Count = 64  # for prior=masked: steps of the sampler, which share the codes
     batch: Count = 100
     lr: Positive = 1e-3
     decay_steps: Whole = 0  # steps of training, in which the rate falls to 0; 0: constant rate
@@ -76,6 +76,6 @@ class CodePrior(BehindVQVAE, Model):
         return self.vqvae.decode_codes(self.over_codes.sample(n, rng).astype(int))
 
     def evaluate(self, x, rng, labels=None):
-        """{"code_bits": -log₂ p of the codes of x (N, n_features) or its bound, "stored_bits": what they take as they are}."""
+        """{"code_bits": -log₂ p of the codes of x (N, n_features), or its bound, "stored_bits": what they take stored}."""
         (nats,) = self.over_codes.evaluate(self.vqvae.codes(x), rng).values()
-        return {"code_bits": nats / math.log(2), "stored_bits": self.vqvae.bits}
+        return {"code_bits": nats / math.log(2), "stored_bits": rng.zeros(()) + self.vqvae.bits}

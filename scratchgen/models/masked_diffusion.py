@@ -1,19 +1,19 @@
 """Masked diffusion: tokens are hidden at random, and one network predicts each of them from those that are left.
 
-    hide each token with probability t, t uniform on (0, 1);      loss = E 1/t Σ_hidden -log p(x_i | the rest) >= -log p(x)
+    hide each token with probability t, uniform on (0, 1);      loss = E 1/t Σ_hidden -log p(x_i | the rest) >= -log p(x)
 
-Sahoo et al. 2024 (MDLM), eq 10 with the schedule α_t = 1 - t; Shi et al. 2024, eq 5. For this t the number k of hidden tokens
-is uniform on 0 ... D, and every choice of k tokens is equally likely. Given what is hidden, t has the law Beta(k + 1, D - k + 1),
-so E[1/t] = (D + 1)/k. The loss here has this mean in place of 1/t: its expectation is the same, and its variance is smaller. That
-of 1/t is infinite, because ∫ E[k]/t² dt = ∫ D/t dt.
+Sahoo et al. 2024 (MDLM) and Shi et al. 2024, with the schedule α_t = 1 - t. The number k of hidden tokens is then uniform on
+0 ... D, and every choice of k tokens is equally likely. Given the choice, t has the law Beta(k + 1, D - k + 1), so E[1/t] is
+(D + 1)/k. The loss here has this mean in place of 1/t. Its expectation is the same and its variance is smaller: that of 1/t
+is infinite, because ∫ E[k]/t² dt = ∫ D/t dt.
 
-Why it is a bound: draw the tokens one at a time in a random order σ. Then -log p_σ(x) is a sum of D terms, one for each number k
-of hidden tokens, and the next token is any of the k. So its mean over the orders is E_σ[-log p_σ(x)] = Σ_k E 1/k Σ_hidden
--log p(x_i | the rest), which is the loss. p(x) = E_σ p_σ(x) is what `sample` draws from, and -log p(x) <= E_σ[-log p_σ(x)]. Both
-are equal if all orders give x the same probability, as they do for the exact conditionals.
+Why it is a bound (Uria et al. 2014; Hoogeboom et al. 2022): draw the tokens one at a time in an order σ. Then -log p_σ(x) is
+a sum of D terms, one for each k. If σ is random, the next token is any of the k that are hidden. So E_σ[-log p_σ(x)] equals
+Σ_k E 1/k Σ_hidden -log p(x_i | the rest), which is the loss. `sample` draws from p(x) = E_σ p_σ(x), and -log p(x) is at most
+E_σ[-log p_σ(x)]. They are equal if all orders give x the same probability, as they do if the conditionals are exact.
 
-The network need not be told t: it sees how much is hidden (Shi et al. 2024, section 4). It fills any hole, not only an end. In
-n_steps < D steps several tokens are drawn at once, each from its own conditional as if they were independent, which they are not.
+The network need not be told t: it sees how much is hidden. It can fill any hole. In n_steps < D steps, several tokens are
+drawn at once, each from its own conditional as if they were independent, which they are not.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class MaskedDiffusion(Model):
     n_embed: Count = 4  # length of the learned vector that stands for a token
     width: Count = 512  # width of every hidden layer
     n_blocks: Count = 2  # number of residual blocks
-    n_steps: Whole = 0  # steps of the sampler, which share the tokens; 0: one step for each token
+    n_steps: Count = 64  # steps of the sampler, which share the tokens; at least as many as tokens: one at a time
     order: Literal["random", "confidence"] = "random"  # what is drawn next: any tokens, or the most predictable ones
     batch: Count = 100
     lr: Positive = 1e-3
@@ -115,7 +115,7 @@ class MaskedDiffusion(Model):
         return hidden * ((self.n_features + 1) / array_module(hidden).maximum(hidden.sum(axis=1, keepdims=True), 1))
 
     def loss(self, x, rng, labels=None):
-        """The bound on -log p in nats per example of x (B, n_features), by one random mask for each. Sahoo et al. 2024, eq 10.
+        """The bound on -log p in nats per example of x (B, n_features), by one random mask for each.
 
         The B values of t lie evenly in (0, 1), shifted by one random number: each is uniform, and their mean is less random.
         """
@@ -156,7 +156,9 @@ class MaskedDiffusion(Model):
     def checked(self, method, x):
         """x as integers. Raises ValueError, which names the method, unless x holds 0 ... n_values - 1, on the host."""
         if on_host(x) and not ((x == x.astype(int)) & (x >= 0) & (x < self.n_values)).all():
-            raise ValueError(f"{method}: x must hold whole numbers 0 ... {self.n_values - 1}; binarize grey pixels first")
+            raise ValueError(
+                f"{method}: x must hold whole numbers 0 ... {self.n_values - 1}; binarize grey pixels first"
+            )
         return x.astype(int)
 
     def evaluate(self, x, rng, labels=None):
@@ -173,7 +175,7 @@ class MaskedDiffusion(Model):
         at no value that is drawn, so one at a time in either order is an exact draw, if the conditionals are exact. Several
         are drawn as if they were independent. temperature: the logits are divided by it.
         """
-        order, n_steps = order or self.order, min(n_steps or self.n_steps or self.n_features, self.n_features)
+        order, n_steps = order or self.order, min(n_steps or self.n_steps, self.n_features)
         xp, hidden, turn = rng.xp, ~known, rng.uniform(x.shape)
         yield x, hidden
         for left in range(n_steps, 0, -1):

@@ -111,9 +111,9 @@ def check_temperature(temperature):
 def complete_by_unmasking(model, x, known, rng, temperature=1.0):
     """x (n, n_features), with its hole (known is 0) drawn token after token. known has the shape of x, or (n_features,).
 
-    Any hole will do. The model's n_steps and order say how it is drawn; with as many steps as tokens in the hole, the draw is
-    exact if the conditionals are. temperature: as for a MADE. Raises ValueError for shapes that do not fit, for temperature
-    <= 0, and for x as in log_bound.
+    Any hole will do. The model's n_steps and order say how it is drawn. With as many steps as tokens in the hole, the draw
+    is exact if the conditionals are. temperature: as for a MADE. Raises ValueError for shapes that do not fit, for
+    temperature <= 0, and for x as in checked.
     """
     check_temperature(temperature)
     x, known = with_hole(x, known)

@@ -1,4 +1,4 @@
-"""Models that work behind a frozen VQ-VAE or VQ-GAN and not in pixels: in its features, Rombach et al. 2022, or its codes."""
+"""Models behind a frozen VQ-VAE or VQ-GAN: they learn its features (Rombach et al. 2022, section 3) or codes, not pixels."""
 
 from ...backend import UsageError
 from ..vqvae import VQVAE
