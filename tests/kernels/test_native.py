@@ -37,6 +37,7 @@ F = {f.__name__: f for f in ACTIVATIONS.values()}
 CALLS = {
     "autoencoder": (21, 21, 21),
     "classifier": (11, 16),
+    "code_prior": (24, 36, 32),
     "conditional_gan": (57, 64, 54, 54, 57),
     "dbn": (14, 16),
     "ddpm": (59, 59, 59, 61, 86),
@@ -46,6 +47,7 @@ CALLS = {
     "gsn": (22, 12, 22),
     "latent_diffusion": (63, 65, 63),
     "made": (16, 24, 19, 11),
+    "masked_diffusion": (31, 43, 31),
     "pix2pix": (57, 55, 54, 64, 57),
     "rbm": (13, 15),
     "vae": (23, 23, 21, 21, 23),
@@ -58,6 +60,7 @@ CALLS = {
 HELD = {
     "autoencoder": (50, 47),
     "classifier": (30, 27),
+    "code_prior": (145, 110),
     "conditional_gan": (132, 118),
     "dbn": (37, 37),
     "ddpm": (152, 140),
@@ -68,6 +71,7 @@ HELD = {
     "latent_diffusion": (152, 140),
     "latent_flow": (152, 140),
     "made": (61, 56),
+    "masked_diffusion": (180, 140),
     "pix2pix": (203, 192),
     "rbm": (37, 35),
     "reflow": (152, 140),
