@@ -24,6 +24,7 @@ from scratchgen.models.gmm import GMM
 from scratchgen.models.gsn import GSN
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.made import MADE
+from scratchgen.models.masked_diffusion import MaskedDiffusion
 from scratchgen.models.pix2pix import Pix2Pix
 from scratchgen.models.rbm import RBM
 from scratchgen.models.vae import VAE
@@ -61,6 +62,12 @@ def made(data, train):
     if is_small(data):
         return train(MADE(n_features=pixels(data), batch=50), 1_700)
     return train(MADE(n_features=pixels(data), batch=100), 9_000)
+
+
+def masked_diffusion(data, train):
+    if is_small(data):
+        return train(MaskedDiffusion(n_features=pixels(data), hidden=(256, 256, 256), batch=50, lr=2e-3), 3_000)
+    return train(MaskedDiffusion(n_features=pixels(data), hidden=(1024, 1024), batch=100), 9_000)
 
 
 def autoencoder(data, train):

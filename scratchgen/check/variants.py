@@ -12,8 +12,8 @@ VARIANTS = {
     "classifier": ({}, {"hidden": (7, 5), "dropout": 0.3, "decay_steps": 3}),
     "code_prior": (
         {},
-        {"prior": "masked", "averaging": 0.0, "n_steps": 2},
-        {"hidden": (7, 5), "decay_steps": 3},
+        {"prior": "masked", "hidden": (7, 5), "averaging": 0.0, "n_steps": 2},
+        {"hidden": (), "decay_steps": 3},
     ),
     "conditional_gan": (
         {},
@@ -97,8 +97,8 @@ VARIANTS = {
     ),
     "masked_diffusion": (
         {},
-        {"n_values": 4, "n_blocks": 2, "decay_steps": 3, "n_steps": 2},
-        {"n_values": 3, "order": "confidence", "averaging": 0.0},
+        {"n_values": 4, "hidden": (7, 5), "decay_steps": 3, "n_steps": 2},
+        {"n_values": 3, "hidden": (), "order": "confidence", "averaging": 0.0},
     ),
     "pix2pix": (
         {},

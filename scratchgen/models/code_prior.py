@@ -30,9 +30,7 @@ class CodePrior(BehindVQVAE, Model):
     vqvae: VQVAE = field(default_factory=VQVAE, metadata={"trained_class": VQGAN})  # makes the codes
     prior: Literal[tuple(PRIORS)] = "made"  # models/made.py or models/masked_diffusion.py
     n_embed: Count = 8  # length of the learned vector that stands for a code
-    hidden: tuple[int, ...] = (512,)  # for prior=made: sizes of the hidden layers
-    width: Count = 512  # for prior=masked: width of every hidden layer
-    n_blocks: Count = 2  # for prior=masked: number of residual blocks
+    hidden: tuple[int, ...] = (512,)  # sizes of the hidden layers
     n_steps: Count = 64  # for prior=masked: steps of the sampler, which share the codes
     batch: Count = 100
     lr: Positive = 1e-3
@@ -41,7 +39,7 @@ class CodePrior(BehindVQVAE, Model):
 
     judged_by_samples = True
     sampler_settings = frozenset({"n_steps"})
-    tiny = {"n_features": 6, "n_embed": 2, "hidden": (5,), "width": 5, "n_blocks": 1, "batch": 4}
+    tiny = {"n_features": 6, "n_embed": 2, "hidden": (5,), "batch": 4}
 
     @property
     def data_range(self):

@@ -24,8 +24,7 @@ from ..nn.activations import SiLU
 from ..nn.distributions import categorical_log_prob, sample_gumbel
 from ..nn.embeddings import Embedding
 from ..nn.initialisers import pytorch
-from ..nn.layer import Sequential
-from ..nn.layers import Linear, Residual, log_softmax, one_hot
+from ..nn.layers import log_softmax, mlp, one_hot
 from ..nn.losses import softmax_cross_entropy
 from ..nn.norms import LayerNorm
 from ..nn.optim import EMA, Adam
@@ -49,8 +48,7 @@ class MaskedDiffusion(Model):
     n_features: Count = 784
     n_values: Annotated[int, Range(2)] = 2  # 2: black-and-white pixels; more: tokens, 0 ... n_values - 1
     n_embed: Count = 4  # length of the learned vector that stands for a token
-    width: Count = 512  # width of every hidden layer
-    n_blocks: Count = 2  # number of residual blocks
+    hidden: tuple[int, ...] = (1024,)  # sizes of the hidden layers
     n_steps: Count = 64  # steps of the sampler, which share the tokens; at least as many as tokens: one at a time
     order: Literal["random", "confidence"] = "random"  # what is drawn next: any tokens, or the most predictable ones
     batch: Count = 100
@@ -59,17 +57,12 @@ class MaskedDiffusion(Model):
     averaging: Fraction = 0.999  # decay of the averaged weights that are used after training; 0: the latest weights
 
     sampler_settings = frozenset({"n_steps", "order"})
-    tiny = {"n_features": 6, "n_embed": 2, "width": 5, "n_blocks": 1, "batch": 4}
+    tiny = {"n_features": 6, "n_embed": 2, "hidden": (5,), "batch": 4}
 
     def build(self, rng):
-        width, blocks = self.width, []
-        for _ in range(self.n_blocks):
-            inside = LayerNorm(width), Linear(width, width, pytorch), SiLU(), Linear(width, width, pytorch)
-            blocks.append(Residual(Sequential(*inside)))
-        enter = Linear(self.n_features * self.n_embed, width, pytorch)
-        self.leave = Linear(width, self.n_features * self.n_values, pytorch)
+        sizes = [self.n_features * self.n_embed, *self.hidden, self.n_features * self.n_values]
+        self.network = mlp(sizes, SiLU, pytorch, norm=LayerNorm)
         self.embedding = Embedding(self.n_values + 1, self.n_embed)
-        self.network = Sequential(enter, *blocks, LayerNorm(width), SiLU(), self.leave)
         self.params = Parameters(rng, embedding=self.embedding, network=self.network)
         self.adam = Adam(self.params, cosine(self.lr, self.decay_steps) if self.decay_steps else self.lr)
         self.average = EMA(self.params, self.averaging)
@@ -87,7 +80,7 @@ class MaskedDiffusion(Model):
         """Start the output's bias at the log frequencies of each feature of x, with ½ added to every count."""
         x, xp = self.discrete(x, rng), array_module(x)
         counts = xp.stack([one_hot(x[:, d], self.n_values, rng.real).sum(axis=0) for d in range(self.n_features)])
-        self.leave.b[...] = xp.log((counts + 0.5) / (len(x) + 0.5 * self.n_values)).reshape(-1)
+        self.network.layers[-1].b[...] = xp.log((counts + 0.5) / (len(x) + 0.5 * self.n_values)).reshape(-1)
         self.average.average[...] = self.params.theta
         self.params.changed()
 
@@ -153,6 +146,20 @@ class MaskedDiffusion(Model):
                 found.append((self.weights(hidden, log_p.dtype) * log_p).sum(axis=1))
         return xp.concatenate(found)
 
+    def log_prob_in(self, x, rng, n_steps=None, order=None):
+        """log p(x) in nats (N,), if unmask draws x (N, n_features) in one random order. Its mean is the bound again, for
+        order=random and n_steps=n_features. Fewer steps show what it costs to draw several at once. x as in checked.
+        """
+        x = self.checked("log_prob_in", x)
+        hidden, turn, log_p = x == x, rng.uniform(x.shape), 0
+        for left in self.steps_left(n_steps):
+            with self.average.swapped():
+                logits, _ = self.conditionals(x, hidden, None)
+            now = self.next_shown(logits, hidden, turn, left, order)
+            log_p = log_p + (now * categorical_log_prob(x.reshape(-1), logits).reshape(x.shape)).sum(axis=1)
+            hidden = hidden & ~now
+        return log_p
+
     def checked(self, method, x):
         """x as integers. Raises ValueError, which names the method, unless x holds 0 ... n_values - 1, on the host."""
         if on_host(x) and not ((x == x.astype(int)) & (x >= 0) & (x < self.n_values)).all():
@@ -167,26 +174,37 @@ class MaskedDiffusion(Model):
         bound = sum(self.log_bound(x, rng).mean() for _ in range(DRAWS)) / DRAWS
         return {"negative_elbo" if self.tokens else "binarized_negative_elbo": -bound}
 
+    def steps_left(self, n_steps):
+        """How many steps are left at each of n_steps steps, or of the setting's: n, n - 1, ... 1."""
+        return range(min(n_steps or self.n_steps, self.n_features), 0, -1)
+
+    def next_shown(self, logits, hidden, turn, left, order):
+        """Which hidden tokens are shown next (n, n_features): in each row its share, if so many steps are left.
+
+        They are random ones, those of the least turn (n, n_features), or with order=confidence those whose most probable
+        value is most probable. The choice looks at no value of a hidden token.
+        """
+        xp = array_module(hidden)
+        if (order or self.order) == "confidence":
+            turn = -log_softmax(logits).max(axis=1).reshape(hidden.shape)
+        place = xp.where(hidden, turn, xp.inf).argsort(axis=1).argsort(axis=1)  # 0: the first of its row
+        return hidden & (place < -(-hidden.sum(axis=1, keepdims=True) // left))
+
     def unmask(self, x, known, rng, n_steps=None, order=None, temperature=1.0):
         """Yields (x, hidden) as x (n, n_features) gets its unknown tokens, drawn in n_steps steps: at first all are hidden.
 
-        known (n, n_features): booleans. n_steps and order: the settings, if they are not given. In each step every row gets
-        its share of the hidden tokens: random ones, or those whose most probable value is most probable. The choice looks
-        at no value that is drawn, so one at a time in either order is an exact draw, if the conditionals are exact. Several
-        are drawn as if they were independent. temperature: the logits are divided by it.
+        known (n, n_features): booleans. n_steps and order: the settings, if they are not given. One token at a time is an
+        exact draw in either order, if the conditionals are exact. Several are drawn as if they were independent.
+        temperature: the logits are divided by it.
         """
-        order, n_steps = order or self.order, min(n_steps or self.n_steps, self.n_features)
-        xp, hidden, turn = rng.xp, ~known, rng.uniform(x.shape)
+        hidden, turn = ~known, rng.uniform(x.shape)
         yield x, hidden
-        for left in range(n_steps, 0, -1):
+        for left in self.steps_left(n_steps):
             with self.average.swapped():
                 logits = self.conditionals(x, hidden, None)[0] * (1 / temperature)
             drawn = (logits + sample_gumbel(logits.shape, rng)).argmax(axis=1).reshape(x.shape)
-            if order == "confidence":
-                turn = -log_softmax(logits).max(axis=1).reshape(x.shape)
-            place = xp.where(hidden, turn, xp.inf).argsort(axis=1).argsort(axis=1)  # 0: the first of its row
-            now = hidden & (place < -(-hidden.sum(axis=1, keepdims=True) // left))
-            x, hidden = xp.where(now, drawn, x), hidden & ~now
+            now = self.next_shown(logits, hidden, turn, left, order)
+            x, hidden = rng.xp.where(now, drawn, x), hidden & ~now
             yield x, hidden
 
     def sample(self, n, rng, label=None):

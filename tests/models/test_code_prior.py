@@ -19,8 +19,8 @@ from scratchgen.train.checkpoint import load_model, read_checkpoint, save_checkp
 from scratchgen.train.fit import fit
 
 SMALL_VQVAE = {"n_features": 64, "hidden": (32,), "n_codes": 4, "n_dim": 2, "n_embeddings": 8, "batch": 50, "lr": 1e-2}
-SMALL = {"n_features": 64, "n_embed": 4, "hidden": (32,), "width": 32, "n_blocks": 1, "lr": 1e-2, "averaging": 0.95}
-SET = ["hidden=16", "width=8", "n_blocks=1", "n_embed=2"]
+SMALL = {"n_features": 64, "n_embed": 4, "hidden": (32,), "lr": 1e-2, "averaging": 0.95}
+SET = ["hidden=16", "n_embed=2"]
 SET_VQVAE = ["vqvae.hidden=16", "vqvae.n_codes=4", "vqvae.n_dim=2", "vqvae.n_embeddings=8", "vqvae.hidden_D=8"]
 both = pytest.mark.parametrize("prior", ["made", "masked"])
 

@@ -47,14 +47,14 @@ class Exact(MaskedDiffusion):
 
 
 def exact(D, K, seed=0, **settings):
-    model = Exact(n_features=D, n_values=K, n_embed=2, width=3, n_blocks=1, **settings).build(Rng(0, F64))
+    model = Exact(n_features=D, n_values=K, n_embed=2, hidden=(3,), **settings).build(Rng(0, F64))
     model.p = random_law(D, K, seed)
     return model
 
 
 def untrained(D, K, seed=0, **settings):
     """A network with large random weights: its orders disagree."""
-    settings = {"n_embed": 3, "width": 8, "n_blocks": 1} | settings
+    settings = {"n_embed": 3, "hidden": (8,)} | settings
     model = MaskedDiffusion(n_features=D, n_values=K, **settings).build(Rng((seed, 1), F64))
     spoil(model.params, seed)
     model.average.average[...] = model.params.theta
@@ -142,7 +142,7 @@ def test_tokens_that_are_seen_and_rows_without_a_hidden_one_cost_nothing():
 
 def test_every_t_is_drawn_and_they_lie_evenly():
     """The shares of hidden tokens of the rows of a batch, from few to many."""
-    model, shares = untrained(400, 2, width=2, batch=10), []
+    model, shares = untrained(400, 2, hidden=(2,), batch=10), []
     for seed in range(40):
         hidden = np.zeros(0)
         original = model.conditionals
@@ -213,6 +213,27 @@ def test_several_at_once_are_drawn_as_if_independent_and_the_fewer_steps_the_far
         assert_drawn_from(law, model.sample(10_000, model.rng(5)), K)
     away = [0.5 * np.abs(law - model.p).sum() for law in laws.values()]  # in total variation
     assert away[0] > away[1] + 0.1 > 0.15, away
+
+
+@pytest.mark.parametrize("order", ["random", "confidence"])
+def test_log_p_in_one_order_is_log_p_if_the_conditionals_are_exact(order):
+    model, x = exact(3, 3, order=order), all_x(3, 3)
+    np.testing.assert_allclose(model.log_prob_in(x, model.rng(5)), np.log(model.p), rtol=1e-12)
+
+
+def test_log_p_in_one_order_is_that_of_the_tokens_as_they_are_shown():
+    model, x = untrained(4, 2), all_x(4, 2)
+    orders = np.array([by_order(model, x, order) for order in itertools.permutations(range(4))])
+    found = model.log_prob_in(x, model.rng(5))
+    assert np.abs(orders - found).min(axis=0).max() < 1e-12
+    halves = [np.isin(np.arange(4), first) for first in itertools.combinations(range(4), 2)]
+    everything = np.ones(4, bool)
+    at_once = [log_choices(model, x, everything)[:, a].sum(axis=1) for a in halves]
+    later = [log_choices(model, x, ~a)[:, ~a].sum(axis=1) for a in halves]
+    found = model.log_prob_in(x, model.rng(5), n_steps=2)
+    assert np.abs(np.add(at_once, later) - found).min(axis=0).max() < 1e-12
+    found = model.log_prob_in(x, model.rng(5), n_steps=1)
+    np.testing.assert_allclose(found, log_choices(model, x, everything).sum(axis=1), rtol=1e-12)
 
 
 def test_confidence_shows_the_most_predictable_token_first():
@@ -289,7 +310,7 @@ def test_what_is_refused():
 def test_it_learns_a_known_law_to_its_entropy():
     D, K, steps = 4, 3, 400
     p, every = random_law(D, K), all_x(D, K)
-    settings = {"n_embed": 3, "width": 48, "n_blocks": 1, "lr": 1e-2, "decay_steps": steps, "batch": 200}
+    settings = {"n_embed": 3, "hidden": (48, 48), "lr": 1e-2, "decay_steps": steps, "batch": 200}
     model = MaskedDiffusion(n_features=D, n_values=K, averaging=0.98, **settings).build(Rng(0))
     rows = every[np.random.default_rng(0).choice(len(every), (steps, 200), p=p)]
     model.prepare(rows[:50].reshape(-1, D), Rng(1))
@@ -299,7 +320,7 @@ def test_it_learns_a_known_law_to_its_entropy():
     with model.average.swapped():
         found = -(p * bound(model, every)).sum()
     assert -sum((m * np.log(m)).sum() for m in marginals) > entropy + 0.5  # what independent tokens would cost
-    assert 0 <= found - entropy < 0.05, (found, entropy)
+    assert 0 <= found - entropy < 0.08, (found, entropy)
 
 
 def test_before_training_it_knows_how_often_each_value_comes():
@@ -307,7 +328,7 @@ def test_before_training_it_knows_how_often_each_value_comes():
     model = MaskedDiffusion.example(Rng(0), n_features=5, n_values=3)[0]
     model.prepare(x, Rng(2))
     counts = np.stack([np.bincount(column, minlength=3) for column in x.T])
-    np.testing.assert_allclose(np.exp(model.leave.b.reshape(5, 3)), (counts + 0.5) / 91.5, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(model.network.layers[-1].b.reshape(5, 3)), (counts + 0.5) / 91.5, rtol=1e-5)
     assert (model.average.average == model.params.theta).all()
 
 
@@ -337,7 +358,7 @@ def test_all_but_training_goes_by_the_averaged_weights():
 def test_the_middle_of_a_digit_is_filled_to_suit_the_rest():
     data = load("digits")
     x, known = (data.x_train > 0.5).astype(np.float32), ~((np.arange(64) % 8 >= 2) & (np.arange(64) % 8 < 6))
-    model = MaskedDiffusion(n_features=64, width=64, n_blocks=1, batch=100, lr=5e-3, averaging=0.95).build(Rng(0))
+    model = MaskedDiffusion(n_features=64, hidden=(64, 64), batch=100, lr=5e-3, averaging=0.95).build(Rng(0))
     fit(model, x, epochs=12, progress=False)
     filled = complete(model, x[:400], known, Rng(1))
     swapped = np.where(known, filled, np.roll(filled, 1, axis=0))
