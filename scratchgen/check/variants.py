@@ -116,6 +116,8 @@ VARIANTS = {
         {"bound": "iwae", "n_samples": 4, "binarize": True, "decay_steps": 3},
         {"bound": "iwae", "n_samples": 2, "likelihood": "gaussian", "activation": "tanh"},
         {"activation": "elu", "init": "he"},
+        {"conditional": True, "n_samples": 2},
+        {"conditional": True, "bound": "iwae", "n_samples": 2},
     ),
     "vqgan": (
         {},

@@ -144,9 +144,14 @@ def conditional_gan_data(model, x, labels):
         return f"{needs}; use --set condition=label for classes, condition=vector for rows of n_classes numbers"
 
 
-def denoising_data(model, x, labels):
+def conditional_data(model, x, labels):
     if model.conditional and labels is None:
         return "conditional=true needs labels, also for the test data, and this data has none; use conditional=false"
+
+
+def denoising_data(model, x, labels):
+    if line := conditional_data(model, x, labels):
+        return line
     if model.levels and not are_levels(x, model.levels):
         return f"levels={model.levels} needs pixels 0, 1/{model.levels - 1}, ... 1; use as many levels as the data has"
 
@@ -188,6 +193,7 @@ DATA = {
     "flow_matching": denoising_data,
     "gmm": gmm_data,
     "made": made_data,
+    "vae": conditional_data,
 }
 
 
