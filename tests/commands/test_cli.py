@@ -375,7 +375,7 @@ def write_mistakes():
     Path("noise.npy").write_bytes(np.random.default_rng(1).bytes(500))
     np.save("pickled.npy", np.array([{"a": 1}]), allow_pickle=True)
     np.save("nan.npy", np.where(x == x[3, 3], np.nan, x))
-    np.save("large.npy", 255 * x)
+    np.save("large.npy", 255 * x.reshape(150, 8, 8))
     np.savez("damaged.npz", x=x)
     content = bytearray(Path("damaged.npz").read_bytes())
     content[1000] ^= 1
