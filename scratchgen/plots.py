@@ -256,7 +256,7 @@ def picture_of_table(x, names, path, real=None):
     against each other, and a histogram of each. names: of the D columns. Prints the path."""
     names = [shortened(name) for name in names[:COLUMNS]]
     n = len(names)
-    side = 1 + max(3, 1.7 * n)
+    side = max(4, 1.5 * n)
     figure, axes = new_figure(side, side, n, n, sharex="col")
     beside = "" if real is None else f" (blue), {len(real):,} real rows (grey)"
     figure.suptitle(f"{len(x):,} samples{beside}", fontsize=10)

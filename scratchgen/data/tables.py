@@ -139,7 +139,7 @@ def read_csv(path):
         for cells in filter(None, rows):
             if len(cells) != len(names):
                 hint = "" if separator != "," else f" ({POINT})"
-                counts = f"{len(cells)} cells, but the first line names {len(names)} columns"
+                counts = f"{len(cells)} cell{'s' * (len(cells) != 1)}, but the first line names {len(names)} columns"
                 raise UsageError(f"{path}, line {rows.line_num}: {counts}: give each row one number for each{hint}")
             try:
                 numbers.extend(map(float, cells))
@@ -175,8 +175,8 @@ def without_labels(values, names, lines, path):
         where = f"{path}, line {lines[good.argmin()]}, column {names[which[0]]!r}"
         remedy = "number the classes 0, 1, 2, ..., or rename the column if it is no class"
         raise UsageError(f"{where}: {labels[good.argmin()]:g} is not a whole number >= 0: {remedy}")
-    large = np.minimum(labels, 1e15).astype(np.int64)  # what int64 cannot hold is no class: files.check_labels says so
-    return np.delete(values, which, axis=1), large, tuple(np.delete(names, which).tolist())
+    classes = np.minimum(labels, 1e15).astype(np.int64)  # a number too large for int64 is no class either: check_labels
+    return np.delete(values, which, axis=1), classes, tuple(name for name in names if name.lower() not in LABELS)
 
 
 def read_text(path):
@@ -198,12 +198,12 @@ def separator_of(text):
     def counts(separator):
         try:
             first = len(next(csv.reader(lines[:1], delimiter=separator, strict=True)))
+            second = len(next(csv.reader(lines[1:], delimiter=separator)))
         except csv.Error:  # a quote that does not stand beside this separator
             return False, 0
-        second = len(next(csv.reader(lines[1:], delimiter=separator)))
         return first == second > 1, first
 
-    lines = [*itertools.islice(filter(str.strip, io.StringIO(text)), 2), " ", " "][:2]
+    lines = [*itertools.islice(filter(str.strip, io.StringIO(text, newline=None)), 2), " ", " "][:2]
     return max(",;\t", key=counts)
 
 

@@ -51,7 +51,7 @@ class VAE(Model):
     beta: NonNegative = 1.0  # weight of the KL; 1 gives the ELBO
     bound: Literal["elbo", "iwae"] = "elbo"  # the lower bound on log p(x) that training maximises
     n_samples: Count = 1  # draws of z for each x
-    draw_x: bool = False  # samples are draws from p(x|z), not its means: for points and tables
+    draw_x: bool = False  # samples are draws from p(x|z), with its noise, not its means: for points and tables
     binarize: bool = False  # draw every pixel as black or white at each use; its grey value is the probability of black
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = "pytorch"
