@@ -135,7 +135,7 @@ class Model:
         if x.min() < low or x.max() > high:
             raise UsageError(
                 f"{type(self).__name__} needs pixels in [{low:g}, {high:g}], but this data ranges from {x.min():g} to "
-                f"{x.max():g}: {rules.remedy(self)}"
+                f"{x.max():g}: {rules.remedy(type(self))}"
             )
         classes = self.n_classes if self.needs_labels and not self.labels_are_vectors else None
         if classes and labels is not None and not 0 <= labels.min() <= labels.max() < classes:

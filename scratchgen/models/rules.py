@@ -7,22 +7,27 @@ check_data instead.
 """
 
 
-def entries(table, model):
+def entries(table, model_class):
     """The entries of a table {name of a file: ...} for a model: first of its own file, then of the models it extends."""
-    files = [kind.__module__.rpartition(".") for kind in type(model).__mro__]
+    files = [kind.__module__.rpartition(".") for kind in model_class.__mro__]
     return [table[name] for package, _, name in files if package == __package__ and name in table]
 
 
 def broken(rules, model, *data):
     """The line of the first broken rule, or "". rules is SETTINGS, or DATA, whose functions also take x and labels."""
-    return next(filter(None, (rule(model, *data) for rule in entries(rules, model))), "")
+    return next(filter(None, (rule(model, *data) for rule in entries(rules, type(model)))), "")
 
 
-def remedy(model):
+def remedy(model_class):
     """What to do if the data has numbers outside a model's data_range."""
-    for setting in entries(ANY_NUMBERS, model):
-        return f"use --set {setting} for other numbers"
+    for settings in entries(ANY_NUMBERS, model_class):
+        return f"use --set {settings} for other numbers"
     return "use another model (vae, gan, wgan, ddpm, flow, flow_matching and gmm take any numbers), or rescale"
+
+
+def table_settings(model_class):
+    """["name=value", ...]: the settings with which a model takes a table, besides those of a model inside it."""
+    return [setting for setting in next(iter(entries(ANY_NUMBERS, model_class)), "").split() if "." not in setting]
 
 
 ONE_LEVEL = "levels: pixels need 2 levels or more; use the number that the data has, or 0"
@@ -197,7 +202,7 @@ DATA = {
 }
 
 
-# ---- the --set with which a model takes any numbers, if its present settings allow only pixels ----
+# ---- the --set with which a model takes any numbers and makes such, if its present settings allow only pixels ----
 
 ANY_NUMBERS = {
     "autoencoder": "likelihood=squares",
@@ -207,7 +212,7 @@ ANY_NUMBERS = {
     "flow_matching": "scaling=standard predict=velocity",
     "gan": "output=linear",
     "reflow": "flow.scaling=standard flow.predict=velocity",
-    "vae": "likelihood=gaussian",
+    "vae": "likelihood=gaussian draw_x=true",
     "vqvae": "output=linear",
     "wgan": "output=linear",
 }

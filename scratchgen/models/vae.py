@@ -57,6 +57,7 @@ class VAE(Conditional, Model):
     beta: NonNegative = 1.0  # weight of the KL; 1 gives the ELBO
     bound: Literal["elbo", "iwae"] = "elbo"  # the lower bound on log p(x) that training maximises
     n_samples: Count = 1  # draws of z for each x
+    draw_x: bool = False  # samples are draws from p(x|z), with its noise, not its means: for points and tables
     binarize: bool = False  # draw every pixel as black or white at each use; its grey value is the probability of black
     activation: Literal[tuple(ACTIVATIONS)] = "relu"
     init: Literal[tuple(INITIALISERS)] = "pytorch"
@@ -64,6 +65,7 @@ class VAE(Conditional, Model):
     lr: Positive = 1e-3
     decay_steps: Whole = 0  # steps of training: the rate falls linearly to 0 in the second half; 0: constant rate
 
+    sampler_settings = frozenset({"draw_x"})
     tiny = {"n_features": 6, "n_classes": 3, "hidden": (5,), "n_latent": 2, "batch": 4}
 
     @property
@@ -183,13 +185,20 @@ class VAE(Conditional, Model):
         return self.decode(mu if rng is None else reparameterize(mu, log_var, rng)[0], labels)
 
     def sample(self, n, rng, label=None):
-        """decode(z) for n codes z ~ N(0, I): the mean of p(x|z), as is usual in papers, not a draw from it.
+        """decode(z) for n codes z ~ N(0, I): the mean of p(x|z), as is usual in papers, or with draw_x a draw from it.
 
         A conditional model makes them of the class `label`, or of random classes of the training data. Raises UsageError for
         a class that the training data does not have, and for a label if the model was trained without labels.
         """
         labels = self.labels_to_sample(n, rng, label)
-        return self.decode(rng.normal((n, self.n_latent)), labels)
+        mean = self.decode(rng.normal((n, self.n_latent)), labels)
+        return self.drawn(mean, rng) if self.draw_x else mean
+
+    def drawn(self, mean, rng):
+        """x ~ p(x|z) from its mean (N, n_features). Bernoulli means stay grey unless the model binarizes its data."""
+        if self.likelihood == "gaussian":
+            return mean + math.sqrt(self.variance) * rng.normal(mean.shape)
+        return self.binarized(mean, rng)
 
     def evaluate(self, x, rng, labels=None):
         """{name: number} on x (N, n_features): the bound with one z per row, its two terms, and the error of the mean code.

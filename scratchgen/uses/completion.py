@@ -19,7 +19,6 @@ the form whose gradient does not vanish (losses.loss_G): D must judge the pictur
 """
 
 import functools
-import math
 
 from ..backend import UsageError, array_module, to_host
 from ..models.ddpm import DDPM
@@ -70,15 +69,8 @@ def complete_by_chain(model, x, known, rng, labels=None, n_steps=50):
     x, known = with_hole(x, known)
     where, filled = array_module(x).where, model.decode(rng.normal((len(x), model.n_latent)), labels)
     for _ in range(n_steps):
-        filled = model.reconstruct(where(known, x, draw_pixels(model, filled, rng)), rng, labels)
+        filled = model.reconstruct(where(known, x, model.drawn(filled, rng)), rng, labels)
     return where(known, x, filled)
-
-
-def draw_pixels(model, mean, rng):
-    """x ~ p(x|z) from the decoder's mean (N, n_features). Bernoulli means stay grey unless the model binarizes its data."""
-    if model.likelihood == "gaussian":
-        return mean + math.sqrt(model.variance) * rng.normal(mean.shape)
-    return model.binarized(mean, rng)
 
 
 @complete.register(MADE)

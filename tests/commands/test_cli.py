@@ -375,7 +375,7 @@ def write_mistakes():
     Path("noise.npy").write_bytes(np.random.default_rng(1).bytes(500))
     np.save("pickled.npy", np.array([{"a": 1}]), allow_pickle=True)
     np.save("nan.npy", np.where(x == x[3, 3], np.nan, x))
-    np.save("large.npy", 255 * x)
+    np.save("large.npy", 255 * x.reshape(150, 8, 8))
     np.savez("damaged.npz", x=x)
     content = bytearray(Path("damaged.npz").read_bytes())
     content[1000] ^= 1
@@ -434,7 +434,7 @@ MISTAKES = {
     "unknown model": (["train", "gan9", "--epochs", "1", "--out", "new"], "'gan9'", "use one of autoencoder, "),
     "unknown data": ([*NEW, "--data", "digit"], "'digit'", "use digits, mnist, "),
     "unknown device": ([*NEW, "--device", "tpu"], "--device", "'tpu'", "gpu"),
-    "unknown setting": ([*NEW, "--set", "depth=3"], "--set depth", "use one of n_features, hidden"),
+    "unknown setting": ([*NEW, "--set", "depth=3"], "--set depth", "use one of n_features, n_classes, conditional, hidden"),
     "setting without =": ([*NEW, "--set", "beta"], "--set beta", "expected name=value"),
     "setting no number": ([*NEW, "--set", "lr=fast"], "--set lr=fast", "expected a number"),
     "setting not whole": ([*NEW, "--set", "n_latent=2.5"], "--set n_latent=2.5", "expected a whole number"),

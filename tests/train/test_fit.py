@@ -273,7 +273,7 @@ def test_ctrl_c_on_the_command_line_ends_in_130(tmp_path, monkeypatch, capsys):
 
 
 def test_ctrl_c_outside_training(monkeypatch, capsys):
-    monkeypatch.setattr("scratchgen.commands.train.load", interrupt)
+    monkeypatch.setattr("scratchgen.commands.shared.load", interrupt)
     assert main(["train", "vae", "--epochs", "1", "--out", "nowhere"]) == 130
     assert capsys.readouterr().err == "scratchgen: stopped\n"
 
