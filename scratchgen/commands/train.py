@@ -75,9 +75,12 @@ def run(args):
 def from_data(model_class, data):
     """{name: value} of the settings that a model takes from its data, if it has them: n_features and n_classes.
 
-    For a table, also those with which it takes real numbers, because the usual ones of many models are for pixels.
+    Of pictures also the number of grey levels, if the model needs it. For a table, also those with which it takes real
+    numbers, because the usual ones of many models are for pixels.
     """
     known = {"n_features": data.x_train.shape[1]} | ({"n_classes": data.n_classes} if data.n_classes else {})
+    if model_class.needs_levels and data.shape:
+        known |= {"levels": rules.levels_of(data.x_train)}
     if data.scale is not None:
         known |= parse_settings(model_class, rules.table_settings(model_class))
     return {field.name: known[field.name] for field in dataclasses.fields(model_class) if field.name in known}

@@ -47,7 +47,7 @@ class Flow(Conditional, Model):
     n_features: Annotated[int, Range(2)] = 784
     n_classes: Count = 10
     conditional: bool = False  # whether it learns p(x | label) and can sample a chosen class
-    levels: Whole = 0  # grey levels of the data; 0: the data are any numbers
+    levels: Whole = 0  # grey levels of the data, which `train` finds itself; 0: the data are any numbers
     alpha: Annotated[float, Range(0.0, 0.5, True, True)] = 0.05  # for levels: the logit is of alpha + (1 - 2 alpha) x
     conditioner: Literal["coupling", "autoregressive"] = "coupling"  # what may decide how a feature is changed
     transform: Literal["affine", "spline"] = "affine"  # how it is changed
@@ -64,6 +64,7 @@ class Flow(Conditional, Model):
     averaging: Fraction = 0.999  # decay of the averaged weights that are used after training; 0: the latest weights
 
     judged_by_samples = True
+    needs_levels = True
     tiny = {"n_features": 5, "n_classes": 3, "n_layers": 2, "hidden": (6, 5), "n_bins": 3, "batch": 4}
 
     @property

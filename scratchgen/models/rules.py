@@ -167,11 +167,14 @@ def are_levels(x, levels):
     return x.min() >= 0 and x.max() <= 1 and abs(k - k.round()).max() < 1e-3
 
 
+def levels_of(x):
+    """The number of grey levels of pixels x, if it is one of the usual ones; otherwise 0."""
+    return next((L for L in (2, 17, 256) if are_levels(x, L)), 0)
+
+
 def flow_data(model, x, labels):
-    if not model.levels:
-        found = next((L for L in (2, 17, 256) if are_levels(x, L)), None)
-        if found:
-            return f"pixels of {found} grey levels have no density without noise: use --set levels={found}"
+    if not model.levels and (found := levels_of(x)):
+        return f"pixels of {found} grey levels have no density without noise: use --set levels={found}"
     return denoising_data(model, x, labels)
 
 

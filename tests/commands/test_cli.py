@@ -434,7 +434,11 @@ MISTAKES = {
     "unknown model": (["train", "gan9", "--epochs", "1", "--out", "new"], "'gan9'", "use one of autoencoder, "),
     "unknown data": ([*NEW, "--data", "digit"], "'digit'", "use digits, mnist, "),
     "unknown device": ([*NEW, "--device", "tpu"], "--device", "'tpu'", "gpu"),
-    "unknown setting": ([*NEW, "--set", "depth=3"], "--set depth", "use one of n_features, n_classes, conditional, hidden"),
+    "unknown setting": (
+        [*NEW, "--set", "depth=3"],
+        "--set depth",
+        "use one of n_features, n_classes, conditional, hidden",
+    ),
     "setting without =": ([*NEW, "--set", "beta"], "--set beta", "expected name=value"),
     "setting no number": ([*NEW, "--set", "lr=fast"], "--set lr=fast", "expected a number"),
     "setting not whole": ([*NEW, "--set", "n_latent=2.5"], "--set n_latent=2.5", "expected a whole number"),
