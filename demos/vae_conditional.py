@@ -1,7 +1,7 @@
 """A VAE that is told the digit has only the handwriting left to keep in z.
 
-Each row: a test digit, and its z decoded as each of the ten digits. Above: the VAE's own random z. Printed: how often a
-classifier reads the digit asked for, and how well z tells the digit, by its nearest neighbours, beside a plain VAE.
+Each row: one z, decoded as each of the ten digits. Above it is the z of a test digit, below a random one. Printed: how
+often a classifier reads the digit asked for, and how well z tells the digit, by its nearest neighbours, beside a plain VAE.
 
 Try `--data mnist` (a minute). Read scratchgen/models/vae.py: told.
 """
