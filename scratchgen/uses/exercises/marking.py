@@ -1,0 +1,80 @@
+"""Prints the marks of an exercise. Every file that `scratchgen exercise` writes ends with a call of `mark`.
+
+A check is a GradReport of the gradient checker, or a Finding: a comparison of numbers, for what no gradient check can see.
+"""
+
+import sys
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Finding:
+    """The result of a check that is no gradient check. It is true in a condition if the check passed."""
+
+    name: str
+    passed: bool
+    said: str = ""
+
+    def __bool__(self):
+        return self.passed
+
+    def __str__(self):
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.name}" + (f": {self.said}" if self.said else "")
+
+
+def close(name, found, wanted, tolerance=1e-9, hint=""):
+    """A Finding: whether the numbers found differ from those wanted by at most the tolerance. If not, it gives the hint."""
+    if not isinstance(found, (int, float, np.generic, np.ndarray)):
+        return Finding(name, False, f"got {found!r}, expected numbers")
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    if found.shape != wanted.shape:
+        return Finding(name, False, f"got an array of shape {found.shape}, expected {wanted.shape}")
+    errors = np.asarray(np.abs(found - wanted))
+    errors = np.where(np.isnan(errors), np.inf, errors)
+    worst = np.unravel_index(errors.argmax(), errors.shape)
+    if errors[worst] <= tolerance:
+        return Finding(name, True)
+    place = f"at {list(map(int, worst))} " if worst else ""
+    return Finding(name, False, f"{place}got {found[worst]:.6g}, expected {wanted[worst]:.6g}" + (hint and f"; {hint}"))
+
+
+def mark(name, checks, then=""):
+    """The exit code: 0 if every check passes. Prints each check, and what to do next.
+
+    name: that of the exercise. checks: a generator that yields reports. then: the name of the next exercise.
+    """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack Greek letters
+    solved = True
+    for report in results(name, checks):
+        print(report, flush=True)
+        solved = solved and bool(report)
+    if solved:
+        print(f"{name}: solved." + (f" Next: scratchgen exercise {then} -o {then}.py" if then else ""))
+    else:
+        print(
+            f"{name}: not solved yet. Run this file again after a change; ours: scratchgen exercise {name} --solution"
+        )
+    return 0 if solved else 1
+
+
+def results(name, checks):
+    """Yields the reports of a generator. An error in the exercise ends them, with a Finding that says what is missing."""
+    try:
+        yield from checks
+    except Exception as error:
+        yield Finding(name, False, explained(error, checks.gi_code.co_filename))
+
+
+def explained(error, file):
+    """What an error in the exercise means, and in which line of its file it was raised."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f"line {lines[-1]}: " if lines else ""
+    if isinstance(error, NotImplementedError):
+        return f"{where}still missing: {error}"
+    if isinstance(error, NameError):
+        return f"{where}{error.name} is missing: it has no value yet"
+    return f"{where}{type(error).__name__}: {error}"
