@@ -24,8 +24,8 @@ def run(args):
     check_name(path)
     with written_whole(path, "w") as file:
         file.write(sheet(args.name, exercise, following(args.name), args.solution))
-    what = "solved" if args.solution else "find and repair the bug" if exercise.is_bug else "write what is missing"
-    print(f"{path}: {what}, then python {path}")
+    todo = "find the bug, then run" if exercise.is_bug else "write what is missing, then run"
+    print(f"{path}: {'solved; to see its marks' if args.solution else todo}: python {path}")
 
 
 def check_name(path):

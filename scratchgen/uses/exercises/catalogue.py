@@ -114,8 +114,8 @@ EXERCISES = {
             without_gradient(losses.hinge, "d_logits", first="inside ="),
         ),
         checks.gan_losses,
-        "Logits l are (B, 1), and D = 1 / (1 + e⁻ˡ). To use it, import binary_cross_entropy from scratchgen.nn: "
-        "for a target y it returns -E [y log D + (1 - y) log(1 - D)] and its gradient.",
+        "Logits l are (B, 1), and D = 1 / (1 + e⁻ˡ). binary_cross_entropy(logits, y) returns "
+        "-E [y log D + (1 - y) log(1 - D)] and its gradient.",
     ),
     "reparameterize": Exercise(
         2,

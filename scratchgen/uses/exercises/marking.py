@@ -19,7 +19,7 @@ class Finding:
     said: str = ""
 
     def __bool__(self):
-        return self.passed
+        return bool(self.passed)  # a NumPy bool is none
 
     def __str__(self):
         return f"{'ok  ' if self.passed else 'FAIL'} {self.name}" + (f": {self.said}" if self.said else "")
@@ -76,5 +76,5 @@ def explained(error, file):
     if isinstance(error, NotImplementedError):
         return f"{where}still missing: {error}"
     if isinstance(error, NameError):
-        return f"{where}{error.name} is missing: it has no value yet"
+        return f"{where}{error.name} is missing: nothing has this name yet"
     return f"{where}{type(error).__name__}: {error}"

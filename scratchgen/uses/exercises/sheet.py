@@ -6,6 +6,7 @@ Then follow the checks, also by their source. Every name that the file uses is i
 """
 
 import ast
+import functools
 import importlib.util
 import inspect
 import re
@@ -108,17 +109,23 @@ class Exercise:
 
 
 def sheet(name, exercise, then="", solved=False):
-    """The text of an exercise's file. then: the name of the next one. solved: our own lines are in place."""
-    checks = inspect.getsource(exercise.checks).partition(":\n")[2]
-    code = "\n\n\n".join(
-        [
-            *definitions(exercise, solved),
-            f"# ---- the checks that mark it ----\n\n\ndef checks():\n{checks.rstrip()}",
-            f'if __name__ == "__main__":\n    sys.exit(mark("{name}", checks(), "{then}"))\n',
-        ]
+    """The text of an exercise's file. then: the name of the next one. solved: our own lines are in place.
+
+    It imports all that our own lines use, so that an answer can use it too.
+    """
+    checks = text_of(exercise.checks).partition(":\n")[2]
+    ours, shown = (
+        "\n\n\n".join(
+            [
+                *definitions(exercise, own),
+                f"# ---- the checks that mark it ----\n\n\ndef checks():\n{checks.rstrip()}",
+                f'if __name__ == "__main__":\n    sys.exit(mark("{name}", checks(), "{then}"))\n',
+            ]
+        )
+        for own in (True, solved)
     )
     modules = [*(part.module for part in exercise.parts), sys.modules[exercise.checks.__module__], marking]
-    return f'"""{head(name, exercise, solved)}\n"""\n\n{imports(code, modules)}\n\n\n{code}'
+    return f'"""{head(name, exercise, solved)}\n"""\n\n{imports(free_names(ours), modules)}\n\n\n{shown}'
 
 
 def head(name, exercise, solved=False):
@@ -169,7 +176,7 @@ def source(part, solved=True, docstrings=True):
 
     Without docstrings, these are cut to their formula.
     """
-    text = textwrap.dedent(inspect.getsource(part.what))
+    text = text_of(part.what)
     for old, new in [] if solved else [(words, "") for words in part.hide] + ([part.plant] if part.plant else []):
         text = replaced(text, old, new)
     top, lines = ast.parse(text).body[0], text.splitlines()
@@ -200,6 +207,12 @@ def source(part, solved=True, docstrings=True):
             cut[number] = cut.get(number, [re.sub(r"  # .*=.*", "", lines[number - 1])])
     kept = [line for number, old in enumerate(lines, 1) for line in cut.get(number, [old])]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).rstrip()
+
+
+@functools.cache
+def text_of(what):
+    """The source of a class or function, from the left margin."""
+    return textwrap.dedent(inspect.getsource(what))
 
 
 def taken_out(blank, function, text):
@@ -267,10 +280,10 @@ def replaced(text, old, new):
 # ---- imports ----
 
 
-def imports(code, modules):
-    """The import statements for all names that the code uses and one of the modules knows."""
+def imports(used, modules):
+    """The import statements for all used names that one of the modules knows."""
     names: dict[str, set[str]] = {}  # {where from: the names that are imported from there, none for a module itself}
-    for name in free_names(code):
+    for name in used:
         for module in [module for module in modules if name in vars(module)][:1]:
             names.setdefault(origin(module, name), set()).update(() if is_outside(vars(module)[name]) else (name,))
     lines = [
@@ -301,10 +314,18 @@ def origin(module, name):
     for public in map(importlib.import_module, PUBLIC):
         if name in public.__all__ and vars(public)[name] is value:
             return public.__name__
-    for node in ast.walk(ast.parse(inspect.getsource(module))):
-        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
-            return importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
-    return module.__name__
+    return imported_from(module).get(name, module.__name__)
+
+
+@functools.cache
+def imported_from(module):
+    """{name: the module that a module imports it from}."""
+    statements = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ImportFrom)]
+    return {
+        alias.name: importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
+        for node in statements
+        for alias in node.names
+    }
 
 
 def is_outside(value):
