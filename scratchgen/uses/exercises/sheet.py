@@ -26,10 +26,16 @@ GUARDS = {"check_width", "same_shape", "_checked"}  # they only check arguments
 PUBLIC = ("scratchgen", "scratchgen.nn")
 GRADIENT = re.compile(r"∂|\bf[′″]|\bd[A-Za-zα-ω]* =|\bdy\b|Gradients")  # what would give the answer away
 TODO = "your lines in place of"
-LAYERS = (
-    "A layer's backward gets dy, the gradient of the loss in y. It adds the gradient of a weight W to self.dW, and returns "
-    "that of x. If learn is false, it leaves self.dW as it is. If inputs is false, nobody needs the gradient of x."
+BUG = (
+    "One thing in the code below is wrong. The docstrings and the checks are right. Run this file to see which checks fail, "
+    "find the mistake, and repair it until all of them pass."
 )
+BLANK = f"Write {TODO} each line with NotImplementedError, and run this file: it marks them."
+LAYER = (
+    "A layer's backward gets dy, the gradient of the loss in y. It adds the gradient of a weight W to self.dW, and returns "
+    "that of x. If learn is false, it leaves self.dW as it is. If inputs is false, nobody needs the gradient of x. "
+)
+XP = " xp stands for NumPy, or on a GPU for CuPy."
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Exercise:
 def sheet(name, exercise, then="", solved=False):
     """The text of an exercise's file. then: the name of the next one. solved: our own lines are in place.
 
-    It imports all that our own lines use, so that an answer can use it too.
+    It imports NumPy and all that our own lines use, so that an answer can use them too.
     """
     checks = text_of(exercise.checks).partition(":\n")[2]
     ours, shown = (
@@ -125,26 +131,19 @@ def sheet(name, exercise, then="", solved=False):
         for own in (True, solved)
     )
     modules = [*(part.module for part in exercise.parts), sys.modules[exercise.checks.__module__], marking]
-    return f'"""{head(name, exercise, solved)}\n"""\n\n{imports(free_names(ours), modules)}\n\n\n{shown}'
+    return f'"""{head(name, exercise, solved)}\n"""\n\n{imports(free_names(ours) | {"np"}, modules)}\n\n\n{shown}'
 
 
 def head(name, exercise, solved=False):
     """What the file says first."""
     title = f"{'Find the bug' if exercise.is_bug else 'Exercise'}, {name}: {exercise.teaches}."
-    if exercise.is_bug:
-        told = [
-            f"{exercise.task} One thing in the code below is wrong. The docstrings and the checks are right. Run this file "
-            "to see which checks fail, find the mistake, and repair it until all of them pass."
-        ]
-    else:
-        told = [
-            f"{exercise.task} Write {TODO} each `raise NotImplementedError(...)`, and run this file: it marks them.",
-            *[LAYERS for part in exercise.parts for blank in part.blanks if blank.at == "forward.backward"][:1],
-        ]
-    told = ["Solved, with the lines of scratchgen."] if solved else told
+    blanks = [blank for part in exercise.parts for blank in part.blanks]
+    told = BUG if exercise.is_bug else LAYER + BLANK if any(b.at == "forward.backward" for b in blanks) else BLANK
+    told = "Solved, with the lines of scratchgen." if solved else told
+    told += XP if any(re.search(r"\bxp\b", text_of(part.what)) for part in exercise.parts) else ""
     ours = f"Ours: {', '.join(exercise.files)}, or scratchgen exercise {name} --solution"
-    paragraphs = [textwrap.fill(text.strip(), WIDTH) for text in [title, *told]]
-    return "\n\n".join([*paragraphs, *formulas(exercise), textwrap.fill(ours, WIDTH)])
+    task = [textwrap.fill(exercise.task, WIDTH)] if exercise.task else []
+    return "\n\n".join([title, *formulas(exercise), *task, textwrap.fill(told, WIDTH), ours])
 
 
 def formulas(exercise):
