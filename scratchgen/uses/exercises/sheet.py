@@ -199,7 +199,7 @@ def source(part, solved=True, docstrings=True):
         if not docstrings and (doc := docstring(node)):
             cut_out([doc], [" " * doc.col_offset + f'"""{formula(doc.value.value)}"""'])
     for blank in () if solved else part.blanks:
-        function = found(top, blank.at)
+        function = inner(top, blank.at)
         gone, new = taken_out(blank, function, text)
         cut_out(gone, new)
         for number in range(function.lineno, function.body[0].lineno):  # a comment there may say the answer
@@ -234,7 +234,7 @@ def functions(top):
     return [node for node in ast.walk(top) if isinstance(node, ast.FunctionDef) and node is not top]
 
 
-def found(top, path):
+def inner(top, path):
     """The function at a path such as "forward.backward" inside a class or function, which itself has the path ""."""
     for name in filter(None, path.split(".")):
         (top,) = [function for function in top.body if getattr(function, "name", "") == name]
