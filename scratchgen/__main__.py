@@ -1,4 +1,4 @@
-"""The command line: scratchgen list | gradcheck | train | sample | evaluate.
+"""The command line: scratchgen list | gradcheck | train | sample | evaluate | exercise.
 
 A user's mistake ends in one line on standard error and exit code 2. Ctrl-C ends in one line and exit code 130.
 """
@@ -94,6 +94,11 @@ def arguments():
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sub.add_argument("--device", **device)
     sub.add_argument("--compile", **compile)
+
+    sub = command("exercise", "list the exercises, or write one to a file that marks your answer when it is run")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="one of the exercises that the list shows")
+    sub.add_argument("-o", metavar="FILE", help="the .py file to write")
+    sub.add_argument("--solution", action="store_true", help="show our own lines, or write the file with them")
     return parser
 
 

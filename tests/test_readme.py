@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import textwrap
 
 import pytest
 
-from scratchgen.__main__ import arguments
+from scratchgen.__main__ import arguments, main
+from scratchgen.models import model_names
 from scratchgen.models.vae import VAE
 from scratchgen.nn.layers import Linear
+from scratchgen.uses.exercises.catalogue import EXERCISES
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -147,6 +150,25 @@ def test_every_command_is_one(line):
 
 def test_there_are_commands():
     assert len(COMMANDS) > 10
+
+
+def test_the_guided_path_has_every_exercise_once_in_ten_evenings_and_nothing_else():
+    path = INSIDE.partition("## A guided path")[2].partition("\n## ")[0]
+    evenings = [line.split("|")[4] for line in path.splitlines() if re.match(r"\| \d+ ", line)]
+    assert len(evenings) == 10
+    assert sorted(re.findall(r"`(\w+)`", " ".join(evenings))) == sorted(EXERCISES)
+    named = set(re.findall(r"`(\w+)`", path)) - {"bug_", "loss"}
+    assert named <= set(EXERCISES), named - set(EXERCISES)
+    assert set(re.findall(r"`explain (\w+)`", path)) <= set(model_names())
+
+
+def test_the_guided_path_shows_what_a_blank_prints(tmp_path, capsys):
+    line = re.compile(r"line \d+")
+    said = line.sub("line", re.search(r"python linear.py +# (.*)", INSIDE)[1])
+    assert main(["exercise", "linear", "-o", str(tmp_path / "linear.py")]) == 0
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(tmp_path / "linear.py"), run_name="__main__")
+    assert said in line.sub("line", capsys.readouterr().out).splitlines()
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+\.py:[\w.]+)`", PAPERS))))
