@@ -73,7 +73,8 @@ EXERCISES = {
         "the loss of a Gaussian decoder, with its constant",
         (without(losses.gaussian_nll, "the value in nats per example, and its gradient in x̂", "value, d ="),),
         checks.gaussian_nll,
-        "A loss is a sum over the features D and a mean over the batch B. Return the loss and its gradient in x̂.",
+        "A loss is a sum over the features D and a mean over the batch B. Return the loss, with its constant "
+        "½ D log 2πc, and its gradient in x̂.",
     ),
     "kl": Exercise(
         2,
@@ -143,7 +144,8 @@ EXERCISES = {
         "scale and shift behind a standardised x",
         (layer(norms.LayerNorm, "dgamma, dbeta and dx"),),
         checks.layer_norm,
-        "back_normalise turns the gradient of x̂ into that of x. To write that one is the exercise batch_norm.",
+        "back_normalise(d_x_hat) turns the gradient of x̂ into that of x. You will write it in the exercise batch_norm; "
+        "here you only call it.",
     ),
     "batch_norm": Exercise(
         3,
@@ -214,8 +216,10 @@ EXERCISES = {
         "a gradient past a choice that has none",
         (without(VQVAE.loss, "the gradients of decoder, codebook and encoder", "straight_through =", "back_encoder("),),
         checks.vqvae,
-        "stop(x), the sg[x] of papers, has the value of x and no gradient. back_book takes the gradient of the tokens, "
-        "self.as_tokens(de). No gradient comes back from it.",
+        "stop(x), the sg[x] of papers, has the value of x and no gradient. So z + stop(e - z) has the value of e, and its "
+        "gradient goes to z. d_x_hat is the gradient in x̂, which back_head takes. Call back_book(self.as_tokens(de)) in "
+        "any case: it adds to the codebook's gradient, or does nothing if codebook=ema, where a moving average moves the "
+        "codes. Ignore what it returns.",
         formula=(vqvae, ("z = encoder",)),
     ),
     "ddim": Exercise(
@@ -247,8 +251,9 @@ EXERCISES = {
         ),
         checks.coupling,
         "A flow layer returns (y, log_det), so its backward gets d = (dy, d_log_det). h (B, n, 2) holds t and a "
-        "side by side in its last axis. back_net(dh, learn, inputs) returns the gradient that reaches x_a through "
-        "the network.",
+        "side by side in its last axis. Call back_net(dh, learn, inputs) in any case: it adds to the network's gradients "
+        "and returns the gradient that reaches x_a through the network, or None if inputs is false. Coupling uses "
+        "Affine, so write that first.",
     ),
     "gradient_penalty": Exercise(
         5,

@@ -83,9 +83,16 @@ def gaussian_nll(gaussian_nll):
     grid, mean = np.linspace(-12, 12, 2401), np.array([[0.4]])
     for c in (0.3, 2.0):
         density = [math.exp(-gaussian_nll(mean, np.array([[at]]), c)[0]) for at in grid]
-        yield close(f"integral of the density, c = {c}", 0.01 * sum(density), 1.0, 1e-6, "is c the variance?")
+        yield close(
+            f"integral of the density, c = {c}",
+            0.01 * sum(density),
+            1.0,
+            1e-6,
+            "is c the variance, and is ½ log 2πc there?",
+        )
     parts = [gaussian_nll(x_hat[:, i : i + 1], x[:, i : i + 1], 0.3)[0] for i in range(5)]
-    yield close("sum over the features", gaussian_nll(x_hat, x, 0.3)[0], sum(parts))
+    hint = "the value is a sum over the features and a mean over the batch; ½ log 2πc counts once for each feature"
+    yield close("sum over the features", gaussian_nll(x_hat, x, 0.3)[0], sum(parts), hint=hint)
 
 
 def bernoulli(bernoulli_nll):

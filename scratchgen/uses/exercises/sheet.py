@@ -33,7 +33,8 @@ BUG = (
 BLANK = f"Write {TODO} each line with NotImplementedError, and run this file: it marks them."
 LAYER = (
     "A layer's backward gets dy, the gradient of the loss in y. It adds the gradient of a weight W to self.dW, and returns "
-    "that of x. If learn is false, it leaves self.dW as it is. If inputs is false, nobody needs the gradient of x. "
+    "that of x. If learn is false, it leaves self.dW as it is. If inputs is false, nobody needs the gradient of x: then "
+    "return None, but still add to self.dW. "
 )
 XP = " xp stands for NumPy, or on a GPU for CuPy."
 
