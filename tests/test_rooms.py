@@ -22,7 +22,7 @@ for room, directly_below in [
     ("data", "backend"),
     ("train", "models data"),
     ("metrics", "train"),
-    ("uses", "metrics"),
+    ("uses", "metrics check"),
     ("plots", "backend"),
     ("commands", "uses check plots"),
 ]:

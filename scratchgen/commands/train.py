@@ -36,11 +36,7 @@ def run(args):
     data = load(args.data or "digits", seed) if args.data or "data" not in notes else data_of(notes)
     name = args.data or data.name
     settings = from_data(model_class, data) | settings
-    if settings.get("n_features") not in (None, data.x_train.shape[1]):
-        raise UsageError(
-            f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
-            f"{settings['n_features']}; use other data, or leave --set n_features out"
-        )
+    check_width(settings, data, name)
     if inside:  # errors in the whole model are reported before the model inside it is trained
         classes = {field.name: trained_class(field) for field in inside}
         parts = {name: c(**from_data(c, data) | settings.get(name, {})) for name, c in classes.items()}
@@ -49,10 +45,7 @@ def run(args):
             raise UsageError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
         settings |= {field.name: train_inside(field, args) for field in inside}
     model = model_class(**settings).build(Rng(seed, device=device))
-    if model.side and data.shape not in (None, (model.side, model.side)):
-        raise UsageError(f"--data {name}: a {args.model} needs square grey pictures, but these have shape {data.shape}")
-    model.check_data(data.x_train, data.labels_train)  # before a classifier is trained for the measures
-    model.check_size(len(data.x_train))
+    check_fits(model, data, args.model, name)  # before a classifier is trained for the measures
     measure, left_out = sample_metrics(data, device) if model.judged_by_samples and args.epochs else (None, "")
     if left_out:
         print(left_out, file=sys.stderr)
@@ -75,6 +68,23 @@ def from_data(model_class, data):
     """{name: value} of the settings that a model takes from its data, if it has them: n_features and n_classes."""
     known = {"n_features": data.x_train.shape[1]} | ({"n_classes": data.n_classes} if data.n_classes else {})
     return {field.name: known[field.name] for field in dataclasses.fields(model_class) if field.name in known}
+
+
+def check_width(settings, data, name):
+    """Raise UsageError if the settings ask for another number of features than the data has."""
+    if settings.get("n_features") not in (None, data.x_train.shape[1]):
+        raise UsageError(
+            f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
+            f"{settings['n_features']}; use other data, or leave --set n_features out"
+        )
+
+
+def check_fits(model, data, kind, name):
+    """Raise UsageError if a model of this kind cannot be trained on the data of this name."""
+    if model.side and data.shape not in (None, (model.side, model.side)):
+        raise UsageError(f"--data {name}: a {kind} needs square grey pictures, but these have shape {data.shape}")
+    model.check_data(data.x_train, data.labels_train)
+    model.check_size(len(data.x_train))
 
 
 class Seldom:
