@@ -118,6 +118,7 @@ def explain(
     objective: str | None = None,
     settings: dict[str, Any] | None = None,
     seed: int = 0,
+    mode: str = "auto",
     name: str = "",
 ) -> Explanation:
     """An Explanation of one training step.
@@ -127,8 +128,9 @@ def explain(
     x: a batch (B, n_features); for a layer its input, or the shape of an input, or a tuple of these. labels: as train_step
         takes them. name: of the data, for the title.
     objective: show only this one of the model's objectives.
-    Small arrays of an example are compared number by number with the complex step, others along one random direction each.
-    All runs on the CPU. Raises UsageError for an objective that the model does not have.
+    mode: "entries" compares gradients of up to 48 numbers number by number with the complex step, and larger ones along one
+        random direction; "directions" all along one direction; "auto" is "directions" if a model gets x, else "entries".
+    A model on a GPU is copied to the host, where all runs. Raises UsageError for an objective that the model does not have.
     """
     kind = what if isinstance(what, type) else type(what)
     rng = Rng((seed, 1), "float64")
@@ -142,10 +144,11 @@ def explain(
             raise UsageError(f"{kind.__name__}: its weights are on a GPU, but explain runs on the CPU; make it there")
         x = tuple(parts) if several else parts[0]
         model, title = OneLayer(what, x, seed), f"{kind.__name__}: forward and backward"
-        return explained(model, title, [first_line(kind)], {"x": x}, None, seed, "entries")
+        return explained(model, title, [first_line(kind)], {"x": x}, None, seed, mode.replace("auto", "entries"))
     if not issubclass(kind, Model):
         raise UsageError(f"{what!r}: expected a model, a class of models or a layer")
-    notes, mode = [sys.modules[kind.__module__].__doc__ or first_line(kind)], "entries" if x is None else "directions"
+    notes = [sys.modules[kind.__module__].__doc__ or first_line(kind)]
+    mode = mode.replace("auto", "entries" if x is None else "directions")
     if what is kind:
         model, batch = kind.example(rng, **settings or {})
         if x is not None:
@@ -198,6 +201,8 @@ def explained(model, title, notes, batch, objective, seed, mode):
             )
             timeline[:0] = alone.timeline
             alone.timeline[0].alone = True
+    for number, event in enumerate((event for part in timeline for event in getattr(part, "events", ())), start=1):
+        event.number = number
     for part in timeline:
         if isinstance(part, Pass) and part.shown and (problem := measure(part, copy.deepcopy(start), mode, seed)):
             notes = [*notes, problem]

@@ -124,7 +124,7 @@ class Event:
             return FORMULAS[self.direction]
         if self.direction == "forward":
             return first if self.is_layer else ",   ".join([first, *rest])
-        found = [part.strip(",") for part in rest if "=" in part and not part.endswith(":")]
+        found = [part.strip(",;") for part in rest if "=" in part and not part.endswith(":")]
         if not any(DERIVATIVE.match(part) for part in found):
             later = [line.strip() for line in (of.__doc__ or "").splitlines()[1:]]
             found = [line for line in later if DERIVATIVE.match(line)][:1] or found
@@ -149,7 +149,8 @@ class Pass:
     named: dict
     state: dict
     rng: Any
-    shown: bool = True  # False: a repeat of an earlier pass, or not the objective that was asked for
+    shown: bool = True
+    again: bool = False  # the objective ran before, and that pass is shown
     alone: bool = False  # train_step does not call it
     events: list = field(default_factory=list)
     losses: dict = field(default_factory=dict)

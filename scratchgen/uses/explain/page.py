@@ -15,9 +15,22 @@ from pathlib import Path
 import numpy as np
 
 from .complex_step import FEW
-from .events import Aside, Pass, Update, own_weights
+from .events import Aside, Pass, Update
 from .names import functions_of
-from .text import METHODS, SAID, WIDEST, formula_of, label, numbers, place_of, power_of, remark, summary
+from .text import (
+    METHODS,
+    SAID,
+    WIDEST,
+    formula_of,
+    label,
+    left_out,
+    note_of,
+    numbers,
+    place_of,
+    power_of,
+    remark,
+    summary,
+)
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -33,7 +46,7 @@ def page_of(explanation):
         "VERDICT": escape(explanation.verdict()),
         "GOOD": "good" if all(g.right or g.kink for g in explanation.gradients) else "bad",
         "STEP": "".join(page.blocks.values()),
-        "SOURCES": "".join(page.sources.values()),
+        "SOURCES": "".join(map(str, page.sources.values())),
         "CARDS": cards,
     }
     text = TEMPLATE.read_text(encoding="utf-8")
@@ -70,23 +83,20 @@ class Page:
         return f"{self.names[owner]}-{number}"
 
     def source(self, event):
-        """(the id of the code of a layer or loss, the numbers of those lines that run in this event)."""
+        """(the id of the code of a layer or loss, the ids of those lines that run in this event)."""
         target = type(event.target) if event.is_layer else event.target
         function = inspect.unwrap(getattr(target, event.key[1]) if event.is_layer else target)
-        key = target, function
-        if key not in self.names:
-            self.names[key] = f"s{len(self.names)}"
-            html = ""
-            owned = event.is_layer and event.key[1] not in vars(target)  # the class gives f, its base gives forward
-            for part in [target, function] if owned else [function]:
-                found = lines_of(part)
-                if found:
-                    code = getattr(part, "__code__", None)
-                    place = place_of(code) if code else ""
-                    html += block(self.names[key], part.__qualname__, place, *found)
-            if html:
-                self.sources[key] = f'<div class="source" id="{self.names[key]}">{html}</div>'
-        return self.names[key], sorted(own_lines(event.code))
+        if (target, function) not in self.sources:
+            source = self.sources[target, function] = Source(f"s{len(self.sources)}")
+            if event.is_layer and event.key[1] not in vars(
+                target
+            ):  # such as f of an activation, whose base has forward
+                source.add(target)
+            source.add(function)
+        source = self.sources[target, function]
+        if not source.ids(event.code):  # another function makes this backward, such as `chained`
+            source.add(event.code)
+        return source.name, source.ids(event.code)
 
     def card(self, kind, title, body, frames=(), **data):
         self.number += 1
@@ -99,9 +109,7 @@ class Page:
 
     def of_pass(self, part):
         if not part.shown:
-            return (
-                f'<p class="aside">{escape(part.name)} runs again and is not shown: {escape(numbers(part.losses))}</p>'
-            )
+            return f'<p class="aside">{escape(left_out(part))}</p>'
         alone = "<p>train_step does not call it, so it runs alone here.</p>" if part.alone else ""
         found = f"<h2>{escape(part.name)}</h2><p>{escape(part.said)}</p>{alone}"
         direction = None
@@ -133,10 +141,9 @@ class Page:
         )
         body = "".join(entry(e) for e in event.entries if not e.hidden and not event.used)
         body += "".join(gradient(g) for g in event.gradients if not g.hidden)
-        if event.direction == "backward" and not event.learn and own_weights(event.target):
-            body += "<p>No dW: this network is frozen.</p>"
+        body += f"<p>{note_of(event)}</p>" if note_of(event) else ""
         data = {"event": event.number, "mates": " ".join(map(str, mates)), "source": source}
-        data["part"] = " ".join(map(str, part))
+        data["part"] = " ".join(part)
         inside = " inside" if event.inside else ""
         return self.card(f"{event.direction}{inside}", title, f'<div class="arrays">{body}</div>', event.where, **data)
 
@@ -160,6 +167,39 @@ class Page:
     def of_aside(self, part):
         found = "".join(self.of_event(event) for event in part.events if event.inside is None)
         return f"<section><h2>outside of the objectives</h2>{found}</section>"
+
+
+class Source:
+    """The code of a layer or a loss, in one or more blocks."""
+
+    def __init__(self, name):
+        self.name, self.blocks = name, []  # (file, numbers of its lines, id, html)
+
+    def add(self, thing):
+        """Enter the code of a function or a class."""
+        found = lines_of(thing)
+        if found:
+            first, lines = found
+            name, title = (
+                f"{self.name}b{len(self.blocks)}",
+                getattr(thing, "co_qualname", getattr(thing, "__qualname__", "")),
+            )
+            file, place = inspect.getsourcefile(thing), place_of(getattr(thing, "__code__", None))
+            self.blocks.append((file, range(first, first + len(lines)), name, block(name, title, place, first, lines)))
+
+    def ids(self, code):
+        """The ids of the lines of some code, without those of functions inside it."""
+        numbers = sorted(own_lines(code)) if code else []
+        return [
+            f"{i}-{n}"
+            for n in numbers
+            for file, lines, i, _ in self.blocks
+            if (file == code.co_filename and n in lines)
+        ]
+
+    def __str__(self):
+        found = "".join(html for *_, html in self.blocks)
+        return f'<div class="source" id="{self.name}">{found}</div>' if found else ""
 
 
 # ---- numbers ----

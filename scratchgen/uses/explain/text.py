@@ -33,12 +33,17 @@ def text_of(explanation):
         if part.shown:
             lines += ["", *WRITERS[type(part)](part)]
         elif isinstance(part, Pass):
-            lines += ["", f"   {part.name} runs again and is not shown; {numbers(part.losses)}"]
+            lines += ["", *wrapped(left_out(part), 3)]
     return "\n".join(line.rstrip() for line in [*lines, "", *wrapped(explanation.verdict())]) + "\n"
 
 
+def left_out(part):
+    """What is said of a Pass that is not shown."""
+    return f"{part.name} runs{' again' * part.again}, which is not shown:   {numbers(part.losses)}"
+
+
 def wrapped(text, indent=0):
-    text = " ".join(text.split()) if not indent else text
+    text = text if indent else " ".join(text.split())
     return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent)
 
 
@@ -69,7 +74,7 @@ def pass_lines(part):
         lines += [source_line(frame, inner=frame is not where[-1]) for frame in new]
         last = where
         lines += event_lines(event)
-    lines += ["", f"  returns   {numbers(part.losses)}"]
+    lines += ["", *wrapped(f"returns   {numbers(part.losses)}", 2)]
     if part.totals:
         lines += ["", "  gradients of whole tensors, to which more than one line has added"]
         for g in part.totals:
@@ -162,9 +167,16 @@ def event_lines(event):
     for g in event.gradients:
         if not g.hidden:
             lines += gradient_lines(g, indent)
-    if event.direction == "backward" and not event.learn and own_weights(event.target):
-        lines += [f"{'':<{indent}}no dW: this network is frozen"]
-    return lines
+    return lines + [f"{'':<{indent}}{said}" for said in [note_of(event)] if said]
+
+
+def note_of(event):
+    """What is to be said of an event besides its numbers, or ""."""
+    if event.direction != "backward" or not event.is_layer:
+        return ""
+    if not event.learn and own_weights(event.target):
+        return "no dW: this network is frozen"
+    return "" if event.gradients or any(True for _ in event.target.children()) else "no gradient comes of it"
 
 
 def label(entry):

@@ -128,16 +128,17 @@ class Recorder:
         repeated = any(isinstance(part, Pass) and part.name == name for part in self.timeline)
         params, where = self.model.objectives[name], self.where(sys._getframe(1))
         now = Pass(name, params, first_line(getattr(type(self.model), name)), where, given, named, state, rng)
-        now.shown = not repeated and self.only in (None, name)
+        now.again, now.shown = repeated, not repeated and self.only in (None, name)
         self.timeline.append(now)
         self.current, self.quiet, self.counts = now, not now.shown, {}
         try:
-            now.losses = method(*given, **named)
+            losses = method(*given, **named)
         finally:
             self.current, self.quiet = None, False
+        now.losses = dict(losses)
         if now.shown:
             now.totals = totals(now.events, getattr(self.model, now.params))
-        return now.losses
+        return losses
 
     def step(self, stepper, numbers):
         """The observer of every Stepper."""
