@@ -25,7 +25,7 @@ FLOOR = 1e-3  # the error of a gradient is relative to at least this share of th
 SINGLE = 100 * SINGLE_TOLERANCE[COMPLEX]  # of gradients that were computed in float32
 
 
-class Moves(Layer):
+class _Moves(Layer):
     """How far each place is moved: a weight, at first 0, of the shape of its gradient."""
 
     def __init__(self, shapes):
@@ -99,7 +99,7 @@ class Remake:
         self.layers, self.nudge, self.terms = layers_of(model), Nudge(), {}
         self.params = getattr(model, part.params)
         self.everything = list(model.parameters().values())
-        self.moves = Moves([np.shape(g.array) for g in gradients])
+        self.moves = _Moves([np.shape(g.array) for g in gradients])
         self.offsets = Parameters(Rng(0, "float64"), moves=self.moves)
         model.load_state(part.state)
         self.now = 0

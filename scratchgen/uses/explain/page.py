@@ -162,7 +162,13 @@ class Page:
                 body += f"<tr><td>{escape(row.name)}<td>{escape(row.shape)}{norms}<td>{row.share:.2%}"
             body += "</table>"
         body += "<p>Δθ includes what changes the weights afterwards, such as clipping.</p>" if part.others else ""
-        return self.card("update", title, body, part.where)
+        kind = type(part.stepper)
+        if kind not in self.sources:
+            self.sources[kind] = Source(f"s{len(self.sources)}")
+            self.sources[kind].add(kind)
+        code = kind.update.__code__ if part.stepper else None
+        source = {"source": self.sources[kind].name, "part": " ".join(self.sources[kind].ids(code))}
+        return self.card("update", title, body, part.where, **source)
 
     def of_aside(self, part):
         found = "".join(self.of_event(event) for event in part.events if event.inside is None)
@@ -184,7 +190,7 @@ class Source:
                 f"{self.name}b{len(self.blocks)}",
                 getattr(thing, "co_qualname", getattr(thing, "__qualname__", "")),
             )
-            file, place = inspect.getsourcefile(thing), place_of(getattr(thing, "__code__", None))
+            file, place = inspect.getsourcefile(thing), place_of(getattr(thing, "__code__", thing), first)
             self.blocks.append((file, range(first, first + len(lines)), name, block(name, title, place, first, lines)))
 
     def ids(self, code):

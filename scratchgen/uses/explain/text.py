@@ -1,5 +1,6 @@
 """A watched step as a text for the terminal."""
 
+import inspect
 import linecache
 import textwrap
 
@@ -88,8 +89,9 @@ def at(where):
 
 
 def place_of(code, line=None):
-    """file:line of some code; by default its first line."""
-    return f"{short(code.co_filename)}:{line or code.co_firstlineno}" if code else ""
+    """file:line of some code, or of a class; by default the first line of the code."""
+    file = getattr(code, "co_filename", None) or (inspect.getsourcefile(code) if code else "")
+    return f"{short(file)}:{line or code.co_firstlineno}" if file else ""
 
 
 def source_line(frame, inner=False):
