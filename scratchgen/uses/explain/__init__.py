@@ -132,6 +132,8 @@ def explain(
         random direction; "directions" all along one direction; "auto" is "directions" if a model gets x, else "entries".
     A model on a GPU is copied to the host, where all runs. Raises UsageError for an objective that the model does not have.
     """
+    if mode not in ("auto", "entries", "directions"):
+        raise ValueError(f"explain: unknown mode {mode!r}; use auto, entries or directions")
     kind = what if isinstance(what, type) else type(what)
     rng = Rng((seed, 1), "float64")
     if issubclass(kind, Layer):

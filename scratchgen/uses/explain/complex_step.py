@@ -181,35 +181,28 @@ def measure(part, model, mode, seed=0):
     remake = Remake(part, model, gradients)
     if remake.first() != part.losses[part.name]:
         return f"{part.name} run again with equal random numbers gives another value, so nothing is compared"
-    single, floor = (
-        remake.params.theta.dtype == np.float32,
-        FLOOR * max(np.abs(g.total).max(initial=0) for g in gradients),
-    )
+    single = remake.params.theta.dtype == np.float32
+    floor = FLOOR * max(np.abs(g.total).max(initial=0) for g in gradients)
     rng = np.random.default_rng(seed)
     for g in gradients:
         g.objective = part.name
         g.signs = None if mode == "entries" and g.array.size <= FEW else rng.choice([-1.0, 1.0], g.array.shape)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("error", np.exceptions.ComplexWarning)
-        with contextlib.suppress(TypeError, ValueError, ArithmeticError, np.exceptions.ComplexWarning):
-            check = remake.cast("complex128")
-            for i, g in enumerate(gradients):
-                found = remake.derivatives(check, i, lambda flat: check.derivative(flat, COMPLEX)[0])
-                settle(g, found, COMPLEX, SINGLE if single else TOLERANCE[COMPLEX], floor)
-    if not all(
-        g.right for g in gradients
-    ):  # complex numbers are not possible, or abs, sign, ... lose the imaginary part
-        check = remake.cast("float64")
+    with np.errstate(all="ignore"), warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)  # a forward pass may not take complex numbers
+        check = remake.cast("complex128")
         for i, g in enumerate(gradients):
-            if not g.right:
-                found = remake.derivatives(check, i, lambda flat: check.central(flat)[0])[:1]
-                settle(g, found, CENTRAL, SINGLE if single else TOLERANCE[CENTRAL], floor)
-                g.kink = not g.right and remake.kink(check, i)
+            found = remake.derivatives(check, i, lambda flat: check.derivative(flat, COMPLEX)[0])
+            settle(g, found, COMPLEX, SINGLE if single else TOLERANCE[COMPLEX], floor)
+    doubtful = [i for i, g in enumerate(gradients) if not g.right]  # or abs, sign, ... have lost the imaginary part
+    check = remake.cast("float64") if doubtful else None
+    for i in doubtful:
+        g, found = gradients[i], remake.derivatives(check, i, lambda flat: check.central(flat)[0])[:1]
+        settle(g, found, CENTRAL, SINGLE if single else TOLERANCE[CENTRAL], floor)
+        g.kink = not g.right and remake.kink(check, i)
     weights = [g for g in gradients if g.place[0] in ("weight", "all")]
+    all_learn_right = bool(weights) and all(g.right or g.kink for g in weights)
     for g in [g for g in gradients if not g.right and not g.kink]:
-        g.split = (
-            bool(weights) and g.event is not None and not g.event.is_layer and all(w.right or w.kink for w in weights)
-        )
+        g.split = all_learn_right and g.event is not None and not g.event.is_layer
         if g.signs is None:
             g.clue = clue_of(g.total.reshape(-1), g.numeric.reshape(-1), g.tolerance * np.abs(g.total).max(initial=0))
     return ""
