@@ -9,7 +9,6 @@ from .models.base import Model
 from .nn.layer import Layer, Sequential, Weight
 from .nn.parameters import Parameters
 from .train.fit import fit
-from .uses.explain import explain
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "check_layer",
     "check_loss",
     "compiled_kernels",
-    "explain",
     "fit",
     "gradcheck",
     "load",

@@ -97,7 +97,7 @@ def test_it_learns_in_a_network_as_the_page_shows():
 
 def test_explain_prints_what_the_page_shows():
     (shown,) = [text for _, text in BLOCKS if "← " in text]
-    error = re.compile(r"error \d(e-1\d)?")
+    error = re.compile(r"error \d(e-1\d)?|nn/layers.py:\d+")  # another processor rounds otherwise, and lines move
     assert error.sub("", shown) in error.sub("", str(explain(VAE)))
 
 

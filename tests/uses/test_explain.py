@@ -15,7 +15,7 @@ import simcupy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scratchgen import Layer, Model, Parameters, Rng, UsageError, Weight, check_layer, explain
+from scratchgen import Layer, Model, Parameters, Rng, UsageError, Weight, check_layer
 from scratchgen.check import selfcheck
 from scratchgen.check.variants import variants
 from scratchgen.models import find_model, model_names
@@ -27,7 +27,7 @@ from scratchgen.nn.activations import Activation
 from scratchgen.nn.double_backward import Gradient
 from scratchgen.nn.layer import example
 from scratchgen.nn.optim import Adam
-from scratchgen.uses.explain import Pass, Update
+from scratchgen.uses.explain import Pass, Update, explain
 
 EXACT = 1e-10
 CASES = [
