@@ -1,4 +1,4 @@
-"""The command line: scratchgen list | gradcheck | train | sample | evaluate | exercise.
+"""The command line: scratchgen list | gradcheck | train | sample | evaluate | explain | exercise.
 
 A user's mistake ends in one line on standard error and exit code 2. Ctrl-C ends in one line and exit code 130.
 """
@@ -94,6 +94,15 @@ def arguments():
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sub.add_argument("--device", **device)
     sub.add_argument("--compile", **compile)
+
+    sub = command("explain", "show one training step: every layer, loss and gradient with its numbers")
+    sub.add_argument("model", metavar="MODEL", help="one of the models that `list` shows")
+    sub.add_argument("--objective", metavar="NAME", help="show only this objective, such as generator_loss")
+    sub.add_argument("--data", metavar="D", help="a batch of real data, as for train (default: a tiny example)")
+    sub.add_argument("--html", metavar="PAGE", help="write a page for a browser instead of printing a text")
+    sub.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="name=value", help="settings of the model: see `list`"
+    )
 
     sub = command("exercise", "list the exercises, or write one to a file that marks your answer when it is run")
     sub.add_argument("name", nargs="?", metavar="NAME", help="one of the exercises that the list shows")

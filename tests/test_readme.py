@@ -20,6 +20,7 @@ from scratchgen.models import model_names
 from scratchgen.models.vae import VAE
 from scratchgen.nn.layers import Linear
 from scratchgen.uses.exercises.catalogue import EXERCISES
+from scratchgen.uses.explain import explain
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,6 +96,12 @@ def test_it_learns_in_a_network_as_the_page_shows():
     assert numbers.sub("loss", steps) in [numbers.sub("loss", shown) for shown in SHOWN]
     first, _, last = map(float, numbers.findall(steps))
     assert first > 1 and last < 0.1
+
+
+def test_explain_prints_what_the_page_shows():
+    (shown,) = [text for _, text in BLOCKS if "← " in text]
+    error = re.compile(r"error \d(e-1\d)?|nn/layers.py:\d+")  # another processor rounds otherwise, and lines move
+    assert error.sub("", shown) in error.sub("", str(explain(VAE)))
 
 
 @pytest.fixture

@@ -37,11 +37,7 @@ def run(args):
     if data.scale is not None and model_class.side:  # now, before its settings complain about the number of columns
         raise refusal_of_table(name, model_class, "square grey pictures")
     settings = from_data(model_class, data) | settings
-    if settings.get("n_features") not in (None, data.x_train.shape[1]):
-        raise UsageError(
-            f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
-            f"{settings['n_features']}; use other data, or leave --set n_features out"
-        )
+    check_width(settings, data, name)
     if inside:  # errors in the whole model are reported before the model inside it is trained
         classes = {field.name: trained_class(field) for field in inside}
         parts = {name: c(**from_data(c, data) | settings.get(name, {})) for name, c in classes.items()}
@@ -84,6 +80,15 @@ def from_data(model_class, data):
     if data.scale is not None:
         known |= parse_settings(model_class, rules.table_settings(model_class))
     return {field.name: known[field.name] for field in dataclasses.fields(model_class) if field.name in known}
+
+
+def check_width(settings, data, name):
+    """Raise UsageError if the settings ask for another number of features than the data has."""
+    if settings.get("n_features") not in (None, data.x_train.shape[1]):
+        raise UsageError(
+            f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
+            f"{settings['n_features']}; use other data, or leave --set n_features out"
+        )
 
 
 def check_fits(model, data, name):
