@@ -1,8 +1,8 @@
 """A normalizing flow bends noise into data and knows every density, but it cannot tear noise into separate spots.
 
-Colour: log p, of the data and of three flows, and how far the mean of it is too low. A bent stroke is easy. Spots stay
-joined by bridges, thick ones if layers are affine. In the grid, rows and columns are independent: RealNVP's couplings
-find nothing to start with. The animation bends a net layer by layer.
+Colour: log p of the data and of three flows. A bent stroke is easy. Spots stay joined by bridges, thick ones if layers
+are affine. The grid's rows and columns are independent, so RealNVP's couplings find nothing to start with. The
+animation bends a net of noise, layer by layer.
 
 Try `--data circle,ring`. Read scratchgen/models/flow.py, scratchgen/models/parts/coupling.py.
 """
@@ -20,7 +20,7 @@ from scratchgen.backend import Rng
 from scratchgen.metrics.divergences import grid
 from scratchgen.models.flow import Flow
 from scratchgen.models.parts.invertible import ActNorm, Permute
-from scratchgen.plots import BLUE, RED, new_figure, save_animation, save_figure
+from scratchgen.plots import BLUE, INK, RED, new_figure, save_animation, save_figure
 from scratchgen.train.progress import told
 
 KINDS = {  # settings, steps, words beside a row
@@ -33,7 +33,7 @@ CELLS, FINE = 180, 3  # of a panel along a side, and of a cell along a side
 DEPTH = 10  # so many nats below the highest density a colour is white
 FAR = 5  # a sample further than so many σ from the middle of every spot or stroke is off the data
 LINES, POINTS = np.linspace(-2.1, 2.1, 11), 400  # of the animation: of its net, of noise
-QUARTERS = (BLUE, "#2e8b57", RED, "#d0801a")  # colours of the points of noise
+QUARTERS = (BLUE, "#2e8b57", INK, RED)  # colours of the points of noise
 
 
 def one_run(name, kind, args):
@@ -77,7 +77,7 @@ def of_cells(log_p):
 
 
 def bending(model, seed):
-    """Where the grid lines and POINTS points of noise are after each layer, on the way to data: (n_layers + 2, n, 2).
+    """Where a net and POINTS points of noise are after each layer, on the way to data: (n_layers + 2, n, 2).
 
     Every coupling moves points along one axis only. Each picture is scaled to unit variance, and shows the axes of the data:
     the layers swap them, which would look like a reflection.
@@ -99,11 +99,11 @@ def bending(model, seed):
     return (stages - middle.mean(axis=1, keepdims=True)) / middle.std(axis=1, keepdims=True)
 
 
-def draw_grid(axis, x, colours, size=4):
-    """The grid lines and the points x (n, 2), as `bending` returns them."""
+def draw_net(axis, x, colours):
+    """The net and the points x (n, 2), as `bending` returns them."""
     for line in np.split(x[:-POINTS], 2 * len(LINES)):
         axis.plot(*line.T, color="0.55", linewidth=0.6)
-    axis.scatter(*x[-POINTS:].T, s=size, c=colours, linewidths=0, zorder=3)
+    axis.scatter(*x[-POINTS:].T, s=6, c=colours, linewidths=0, zorder=3)
     axis.set(xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE), aspect="equal", xticks=[], yticks=[])
 
 
@@ -164,7 +164,7 @@ def animation(found, names, args):
             place = t * (len(stages) - 1)
             i = min(int(place), len(stages) - 2)
             axis.clear()
-            draw_grid(axis, stages[i] + (place - i) * (stages[i + 1] - stages[i]), colours)
+            draw_net(axis, stages[i] + (place - i) * (stages[i + 1] - stages[i]), colours)
             layer = "noise" if t == 0 else f"layer {min(i + 1, len(stages) - 2)} of {len(stages) - 2}"
             axis.set_title(f"{key[0].replace('_', ' ')}, {key[1]}: {layer}", fontsize=10)
 

@@ -28,7 +28,7 @@ COPIES = 10  # of each training digit, with other noise, for a mixture; a flow m
 NOISES = 10  # draws of the noise of each test digit
 RUNS = {  # name: settings, steps
     "5 Gaussians": ({}, 40),
-    "5 Gaussians, logits": ({"logit": True}, 40),
+    "5 Gaussians of logits": ({"logit": True}, 40),
     "RealNVP": (DIGITS_REALNVP, 600),
     "MAF": (DIGITS_MAF, 400),
     "spline flow": (DIGITS_SPLINE, 600),

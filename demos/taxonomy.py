@@ -1,8 +1,7 @@
-"""What does a model know about p(x)? Some all of it, some a bound or an estimate, some can only draw.
+"""How probable is a picture? Some models know exactly, some know a bound or an estimate, some only draw.
 
-A tree of the families in this library. Its branches are what a family answers if it is asked how probable a picture is:
-the number itself, an integral, a bound, a number up to a factor, or nothing. Beside each family stands what it draws
-after a short training.
+A tree of the families in this library. Its branches are what a family answers: the number itself, an integral, a bound,
+a number up to a factor, or nothing. Beside each family stands what it draws after a short training.
 
 Try `--data fashion` (long). Read scratchgen/metrics/likelihood.py, which measures what can be known.
 """
@@ -19,7 +18,7 @@ from scratchgen.train.progress import told
 
 
 class Branch(NamedTuple):
-    answer: str  # what such a family says to "how probable is x?"
+    answer: str  # what such a family says of p(x)
     why: str
     colour: str
     families: tuple[str, ...]  # names of recipes.FAMILIES
@@ -27,23 +26,23 @@ class Branch(NamedTuple):
 
 GREEN, ORANGE = "#2e8b57", "#d0801a"
 TREE = (
-    Branch("p(x) =", "the number itself", GREEN, ("Gaussian mixture", "MADE", "normalizing flow")),
-    Branch("p(x) = ∫", "an integral along the way to noise,\nwhich a solver finds", BLUE, ("DDPM", "flow matching")),
-    Branch("p(x) ≥", "a bound: all codes that could\nhave made x are too many", ORANGE, ("VAE", "IWAE, 5 z")),
-    Branch("p(x) ∝", "an energy, so p up to a factor,\nwhich is only estimated", RED, ("RBM", "DBN")),
+    Branch("=   exactly", "p(x) is a formula", GREEN, ("Gaussian mixture", "MADE", "normalizing flow")),
+    Branch("∫   by a solver", "log p(x) is an integral\nalong the way to noise", BLUE, ("DDPM", "flow matching")),
+    Branch("≥   a bound", "too many codes could\nhave made x", ORANGE, ("VAE", "IWAE, 5 z")),
+    Branch("∝   up to a factor", "x has an energy, but the sum\nover all x is an estimate", RED, ("RBM", "DBN")),
     Branch(
-        "p(code)",
-        "of codes or features,\nnot of the picture",
+        "z   of its codes only",
+        "p(code), but not\np of the picture",
         GREY,
         ("VQ-VAE and MADE", "VQ-GAN and MADE", "latent diffusion"),
     ),
-    Branch("?", "nothing: it can only draw", INK, ("GAN", "WGAN-GP", "conditional GAN", "GSN")),
+    Branch("?   not at all", "it draws, and that is all", INK, ("GAN", "WGAN-GP", "conditional GAN", "GSN")),
 )
 BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are the pictures they learn from
 SHARE, COLUMNS = 0.4, 14  # of the steps in recipes.py; pictures of each family
 
 # Places on the page, in heights of a row of pictures.
-ROOT, NODE, LEAF, GAP, HEIGHT = -20.5, -11.2, -5.3, 0.5, 0.88
+ROOT, NODE, LEAF, GAP, HEIGHT = -17.6, -12.5, -4.4, 0.5, 0.88
 
 
 def drawn_by(data, args):
@@ -75,24 +74,25 @@ def main(args):
     data = pictures(args, to_train=50)
     made = drawn_by(data, args)
     n_rows = len(made) + GAP * (len(TREE) - 1)
-    figure, axes = new_figure(13, 0.42 * n_rows)
+    figure, axes = new_figure(12, 0.42 * n_rows)
     axis, y, nodes = axes[0, 0], 0.0, []
     for branch in TREE:
         rows = [y - i for i in range(len(branch.families))]
         y, node = rows[-1] - 1 - GAP, (rows[0] + rows[-1]) / 2
         nodes.append((node, branch))
         for name, row in zip(branch.families, rows):
-            join(axis, (NODE + 0.3, node), (LEAF, row), branch.colour)
+            join(axis, (NODE + 5.9, node), (LEAF, row), branch.colour)
             axis.text(LEAF + 0.2, row, name, va="center", fontsize=10)
             right = strip(axis, made[name], data.shape, 0, row)
     middle = (nodes[0][0] + nodes[-1][0]) / 2
     for node, branch in nodes:
-        join(axis, (ROOT + 3.2, middle), (NODE - 4.4, node), GREY)
-        axis.text(NODE - 2, node + 0.28, branch.answer, ha="center", va="center", fontsize=13, color=branch.colour)
-        axis.text(NODE - 2, node - 0.4, branch.why, ha="center", va="center", fontsize=8)
+        join(axis, (ROOT + 3.2, middle), (NODE - 0.2, node), GREY)
+        axis.text(NODE, node + 0.15, branch.answer, va="bottom", fontsize=13, color=branch.colour)
+        axis.text(NODE, node - 0.1, branch.why, va="top", fontsize=9)
     strip(axis, data.x_test[1:2], data.shape, ROOT, middle, 3, 1)
     axis.text(ROOT + 1.5, middle + 2.1, "How probable\nis this picture?", ha="center", va="bottom", fontsize=12)
-    axis.set(xlim=(ROOT - 0.5, right), ylim=(y + GAP + 0.4, 0.6), aspect="equal")
+    axis.text(right / 2, 0.75, "what each draws, after a short training", ha="center", fontsize=10)
+    axis.set(xlim=(ROOT - 0.5, right), ylim=(y + GAP + 0.4, 1.3), aspect="equal")
     axis.axis("off")
     save_figure(figure, picture_path(args, "taxonomy"))
 
