@@ -30,7 +30,7 @@ from scratchgen.models.pix2pix import enlarged
 from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
 
 SHARE = 0.55  # of the steps in recipes.py
-COLUMNS = 5  # of the page
+COLUMNS = 6  # of the page
 BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are the pictures they learn from
 LAST = "now open scratchgen/models/vae.py: the VAE, third picture in the second row of the page"
 
