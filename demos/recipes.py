@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 from common import is_small
 from common import train as train_for
 
@@ -198,6 +199,14 @@ class Trainer:
 def pixels(data):
     """The number of pixels of a picture."""
     return data.x_train.shape[1]
+
+
+def has_classes(data):
+    """Whether the pictures have labels of several classes. If not, a line says that the conditional GAN is left out."""
+    if data.labels_train is not None and len(np.unique(data.labels_train)) > 1:
+        return True
+    print("left out: conditional GAN: the pictures have no labels, or are all of one class")
+    return False
 
 
 def grey_levels(data):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from common import black_and_white, picture_path, pictures, run
-from recipes import FAMILIES, Trainer
+from recipes import FAMILIES, Trainer, has_classes
 
 from scratchgen.backend import to_host
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure, tile
@@ -48,8 +48,8 @@ ROOT, NODE, LEAF, GAP, HEIGHT = -17.6, -12.5, -4.4, 0.5, 0.88
 def drawn_by(data, args):
     """{name of a family: COLUMNS pictures of its own}."""
     grey, black = (Trainer(source, args, SHARE) for source in (data, black_and_white(data)))
-    made = {}
-    for name in told([name for branch in TREE for name in branch.families], "model"):
+    made, names, labelled = {}, [name for branch in TREE for name in branch.families], has_classes(data)
+    for name in told([name for name in names if name != "conditional GAN" or labelled], "model"):
         model = (black if name in BLACK_AND_WHITE else grey).once(FAMILIES[name].recipe)
         made[name] = np.clip(to_host(model.sample(COLUMNS, model.rng((args.seed, 0, 2)))), 0, 1)
     return made
@@ -77,10 +77,11 @@ def main(args):
     figure, axes = new_figure(12, 0.42 * n_rows)
     axis, y, nodes = axes[0, 0], 0.0, []
     for branch in TREE:
-        rows = [y - i for i in range(len(branch.families))]
+        families = [name for name in branch.families if name in made]
+        rows = [y - i for i in range(len(families))]
         y, node = rows[-1] - 1 - GAP, (rows[0] + rows[-1]) / 2
         nodes.append((node, branch))
-        for name, row in zip(branch.families, rows):
+        for name, row in zip(families, rows):
             join(axis, (NODE + 5.9, node), (LEAF, row), branch.colour)
             axis.text(LEAF + 0.2, row, name, va="center", fontsize=10)
             right = strip(axis, made[name], data.shape, 0, row)
