@@ -123,7 +123,7 @@ class Event:
         if self.direction in FORMULAS:
             return FORMULAS[self.direction]
         if self.direction == "forward":
-            return first if self.is_layer else ",   ".join([first, *rest])
+            return first if self.is_layer else ",   ".join(part.strip(",;") for part in (first, *rest))
         found = [part.strip(",;") for part in rest if "=" in part and not part.endswith(":")]
         if not any(DERIVATIVE.match(part) for part in found):
             later = [line.strip() for line in (of.__doc__ or "").splitlines()[1:]]
