@@ -23,6 +23,7 @@ K = {
     "importance": 400,
     "with_noise": 25,
 }  # draws; the error of a logarithm holds where they are many
+LONG = ("flow-1", "flow-3")  # many draws of the noise in grey levels
 
 
 def built(name, settings, scale=0.7, keep=1.0):
@@ -65,7 +66,7 @@ def has_likelihood(model):
     return hasattr(model, "log_weights") or hasattr(model, "log_prob") or hasattr(model, "log_p")
 
 
-@cases(has_likelihood)
+@cases(has_likelihood, slow=LONG)
 def test_the_error_beside_log_p_is_its_spread_over_other_examples_and_draws(name, settings, monkeypatch):
     """That of log Z included: it is the larger part here, for the models that need one."""
     monkeypatch.setattr(likelihood, "annealed_log_z", few_temperatures)
@@ -105,7 +106,7 @@ def ways(model):
     return found
 
 
-@cases(has_likelihood)
+@cases(has_likelihood, slow=LONG)
 def test_the_error_by_the_estimate_is_its_spread_over_other_draws(name, settings):
     if name == "dbn":
         return  # has a test of its own below
