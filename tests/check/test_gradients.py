@@ -522,6 +522,7 @@ NETWORKS = [
     "Denoiser",
     "MaskedMLP",
     "Sequential",
+    "Spline",
     "mlp",
 ]  # many evaluations, so fewer draws
 

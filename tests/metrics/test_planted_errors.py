@@ -24,6 +24,7 @@ K = {
     "with_noise": 25,
     "by_masks": 25,
 }  # draws; the error of a logarithm holds where they are many
+LONG = ("flow-1", "flow-3")  # many draws of the noise in grey levels
 
 
 def built(name, settings, scale=0.7, keep=1.0):
@@ -45,6 +46,12 @@ def examples(model, n, rng):
     return (rng.uniform((n, model.n_features)) < 0.6).astype(float) if bits else rng.uniform((n, model.n_features))
 
 
+def given_to(model, n):
+    """{"labels": (n,)} for a VAE that is told labels. Any other model has a p(x) without them."""
+    told = hasattr(model, "log_weights") and model.conditional
+    return {"labels": model.rng(73).integers(model.n_classes, n)} if told else {}
+
+
 def as_claimed(claims, values, what):
     """Asserts that the errors claimed are, in the root mean square, the spread of the values, both (R, ...)."""
     claimed, spread = np.sqrt(np.mean(np.square(claims), axis=0)), np.std(values, axis=0, ddof=1)
@@ -60,7 +67,7 @@ def has_likelihood(model):
     return any(hasattr(model, name) for name in ("log_weights", "log_prob", "log_p", "log_bound"))
 
 
-@cases(has_likelihood)
+@cases(has_likelihood, slow=LONG)
 def test_the_error_beside_log_p_is_its_spread_over_other_examples_and_draws(name, settings, monkeypatch):
     """That of log Z included: it is the larger part here, for the models that need one."""
     monkeypatch.setattr(likelihood, "annealed_log_z", few_temperatures)
@@ -69,7 +76,7 @@ def test_the_error_beside_log_p_is_its_spread_over_other_examples_and_draws(name
     found = []
     for i in range(R):
         rng = model.rng((60, 1 + i))
-        found.append(likelihood_metrics(model, examples(model, n, rng), rng, draws=20))
+        found.append(likelihood_metrics(model, examples(model, n, rng), rng, draws=20, **given_to(model, n)))
     as_claimed([f["log_p_error"] for f in found], [f["log_p"] for f in found], name)
 
 
@@ -85,8 +92,10 @@ def ways(model):
     found = {}
     for name, function in inspect.getmembers(likelihood, inspect.isfunction):
         parameters = inspect.signature(function).parameters
-        if hasattr(model, "log_weights") and {"k", "rng", "pixels"} <= parameters.keys():
-            found[name] = lambda model, x, rng, function=function, name=name: function(model, x, rng, k=K[name])
+        if hasattr(model, "log_weights") and {"k", "rng", "pixels", "labels"} <= parameters.keys():
+            found[name] = lambda model, x, rng, function=function, name=name: function(
+                model, x, rng, k=K[name], **given_to(model, len(x))
+            )
     if hasattr(model, "log_bound"):
         found["by_masks"] = lambda model, x, rng: likelihood.by_masks(model, x, rng, K["by_masks"])
     if hasattr(model, "log_prob") and getattr(model, "levels", 0):
@@ -100,7 +109,7 @@ def ways(model):
     return found
 
 
-@cases(has_likelihood)
+@cases(has_likelihood, slow=LONG)
 def test_the_error_by_the_estimate_is_its_spread_over_other_draws(name, settings):
     if name == "dbn":
         return  # has a test of its own below
@@ -128,8 +137,9 @@ def test_more_draws_make_the_error_of_a_bound_smaller_as_their_root(name, settin
     """By formula, from the very draws: sd(log w) / √k."""
     model = built(name, settings)
     x = examples(model, 4, model.rng(70))
-    found = likelihood.negative_elbo(model, x, model.rng(72), k, pixels="as given")
-    log_w = model.log_weights(x, k, model.rng(72))
+    labels = given_to(model, 4)
+    found = likelihood.negative_elbo(model, x, model.rng(72), k, pixels="as given", **labels)
+    log_w = model.log_weights(x, k, model.rng(72), **labels)
     np.testing.assert_allclose(found.log_p, log_w.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.error, np.sqrt(((log_w - log_w.mean(axis=0)) ** 2).sum(axis=0) / (k - 1) / k))
 
