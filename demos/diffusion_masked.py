@@ -1,8 +1,8 @@
 """Masked diffusion draws a digit or a line of a book token after token, in any order, and fills any hole.
 
-Above: samples on their way, and holes that are filled (blue). Below, by the number of steps: what test data cost in
-nats, and how good samples are. Few steps draw many tokens at once, as if they were independent. With order=confidence
-the most predictable tokens come first.
+Above: samples on their way (blue: still hidden), and holes with what fills them. Below, by the number of steps: what test
+data cost, and how good samples are. Fewer steps draw more tokens at once, as if they were independent of each other. Blue:
+the order is random. Red: the most predictable tokens come first.
 
 Try other holes in HOLES. Read scratchgen/models/masked_diffusion.py.
 """
@@ -23,12 +23,13 @@ from scratchgen.uses.completion import complete
 
 N = 16  # characters of a window
 STEPS, COLOURS = (1, 2, 4, 8, 16, 32, 64), {"random": BLUE, "confidence": RED}
+NAMES = {"random": "random order", "confidence": "the most predictable first"}
 LOOKS = 40  # random orders of each test digit, masks of each test example
 PAPER, HIDDEN = (0.8, 0.89, 1.0), (0.5, 0.68, 0.9)  # the colour of paper where the hole was, and of what is hidden
 HOLES = {  # pixels (8, 8)
     "middle": np.s_[2:6, 2:6],
-    "left": np.s_[:, :4],
-    "lower": np.s_[4:],
+    "left half": np.s_[:, :4],
+    "lower half": np.s_[4:],
 }
 LINES = ["alice ______ the", "the _____ of the", "__e qu_en sa_d, ", "_____ __ _ ____ "]  # _: a hole
 
@@ -73,12 +74,13 @@ def sheet(x, where, colour):
 
 
 def show_way(axis, model, rng):
-    """Some digits on their way, of 64 steps."""
-    path = list(model.unmask(np.zeros((4, 64), int), np.zeros((4, 64), bool), rng, 64, "random"))
+    """Some digits on their way, in 64 steps."""
+    n = 6
+    path = list(model.unmask(np.zeros((n, 64), int), np.zeros((n, 64), bool), rng, 64, "random"))
     times = [0, 8, 16, 24, 32, 40, 48, 56, 64]
     strip = np.stack([sheet(path[t][0], path[t][1], HIDDEN) for t in times], axis=1)
-    show_images(axis, strip.reshape(-1, 3 * 64), (8, 8, 3), len(times), "four digits, drawn pixel by pixel", pixels=40)
-    name_columns(axis, [f"{t} shown" if t == 0 else t for t in times])
+    show_images(axis, strip.reshape(-1, 3 * 64), (8, 8, 3), len(times), "digits, drawn pixel by pixel in random order (blue: not yet drawn)", pixels=40)
+    name_columns(axis, [f"{t} pixels" if t == 0 else t for t in times])
 
 
 def show_holes(axis, model, x, rng):
@@ -90,8 +92,8 @@ def show_holes(axis, model, x, rng):
         hole = np.broadcast_to(hole.ravel(), x.shape)
         rows.append(sheet(x, hole, HIDDEN))
         rows += [sheet(to_host(complete(model, x, ~hole, rng)), hole, PAPER) for _ in range(2)]
-        names += [name, "", ""]
-    title = "holes in test digits, and two fillings each"
+        names += [f"{name} hidden", "filled", "and again"]
+    title = "test digits with a hole, and below each two ways to fill it"
     show_images(axis, np.concatenate(rows), (8, 8, 3), len(x), title, names, pixels=40)
 
 
@@ -131,11 +133,11 @@ def filled(model, alphabet, rng):
     return [(line + "    " + text, [*row, *(len(text) + 4) * [False]]) for line, row, text in zip(lines, hole, texts)]
 
 
-def curves(axis, x, found, title, ylabel, scale=1.0):
+def curves(axis, x, found, what, title, ylabel, scale=1.0):
     for order, points in found.items():
         mean, error = np.transpose(points) * scale
-        axis.errorbar(x, mean, error, color=COLOURS[order], marker="o", markersize=3, label=order)
-    axis.set(xscale="log", xticks=x, xticklabels=x, xlabel="steps")
+        axis.errorbar(x, mean, error, color=COLOURS[order], marker="o", markersize=3, label=NAMES[order])
+    axis.set(xscale="log", xticks=x, xticklabels=x, xlabel=f"steps for {x[-1]} {what} (1: all at once)")
     axis.set_ylabel(ylabel, fontsize=9)
     axis.minorticks_off()
     axis.set_title(title, fontsize=10)
@@ -149,7 +151,8 @@ def main(args):
     x_train, x_test = windows(tokens, N)[:: 8 if args.quick else 1], windows(rest, N)[:: 100 if args.quick else 4]
     trainer = Trainer(digits, args)
     pixel_model = masked_diffusion(digits, trainer)
-    book = MaskedDiffusion(n_features=N, n_values=len(alphabet), **BOOK_MASKED)
+    smaller = {"hidden": (128,)} if args.quick else {}
+    book = MaskedDiffusion(n_features=N, n_values=len(alphabet), **BOOK_MASKED | smaller)
     book, history = train(book, Data("book", x_train, x_test), args, BOOK_STEPS, x_test=None)
     seconds = sum(row["seconds"] for row in history)
     print(f"digits trained in {trainer.seconds[pixel_model]:.0f} s, the book in {seconds:.0f} s")
@@ -164,7 +167,7 @@ def main(args):
     for order in COLOURS:
         distances[order] = []
         for n_steps in STEPS:
-            x = drawn(pixel_model, DRAWS * n, rng, n_steps, order)
+            x = drawn(pixel_model, (2 if args.quick else DRAWS) * n, rng, n_steps, order)
             distances[order].append(judge.measure(x, n))
     for order in COLOURS:
         for n_steps, (nats, error), distance in zip(STEPS, of_digits[order], distances[order]):
@@ -196,23 +199,25 @@ def main(args):
     show_way(way, pixel_model, rng)
     x = digits.x_test[np.unique(digits.labels_test, return_index=True)[1]][:7]
     show_holes(holes, pixel_model, x, rng)
-    blocks = {"a line of the book, drawn letter by letter": ways_of(book, alphabet, book_rng)}
-    blocks["holes, twice each, beside what was given"] = filled(book, alphabet, book_rng)
+    blocks = {"a line, drawn letter by letter (·: not yet drawn)": ways_of(book, alphabet, book_rng)}
+    blocks["holes filled, twice each; at the right what was given"] = filled(book, alphabet, book_rng)
     show_lines(lines, blocks)
     first, second, third, fourth = (figure.add_subplot(place) for place in below.subgridspec(1, 4))
-    curves(first, STEPS, of_digits, "what a test digit costs", "nats, at most")
-    first.legend(fontsize=8, frameon=False, title="order", title_fontsize=8)
+    curves(first, STEPS, of_digits, "pixels", "what a test digit costs", "nats, at most")
+    first.legend(fontsize=8, frameon=False)
     for order, found in distances.items():
-        draw_distances(second, STEPS, found, COLOURS[order], order, marker="o")
+        draw_distances(second, STEPS, found, COLOURS[order], None, marker="o")
     draw_floor(second, judge.floor(n))
-    second.set(xscale="log", xticks=STEPS, xticklabels=STEPS, xlabel="steps", yscale="log")
+    second.set(xscale="log", xticks=STEPS, xticklabels=STEPS, xlabel="steps for 64 pixels", yscale="log")
     second.set_ylabel("Fréchet distance, squared", fontsize=9)
     second.minorticks_off()
     second.set_title("how far drawn digits are from real ones", fontsize=10)
+    second.grid(color="0.92")
     second.legend(fontsize=8, frameon=False)
-    curves(third, steps_of(book), of_text, "what a test character costs", "nats, at most", 1 / N)
-    curves(fourth, steps_of(book), shares, "words of drawn lines that the book has", "%", 100)
+    curves(third, steps_of(book), of_text, "characters", "what a test character costs", "nats, at most", 1 / N)
+    curves(fourth, steps_of(book), shares, "characters", "words of drawn lines that the book has", "%", 100)
     fourth.axhline(100 * real, color=GREY, linestyle="--")
+    fourth.text(1, 100 * real - 2, "lines that it was not trained on", va="top", fontsize=8, color=GREY)
     save_figure(figure, args.out / "diffusion_masked.png")
 
 

@@ -270,7 +270,7 @@ def prior_sizes(data, prior):
 
 # ---- lines of the book ----
 
-BOOK_MASKED = {"hidden": (2048,), "n_embed": 24, "batch": 200, "lr": 2e-3}  # a MaskedDiffusion of 16 characters
+BOOK_MASKED = {"hidden": (1024,), "n_embed": 24, "batch": 200, "lr": 2e-3}  # a MaskedDiffusion of 16 characters
 BOOK_STEPS = 10_000
 
 # ---- normalizing flows of small pictures, trained for a few hundred steps: they learn 1,400 digits by heart soon ----

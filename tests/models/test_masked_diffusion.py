@@ -236,13 +236,13 @@ def test_log_p_in_one_order_is_that_of_the_tokens_as_they_are_shown():
     np.testing.assert_allclose(found, log_choices(model, x, everything).sum(axis=1), rtol=1e-12)
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 4])
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
 def test_by_confidence_log_p_is_the_law_of_what_is_drawn(n_steps):
     """It sums to 1, as it would not if the choice of the next tokens looked at x."""
-    model = untrained(4, 2, order="confidence", n_steps=n_steps)
-    p = np.exp(model.log_prob_in(all_x(4, 2), model.rng(5)))
+    model = untrained(3, 3, order="confidence", n_steps=n_steps)
+    p = np.exp(model.log_prob_in(all_x(3, 3), model.rng(5)))
     assert p.sum() == pytest.approx(1, abs=1e-12)
-    assert_drawn_from(p, model.sample(5_000, model.rng(6)), 2)
+    assert_drawn_from(p, model.sample(5_000, model.rng(6)), 3)
 
 
 def test_confidence_shows_the_most_predictable_token_first():
