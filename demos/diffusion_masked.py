@@ -79,7 +79,8 @@ def show_way(axis, model, rng):
     path = list(model.unmask(np.zeros((n, 64), int), np.zeros((n, 64), bool), rng, 64, "random"))
     times = [0, 8, 16, 24, 32, 40, 48, 56, 64]
     strip = np.stack([sheet(path[t][0], path[t][1], HIDDEN) for t in times], axis=1)
-    show_images(axis, strip.reshape(-1, 3 * 64), (8, 8, 3), len(times), "digits, drawn pixel by pixel in random order (blue: not yet drawn)", pixels=40)
+    title = "digits, drawn pixel by pixel in random order (blue: not yet drawn)"
+    show_images(axis, strip.reshape(-1, 3 * 64), (8, 8, 3), len(times), title, pixels=40)
     name_columns(axis, [f"{t} pixels" if t == 0 else t for t in times])
 
 
