@@ -18,6 +18,7 @@ from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.dbn import DBN
 from scratchgen.models.ddpm import DDPM
+from scratchgen.models.ebm import EBM
 from scratchgen.models.flow_matching import FlowMatching
 from scratchgen.models.gan import GAN
 from scratchgen.models.gmm import GMM
@@ -121,6 +122,11 @@ def flow_matching(data, train):
     if is_small(data):
         return train(FlowMatching(n_features=pixels(data), lr=2e-3, width=256, batch=128, n_steps=10), 4_900)
     return train(FlowMatching(n_features=pixels(data), lr=2e-3, width=512, batch=128), 7_500)
+
+
+def ebm(data, train):
+    sizes = {"hidden": (256, 256, 256)} if is_small(data) else {"hidden": (512, 512, 512)}
+    return train(EBM(n_features=pixels(data), lr=2e-3, **sizes), 5_000 if is_small(data) else 10_000)
 
 
 def latent_diffusion(data, train):
@@ -255,6 +261,10 @@ PLANE_DDPM = {"n_features": 2, "n_times": 100, "predict": "v", "scaling": "stand
 PLANE_DDPM |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
 PLANE_FLOW = {"n_features": 2, "predict": "velocity", "scaling": "standard", "time_std": 1.3, "averaging": 0.999}
 PLANE_FLOW |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
+PLANE_EBM = {"n_features": 2, "scaling": "standard", "hidden": (64, 64, 64, 64), "batch": 256, "lr": 2e-3}
+PLANE_EBM |= {"sigma_min": 0.03, "sigma_max": 2.0}
+PLANE_CHAINS = {"n_features": 2, "scaling": "standard", "hidden": (64, 64, 64), "batch": 256, "lr": 1e-3}
+PLANE_CHAINS |= {"objective": "contrastive", "n_chains": 256, "chain_steps": 10, "step": 1.0, "n_steps": 200}
 PLANE_REALNVP = {"n_features": 2, "n_layers": 12, "hidden": (64, 64), "batch": 256, "lr": 2e-3}
 PLANE_SPLINE = {"n_features": 2, "transform": "spline", "n_layers": 6, "hidden": (64, 64), "batch": 256, "lr": 2e-3}
 
