@@ -35,6 +35,7 @@ VARIANTS = {
     "ebm": (
         {},
         {"dual": 0.7, "scaling": "standard", "activation": "tanh", "decay_steps": 3},
+        {"dual": 0.0, "averaging": 0.0},
         {"objective": "contrastive", "restart": 0.3, "averaging": 0.0},
         {"objective": "contrastive", "r1": 0.5, "scaling": "standard", "activation": "softplus"},
     ),

@@ -2,23 +2,23 @@
 
     p(x) = e^-E(x) / Z,      Z = ∫ e^-E(x) dx
 
-The network may be any, but nobody knows Z. There are two ways to train without it. The first one is that of an RBM
-(models/rbm.py). For -log p(x) = E(x) + log Z the gradient is ∂E(x)/∂θ - E_p[∂E/∂θ], and chains give the draws from p:
+The network may be any, but nobody knows Z. There are two ways to train without it. The first is that of an RBM
+(models/rbm.py). From -log p(x) = E(x) + log Z follows the gradient ∂E(x)/∂θ - E_p[∂E/∂θ], and chains give the draws from p:
 
     objective=contrastive    minimise E(x) - E(v), v the states of persistent Langevin chains (parts/langevin.py)
 
-Tieleman 2008; Du & Mordatch 2019. The second one learns the score ∇log p(x) = -∇E(x), in which Z does not occur. Take
-noisy data x̃ = x + σ ε. Given x, the score of x̃ is that of N(x, σ² I): (x - x̃)/σ² = -ε/σ. Its mean over all x that may have
-become x̃ is the score of x̃ itself, and a squared error learns a mean (Vincent 2011). So -∇E(x̃) is trained towards -ε/σ:
+Tieleman 2008; Du & Mordatch 2019. The second learns the score ∇log p(x) = -∇E(x), in which Z does not occur. Take noisy
+data x̃ = x + σ ε. Given x, the score of x̃ is that of N(x, σ² I): (x - x̃)/σ² = -ε/σ. The mean of this, over all x that may
+have become x̃, is the score of x̃ itself. And a squared error learns a mean (Vincent 2011):
 
-    objective=score          minimise σ² ‖-∇E(x̃, σ) - (x - x̃)/σ²‖² = ‖σ ∇E(x̃, σ) - ε‖², with σ from large to small
+    objective=score          minimise σ² ‖-∇E(x̃, σ) - (x - x̃)/σ²‖² = ‖σ ∇E(x̃, σ) - ε‖², for σ from large to small
 
-Song & Ermon 2019. Its gradient in θ is a derivative of ∇E, which is one already, so it needs f″: nn/double_backward.py. A
-score within one mode says nothing about the weight of that mode. But E also has a derivative in σ. Given x, that of
--log N(x̃; x, σ² I), times σ, is D - ‖ε‖², and by the same argument `dual` adds the squared error of σ ∂E/∂σ. It ties the
-energies at small σ to those at large σ, where all modes are one (Guth et al. 2025).
+Song & Ermon 2019. Its gradient in θ is the derivative of a derivative: nn/double_backward.py. The score within one mode says
+nothing about the weight of that mode. But E has a slope in σ too. Given x, that of -log N(x̃; x, σ² I) is (D - ‖ε‖²)/σ. So
+we also minimise (dual/D) (σ ∂E/∂σ - (D - ‖ε‖²))², by the same argument (Guth et al. 2025). This ties the energies at small
+σ to those at large σ, where all modes are one, and then e^-E gives each mode its weight.
 
-One function is then all three. An RBM has an energy, diffusion (models/ddpm.py) has a denoiser, and both have the score:
+One function is all three. An RBM has an energy, diffusion (models/ddpm.py) a denoiser, and both have a score:
 
     energy E(x̃, σ)      score -∇E = (x̂ - x̃)/σ²      noise ε̂ = σ ∇E      denoiser x̂ = E[x|x̃] = x̃ - σ² ∇E
 
@@ -62,7 +62,7 @@ class EBM(Model):
     dual: NonNegative = 0.1  # for score: weight of the error of σ ∂E/∂σ, which finds the weights of modes
     chain_steps: Count = 10  # for contrastive: steps of the chains in each update
     n_chains: Count = 1000  # for contrastive: number of persistent chains; each update continues `batch` of them
-    restart: Share = 0.0  # for contrastive: the share of chains that start again from noise in an update
+    restart: Share = 0.0  # for contrastive: the share of these that starts again from noise
     r1: NonNegative = 0.0  # for contrastive: γ, ½ γ E‖∇f‖² at the data is added to the loss
     step: Annotated[float, Range(0, 4, True, True)] = 0.3  # h/σ², the size of Langevin steps; from 4 on they diverge
     n_steps: Count = 20  # for sampling: Langevin steps at each noise, or for contrastive in all

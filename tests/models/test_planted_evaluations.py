@@ -271,7 +271,7 @@ def ebm(model, x, rng, labels):
     def energy(x):
         c = 2 * np.log(sigma / low) / np.log(high / low) - 1
         f = model.network(np.concatenate([x / np.sqrt(1 + sigma**2), c], axis=1))
-        return (0.5 * (x**2).sum(axis=1, keepdims=True) / (1 + sigma**2) + f)[:, 0]
+        return (0.5 * (x**2).sum(axis=1, keepdims=True) / (1 + sigma**2) + math.sqrt(D) * f)[:, 0]
 
     with averaged(model):
         dE = np.stack([energy(noisy + 1e-30j * e).imag / 1e-30 for e in np.eye(D)], axis=1)
