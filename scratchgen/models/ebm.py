@@ -24,7 +24,8 @@ One function is all three. An RBM has an energy, diffusion (models/ddpm.py) a de
 
 Here E(x, σ) = -log N(x; 0, (1 + σ²) I) + √D f(x̄, c), with x̄ = x/√(1 + σ²), and c = log σ, shifted and scaled to [-1, 1]. As
 f is an MLP, it grows no faster than ‖x‖, so e^-E has an integral, whatever the weights are. And f has little to learn where
-noise has made a Gaussian of the data. √D is how much energies of D numbers vary: those of N(0, I) by √(D/2).
+noise has made a Gaussian of the data. √D is how much energies of D numbers vary: those of N(0, I) by √(D/2). At small noise
+∇E must tell the noise of every pixel, so the layers of f must be wider than D: this is for points and small pictures.
 """
 
 import math
@@ -209,15 +210,17 @@ class EBM(Model):
     def sample(self, n, rng, label=None):
         """n examples (n, n_features). For score they come from noise, by annealed Langevin steps, and are denoised once.
 
-        For contrastive they continue the persistent chains for n_steps steps.
+        For contrastive they continue the persistent chains for n_steps steps. Pixels are cut to [0, 1].
         """
         with self.average.swapped():
-            if self.objective == "contrastive":
-                return self.scaler.undo(self.chain(self.buffer.states[self.buffer.stretch(n, rng)], rng, self.n_steps))
-            x = math.sqrt(1 + self.sigma_max**2) * rng.normal((n, self.n_features))
-            sigmas = ladder(self.sigma_max, self.sigma_min, self.n_sigmas)
-            x = annealed_langevin(self.score, x, sigmas, self.step, self.n_steps, rng)
-            return self.scaler.undo(self.denoise(x, self.sigma_min))
+            if self.objective == "score":
+                x = math.sqrt(1 + self.sigma_max**2) * rng.normal((n, self.n_features))
+                sigmas = ladder(self.sigma_max, self.sigma_min, self.n_sigmas)
+                x = annealed_langevin(self.score, x, sigmas, self.step, self.n_steps, rng)
+                x = self.denoise(x, self.sigma_min)
+            else:
+                x = self.chain(self.buffer.states[self.buffer.stretch(n, rng)], rng, self.n_steps)
+        return self.scaler.undo(self.scaler.clip(x) if self.scaling == "pixels" else x)
 
     def log_z(self, n_cells=CELLS):
         """log Z in nats of scaled points on a line or in the plane: a sum over n_cells cells along each axis.
