@@ -18,6 +18,7 @@ from scratchgen.data import binarized
 from scratchgen.metrics.frechet import FrechetJudge
 from scratchgen.metrics.likelihood import log_likelihood
 from scratchgen.models.base import Model
+from scratchgen.models.flow import Flow
 from scratchgen.models.gmm import GMM
 from scratchgen.plots import new_figure, save_figure, show_images
 from scratchgen.train.progress import told
@@ -63,8 +64,8 @@ def main(args):
 
 
 def likelihood(model, x_test, args):
-    """The Likelihood of the binarized test digits, or of a mixture's None: its density is of other pixels."""
-    if isinstance(model, GMM):
+    """The Likelihood of the binarized test digits, or None for a mixture and a flow: their densities are of grey pixels."""
+    if isinstance(model, GMM | Flow):
         return None
     x = model.rng(0).array(x_test)
     return log_likelihood(model, x, model.rng((args.seed, 0, 3)), 500, BINARIZED)

@@ -17,7 +17,7 @@ from scratchgen.models.latent_flow import LatentFlow
 from scratchgen.plots import BLUE, GREY, RED, new_figure, save_figure, show_images
 from scratchgen.train.progress import told
 
-W = (0.0, 0.5, 1.0, 2.0, 4.0)
+W = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 STARTS = {"all steps": 0.0, "the last 40 % of the way": 0.6}  # where on the way guidance begins
 
 
@@ -34,7 +34,7 @@ def trained(data, args):
         return train(DDPM(**settings, width=256, batch=128), data, args, 4_900, x_test=None)
     below, steps = feature_model(data)
     below, history = train(below, data, args, steps)
-    model, more = train(LatentFlow(**settings, vqvae=below, n_steps=12), data, args, 7_000, x_test=None)
+    model, more = train(LatentFlow(**settings, vqvae=below, n_steps=12), data, args, 18_000, x_test=None)
     return model, history + more
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from common import DRAWS, black_and_white, in_turn, judge_of, picture_path, pictures, run, train
-from recipes import FAMILIES, RING_GAN, RING_SCALE, Trainer, enlarger, enlarger_sizes
+from recipes import FAMILIES, RING_GAN, RING_SCALE, Trainer, enlarger, enlarger_sizes, has_classes
 from tqdm import tqdm
 
 from scratchgen.backend import to_host
@@ -30,7 +30,7 @@ from scratchgen.models.pix2pix import enlarged
 from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
 
 SHARE = 0.55  # of the steps in recipes.py
-COLUMNS = 5  # of the page
+COLUMNS = 6  # of the page
 BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are the pictures they learn from
 LAST = "now open scratchgen/models/vae.py: the VAE, third picture in the second row of the page"
 
@@ -84,13 +84,9 @@ def on_pictures(data, args):
     grey = Pictures(data, judge, args)
     judge = judge and judge_of(two_tone, "Fréchet distance of black and white pictures", args.device)
     black = Pictures(two_tone, judge, args)
-    has_classes = data.labels_train is not None and len(np.unique(data.labels_train)) > 1
-    if not has_classes:
-        print("left out: conditional GAN: the pictures have no labels, or are all of one class")
-
-    stops, shown = {}, {"autoencoder": restored, "conditional GAN": asked_for}
+    stops, shown, labelled = {}, {"autoencoder": restored, "conditional GAN": asked_for}, has_classes(data)
     for name, family in FAMILIES.items():
-        if name != "conditional GAN" or has_classes:
+        if name != "conditional GAN" or labelled:
             source, show = black if name in BLACK_AND_WHITE else grey, shown.get(name, made_from_noise)
             stops[name] = Stop(family.says, family.file, partial(source.train, family.recipe, show))
     h, w, *colours = data.shape

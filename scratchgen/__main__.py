@@ -1,4 +1,4 @@
-"""The command line: scratchgen list | gradcheck | train | sample | evaluate.
+"""The command line: scratchgen list | gradcheck | train | sample | evaluate | explain | exercise.
 
 A user's mistake ends in one line on standard error and exit code 2. Ctrl-C ends in one line and exit code 130.
 """
@@ -54,7 +54,7 @@ def arguments():
     sub = command("train", "train a model into a folder")
     sub.add_argument("model", metavar="MODEL", help="one of the models that `list` shows")
     sub.add_argument(
-        "--data", help="digits (default), mnist, fashion, a toy, a folder of pictures, a .npy or .npz file"
+        "--data", help="digits (default), mnist, fashion, a toy, a folder of pictures, a .npy, .npz or .csv file"
     )
     sub.add_argument("--epochs", type=natural, required=True, metavar="N", help="total number of passes over the data")
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz and history.csv")
@@ -73,7 +73,9 @@ def arguments():
     sub = command("sample", "draw examples from a trained model")
     sub.add_argument("dir", metavar="DIR", help="the folder that was given to train --out")
     sub.add_argument("-n", type=int, default=64, help="how many examples (default: 64)")
-    sub.add_argument("-o", required=True, metavar="FILE", help="a .png file for pictures or a .npy file for numbers")
+    sub.add_argument(
+        "-o", required=True, metavar="FILE", help="a .png file to look at, or a .npy or, for tables, .csv file"
+    )
     sub.add_argument("--seed", type=natural, default=0, metavar="S", help="seed of the random numbers (default: 0)")
     sub.add_argument("--label", type=int, metavar="K", help="the class to draw, for models that take labels")
     sub.add_argument("--data", metavar="D", help="where the training data is now, for runs of older versions")
@@ -86,12 +88,26 @@ def arguments():
         "--draws", type=positive, default=100, metavar="K", help="importance weights for each example (default: 100)"
     )
     sub.add_argument(
-        "--log-p", action="store_true", help="log p of 100 test pictures by diffusion or flow matching: takes long"
+        "--log-p", action="store_true", help="log p of 100 test examples by diffusion or flow matching: takes long"
     )
     sub.add_argument("--data", metavar="D", help="other data to measure on, or where the training data is now")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sub.add_argument("--device", **device)
     sub.add_argument("--compile", **compile)
+
+    sub = command("explain", "show one training step: every layer, loss and gradient with its numbers")
+    sub.add_argument("model", metavar="MODEL", help="one of the models that `list` shows")
+    sub.add_argument("--objective", metavar="NAME", help="show only this objective, such as generator_loss")
+    sub.add_argument("--data", metavar="D", help="a batch of real data, as for train (default: a tiny example)")
+    sub.add_argument("--html", metavar="PAGE", help="write a page for a browser instead of printing a text")
+    sub.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="name=value", help="settings of the model: see `list`"
+    )
+
+    sub = command("exercise", "list the exercises, or write one to a file that marks your answer when it is run")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="one of the exercises that the list shows")
+    sub.add_argument("-o", metavar="FILE", help="the .py file to write")
+    sub.add_argument("--solution", action="store_true", help="show our own lines, or write the file with them")
     return parser
 
 

@@ -15,6 +15,7 @@ from .backend import UsageError, to_host, written_whole
 
 PAPER, INK, BLUE, RED, GREY = "#ffffff", "#1a1a1a", "#2a6fbb", "#c8402f", "#8a8a8a"
 DPI, LARGEST = 110, 150_000  # of a figure, dots an inch; of a file that is written here, bytes
+COLUMNS = 5  # so many columns of a table are drawn
 SMALL = 16  # the height of pictures whose pixels are seen one by one
 
 
@@ -248,3 +249,30 @@ def picture_of(x, shape, path, real=None):
     with written_whole(path) as file:
         sheet.save(file, "PNG", optimize=True)
     print(pathlib.Path(path), flush=True)
+
+
+def picture_of_table(x, names, path, real=None):
+    """Samples of a table x (N, D), over real rows if there are any, written as a .png: each of the first COLUMNS columns
+    against each other, and a histogram of each. names: of the D columns. Prints the path."""
+    names = [shortened(name) for name in names[:COLUMNS]]
+    n = len(names)
+    side = max(4, 1.5 * n)
+    figure, axes = new_figure(side, side, n, n, sharex="col")
+    beside = "" if real is None else f" (blue), {len(real):,} real rows (grey)"
+    figure.suptitle(f"{len(x):,} samples{beside}", fontsize=10)
+    for i, j in itertools.product(range(n), repeat=2):
+        axis, which = axes[i, j], [j] if i == j else [j, i]
+        if i < j:  # the same as below the diagonal
+            axis.set_axis_off()
+            continue
+        show_points(axis, x[:, which], real=None if real is None else real[:, which])
+        axis.set_aspect("auto")
+        axis.set(xlabel=names[j] if i == n - 1 else "", ylabel=names[i] if j == 0 and i > 0 else "")
+        axis.tick_params(labelsize=7, labelleft=j == 0 and i > 0)
+        axis.locator_params(nbins=4)
+    save_figure(figure, path)
+
+
+def shortened(name, most=24):
+    """A name for an axis: not too long, and without the signs that begin a formula."""
+    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")

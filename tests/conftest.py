@@ -45,7 +45,7 @@ LEFT_OUT = pytest.StashKey()
 
 @functools.cache
 def met(need):
-    """Whether this machine has what a test needs: a GPU, MNIST, or a package."""
+    """Whether this machine has what a test needs: a GPU, MNIST, a program, or a package."""
     if need == "gpu":
         try:
             return find_device("auto").__name__ == "cupy"
@@ -54,6 +54,8 @@ def met(need):
     if need == "mnist":
         folder = pathlib.Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist")
         return bool(list(folder.glob("train-images-idx3-ubyte*")))
+    if need in ("chromium", "node"):
+        return shutil.which(need) is not None
     return importlib.util.find_spec(need) is not None
 
 

@@ -2,6 +2,7 @@
 
     python tests/mutants.py --n 400 --seed 0 --out mutants.json            # 45 minutes on one core; run again, it goes on
     python tests/mutants.py --n 400 --seed 0 --out mutants.json --again    # those that survived once more, after a new test
+    python tests/mutants.py --n 100 --files flow,spline --out flow.json    # of files with one of these words in their names
     python tests/mutants.py --list                                         # every mutant there is
 
 It needs Linux or macOS, and nothing beyond pip install -e ".[test]". The working tree is never changed: each mutant is
@@ -677,13 +678,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--n", type=int, default=400, help="how many mutants (default 400)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
+    parser.add_argument(
+        "--files", default="", help="only files with one of these words, between commas, in their names"
+    )
     parser.add_argument("--out", type=Path, default=Path("mutants.json"), help="where the results are kept")
     parser.add_argument("--again", action="store_true", help="run those that survived once more")
     parser.add_argument("--quick", action="store_true", help="only tests that are known to reach the line")
     parser.add_argument("--list", action="store_true", help="print all mutants and run nothing")
     given = parser.parse_args()
 
-    everything = mutants()
+    words = given.files.split(",")
+    everything = [mutant for mutant in mutants() if any(word in Path(mutant.file).stem for word in words)]
     if given.list:
         for mutant in everything:
             print(f"{mutant.file}:{mutant.line} {mutant.function}: {mutant.text}   [{mutant.change}]")

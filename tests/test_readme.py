@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import textwrap
 
 import pytest
 
-from scratchgen.__main__ import arguments
+from scratchgen.__main__ import arguments, main
+from scratchgen.models import model_names
 from scratchgen.models.vae import VAE
 from scratchgen.nn.layers import Linear
+from scratchgen.uses.exercises.catalogue import EXERCISES
+from scratchgen.uses.explain import explain
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,6 +98,12 @@ def test_it_learns_in_a_network_as_the_page_shows():
     assert first > 1 and last < 0.1
 
 
+def test_explain_prints_what_the_page_shows():
+    (shown,) = [text for _, text in BLOCKS if "← " in text]
+    error = re.compile(r"error \d(e-1\d)?|nn/layers.py:\d+")  # another processor rounds otherwise, and lines move
+    assert error.sub("", shown) in error.sub("", str(explain(VAE)))
+
+
 @pytest.fixture
 def with_a_model_of_your_own(tmp_path):
     """run(*command) in a copy of the repository that has the page's own model as models/linear_autoencoder.py."""
@@ -147,6 +157,25 @@ def test_every_command_is_one(line):
 
 def test_there_are_commands():
     assert len(COMMANDS) > 10
+
+
+def test_the_guided_path_has_every_exercise_once_in_ten_evenings_and_nothing_else():
+    path = INSIDE.partition("## A guided path")[2].partition("\n## ")[0]
+    evenings = [line.split("|")[4] for line in path.splitlines() if re.match(r"\| \d+ ", line)]
+    assert len(evenings) == 10
+    assert sorted(re.findall(r"`(\w+)`", " ".join(evenings))) == sorted(EXERCISES)
+    named = set(re.findall(r"`(\w+)`", path)) - {"bug_", "loss"}
+    assert named <= set(EXERCISES), named - set(EXERCISES)
+    assert set(re.findall(r"`explain (\w+)`", path)) <= set(model_names())
+
+
+def test_the_guided_path_shows_what_a_blank_prints(tmp_path, capsys):
+    line = re.compile(r"line \d+")
+    said = line.sub("line", re.search(r"python linear.py +# (.*)", INSIDE)[1])
+    assert main(["exercise", "linear", "-o", str(tmp_path / "linear.py")]) == 0
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(tmp_path / "linear.py"), run_name="__main__")
+    assert said in line.sub("line", capsys.readouterr().out).splitlines()
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+\.py:[\w.]+)`", PAPERS))))

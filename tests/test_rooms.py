@@ -22,7 +22,7 @@ for room, directly_below in [
     ("data", "backend"),
     ("train", "models data"),
     ("metrics", "train"),
-    ("uses", "metrics"),
+    ("uses", "metrics check"),
     ("plots", "backend"),
     ("commands", "uses check plots"),
 ]:
@@ -92,7 +92,7 @@ DEMOS = sorted((ROOT / "demos").glob("*.py"))
 PAPERS = sorted(
     [ROOT / "README.md", *(path for room in ("demos", "tests", "scratchgen") for path in (ROOT / room).rglob("*.md"))]
 )
-YOURS = "scratchgen/models/linear_autoencoder.py"  # the file that a reader is told to write
+YOURS = {"scratchgen/models/linear_autoencoder.py", "linear.py"}  # the files that a reader is told to write
 TESTS = {path.name for path in (ROOT / "tests").rglob("*.py")}
 
 
@@ -111,4 +111,4 @@ def prose(path):
 def test_every_file_that_is_named_exists(path):
     near = [path.parent, PACKAGE, PACKAGE / "models", ROOT, ROOT / "demos", ROOT / "tests"]
     for name in PATH.findall(prose(path)):
-        assert name == YOURS or any((folder / name).exists() for folder in near), f"{name}: no such file"
+        assert name in YOURS or any((folder / name).exists() for folder in near), f"{name}: no such file"

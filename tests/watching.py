@@ -40,10 +40,10 @@ def with_settings(name, settings, more):
     return settings
 
 
-def cases(has, more=None):
+def cases(has, more=None, slow=()):
     """Marks a test of (name, settings) to run on every variant of every model for which has(model) is true.
 
-    more: settings that each of them gets which has them.
+    more: settings that each of them gets which has them. slow: ids, such as "flow-1", of those that take long.
     """
     found, seen = [], []
     for name in model_names():
@@ -51,7 +51,8 @@ def cases(has, more=None):
             settings = with_settings(name, settings, more or {})
             if (name, settings) not in seen and has(example(name, settings)[0]):
                 seen.append((name, settings))
-                found.append(pytest.param(name, settings, id=f"{name}-{i}"))
+                marks = [pytest.mark.slow] if f"{name}-{i}" in slow else []
+                found.append(pytest.param(name, settings, id=f"{name}-{i}", marks=marks))
     assert found
     return pytest.mark.parametrize(("name", "settings"), found)
 

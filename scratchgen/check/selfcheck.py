@@ -55,7 +55,7 @@ def targets():
             yield "layer", found.__name__, partial(_check_layer, found)
     for name, found in vars(distributions).items():
         if hasattr(found, "example") and found.__module__ == distributions.__name__:
-            yield "layer", name, partial(_check_function, found)
+            yield "layer", name, partial(_check_example, found)
     for name, found in vars(losses).items():
         own = inspect.isfunction(found) and found.__module__ == losses.__name__ and not name.startswith("_")
         term = hasattr(found, "plain") and not hasattr(found, "example")  # such as square: it is checked with its loss
@@ -73,7 +73,7 @@ def targets():
         for settings in variants(kind_of(model)):
             for objective in model.objectives:
                 name = named(f"{model.__name__}.{objective}", settings)
-                yield "objective", name, partial(_check_objective, model, objective, settings)
+                yield "objective", name, partial(check_objective, model, objective, settings)
 
 
 def named(name, options):
@@ -110,9 +110,13 @@ class _Function(Layer):
         return y, lambda dy, learn=True, inputs=True: back(dy)
 
 
-def _check_function(f, seed):
-    arrays = f.example(Rng((seed, 1), "float64"))
-    return check_layer(_Function(f), arrays if len(arrays) > 1 else arrays[0], seed=seed)
+def check_function(f, *arrays, seed=0):
+    """A GradReport of f(*arrays, rng) -> (output, backward), such as a sampler."""
+    return check_layer(_Function(f), arrays if len(arrays) > 1 else arrays[0], seed=seed, name=f.__name__)
+
+
+def _check_example(f, seed):
+    return check_function(f, *f.example(Rng((seed, 1), "float64")), seed=seed)
 
 
 def _check_loss(f, options, seed):
@@ -147,9 +151,13 @@ def _check_penalty(activation, options, seed):
     return gradcheck(objective, params, seed=seed)
 
 
-def _check_objective(model_class, objective, settings, seed):
-    model, batch = model_class.example(Rng((seed, 1), "float64"), **settings)
+def check_objective(model_class, objective="loss", settings=(), seed=0):
+    """A GradReport of one objective of a tiny model of this class. settings: {name: value} of those not as in `tiny`.
 
+    Raises ValueError if the objective returns no dict with its own name, or changes the gradient of another network.
+    """
+    settings = dict(settings)
+    model, batch = model_class.example(Rng((seed, 1), "float64"), **settings)
     params = getattr(model, model.objectives[objective])
     everything = list(model.parameters().values())
 
@@ -169,4 +177,5 @@ def _check_objective(model_class, objective, settings, seed):
             )
         return losses[objective]
 
-    return gradcheck(value, params, together=everything, cross_check=not model.uses_stop, seed=seed)
+    name = named(f"{model_class.__name__}.{objective}", settings)
+    return gradcheck(value, params, together=everything, cross_check=not model.uses_stop, seed=seed, name=name)

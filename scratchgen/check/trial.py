@@ -21,6 +21,7 @@ ON_SELF = (
     "backward uses what a later forward left on self: keep it in the closure (a local variable of forward, x and not "
     "self.x), because a network may run on two batches before it learns from either"
 )
+TOO_WIDE = "returns float64 for float32 inputs"
 
 
 def layer_inputs(x, seed):
@@ -316,7 +317,7 @@ class Trial:
         kinds = {part.dtype.kind for part in self.parts if isinstance(part, np.ndarray)}
         if not wide or not kinds & set("f"):  # whole numbers and float32 weights make float64 in any layer
             return ()
-        said = f"{wide} returns float64 for float32 inputs: "
+        said = f"{wide} {TOO_WIDE}: "
         if held and not without:
             return (f"{said}{', '.join(held)} is float64; make it with the Rng's dtype, or as Weight(constant=True)",)
         said += (

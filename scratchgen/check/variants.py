@@ -119,10 +119,19 @@ VARIANTS = {
     ),
     "vae": (
         {},
-        {"likelihood": "gaussian", "variance": 0.3, "beta": 2.0, "activation": "tanh", "n_samples": 3},
+        {
+            "likelihood": "gaussian",
+            "variance": 0.3,
+            "draw_x": True,
+            "beta": 2.0,
+            "activation": "tanh",
+            "n_samples": 3,
+        },
         {"bound": "iwae", "n_samples": 4, "binarize": True, "decay_steps": 3},
         {"bound": "iwae", "n_samples": 2, "likelihood": "gaussian", "activation": "tanh"},
         {"activation": "elu", "init": "he"},
+        {"conditional": True, "n_samples": 2},
+        {"conditional": True, "bound": "iwae", "n_samples": 2},
     ),
     "vqgan": (
         {},

@@ -32,6 +32,8 @@ def run(args):
     if type(model).sample is not Model.sample:
         measure, left_out = sample_metrics(data, find_device(args.device))
         found |= measure(model, model.rng((0, 0, 3)), notes["epoch"]) if measure else {"left_out": left_out}
+    if data.scale is not None:
+        found = in_its_units(found, data.scale)
     if args.json:
         about = {"model": notes["model"], "data": data.name, "epoch": notes["epoch"], "n": len(data.x_test)}
         found = {
@@ -44,6 +46,18 @@ def run(args):
     show(found)
     if not found:
         print("  this model has no measures of its own")
+
+
+def in_its_units(found, scale):
+    """found, with log p of the table's own numbers in place of that of its standardised columns: data/tables.py.
+
+    "log_std" is the difference. Squared errors and distances remain in standard deviations, which all columns share.
+    """
+    signs = {"nll": 1, "negative_elbo": 1, "log_p": -1}
+    found = {name: value + signs[name] * scale.log_std if name in signs else value for name, value in found.items()}
+    if "log_p_method" in found:
+        found["log_p_method"] = found["log_p_method"].replace("pixels as they are", "in the units of the table")
+    return found | ({"log_std": scale.log_std} if signs.keys() & found.keys() else {})
 
 
 def log_p(model, kind, given, args):

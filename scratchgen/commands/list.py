@@ -20,7 +20,7 @@ def run(args):
     print("models (scratchgen train MODEL; `list MODEL` shows its settings)")
     for name in model_names():
         print(f"  {name:<24}{sys.modules[find_model(name).__module__].__doc__.splitlines()[0]}")
-    print("\ndata sets (--data)\n  " + ", ".join(names()) + ", a folder of pictures, a .npy or .npz file")
+    print("\ndata sets (--data)\n  " + ", ".join(names()) + ", a folder of pictures, a .npy, .npz or .csv file")
     demos = sorted((pathlib.Path(scratchgen.__file__).parent.parent / "demos").glob("*.py"))
     print("\ndemos (python demos/NAME.py)" + ("" if demos else ": in the repository's demos folder"))
     for path in demos:

@@ -1,7 +1,9 @@
 """What several commands need: find the data of a model, and print numbers with their units."""
 
+import numpy as np
+
 from ..backend import UsageError
-from ..data import load
+from ..data import Scale, load
 from ..metrics.meanings import meaning
 
 
@@ -17,7 +19,7 @@ def data_of(notes, given=None):
     if given is None and "data" not in notes:
         raise UsageError(f"the checkpoint of this {notes['model']} does not name its data; give the data with --data")
     try:
-        data = load(given or notes["data"], notes.get("seed", 0))
+        data = load_for(notes, given or notes["data"], notes.get("seed", 0))
     except UsageError as error:
         raise UsageError(f"{error}" if given else f"{error}; if the data has moved, give it with --data") from None
     width, known = data.x_train.shape[1], notes["settings"].get("n_features")
@@ -26,4 +28,31 @@ def data_of(notes, given=None):
         raise UsageError(
             f"{data.name}: has {width} numbers per example, but the model was trained on {known}; {remedy}"
         )
+    return data
+
+
+def scale_of(notes):
+    """The Scale of the table that a model was trained on, or None if it was trained on other data."""
+    return Scale(*map(np.array, notes["scale"])) if notes.get("scale") else None
+
+
+def load_for(notes, name, seed):
+    """The Data called `name`, for a model with these notes, or for a new one, {}. A table gets the scale of the model.
+
+    Raises UsageError if only one of data and model is for tables, or if a table has other columns than the model's.
+    """
+    scale = scale_of(notes)
+    data = load(name, seed, scale)
+    if scale is not None and data.scale is None:
+        raise UsageError(f"{data.name}: is not a table, but the model was trained on one; give a .csv or .npy file")
+    if notes and scale is None and data.scale is not None:
+        kind = "pictures" if notes.get("shape") else "numbers as they are"
+        raise UsageError(
+            f"{data.name}: is a table, to be standardised, but the model was trained on {kind}; give these"
+        )
+    pairs = zip(data.columns or (), notes.get("columns") or ())
+    for k, (ours, theirs) in enumerate(pairs, 1):
+        if ours != theirs:
+            order = "give the same columns in the same order"
+            raise UsageError(f"{data.name}: column {k} is {ours!r}, but the model was trained on {theirs!r}; {order}")
     return data

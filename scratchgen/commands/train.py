@@ -8,15 +8,14 @@ import sys
 import time
 
 from ..backend import Rng, UsageError, find_device
-from ..data import load
 from ..metrics.samples import sample_metrics
-from ..models import find_model, kind_of
+from ..models import find_model, kind_of, rules
 from ..models.base import Model
 from ..models.settings import is_model, trained_class
 from ..train.checkpoint import load_model
 from ..train.fit import fit
 from .settings import parse_settings
-from .shared import data_of, show
+from .shared import data_of, load_for, show
 
 
 def run(args):
@@ -33,26 +32,24 @@ def run(args):
             )
         settings, inside = notes["settings"] | settings, []
     seed = notes.get("seed", 0) if args.seed is None else args.seed
-    data = load(args.data or "digits", seed) if args.data or "data" not in notes else data_of(notes)
+    data = load_for(notes, args.data or "digits", seed) if args.data or "data" not in notes else data_of(notes)
     name = args.data or data.name
+    if data.scale is not None and model_class.side:  # now, before its settings complain about the number of columns
+        raise refusal_of_table(name, model_class, "square grey pictures")
     settings = from_data(model_class, data) | settings
-    if settings.get("n_features") not in (None, data.x_train.shape[1]):
-        raise UsageError(
-            f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
-            f"{settings['n_features']}; use other data, or leave --set n_features out"
-        )
+    check_width(settings, data, name)
     if inside:  # errors in the whole model are reported before the model inside it is trained
         classes = {field.name: trained_class(field) for field in inside}
         parts = {name: c(**from_data(c, data) | settings.get(name, {})) for name, c in classes.items()}
-        model_class(**settings | parts).check_data(data.x_train, data.labels_train)
+        check_fits(model_class(**settings | parts), data, name)
         if (out / "checkpoint.npz").exists():
             raise UsageError(f"{out}: already holds a run; continue it with --resume, or choose another folder")
         settings |= {field.name: train_inside(field, args) for field in inside}
     model = model_class(**settings).build(Rng(seed, device=device))
-    if model.side and data.shape not in (None, (model.side, model.side)):
-        raise UsageError(f"--data {name}: a {args.model} needs square grey pictures, but these have shape {data.shape}")
-    model.check_data(data.x_train, data.labels_train)  # before a classifier is trained for the measures
+    check_fits(model, data, name)  # before a classifier is trained for the measures
     model.check_size(len(data.x_train))
+    if data.scale is not None:
+        say_table(model, data, name)
     measure, left_out = sample_metrics(data, device) if model.judged_by_samples and args.epochs else (None, "")
     if left_out:
         print(left_out, file=sys.stderr)
@@ -60,7 +57,7 @@ def run(args):
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,
         labels_test=data.labels_test, seed=seed, out=out, resume=bool(notes),
         measure=measure and Seldom(measure, args.epochs), graph=args.graph, accept_new_data=args.accept_new_data,
-        notes={"data": data.name, "shape": data.shape},
+        notes={"data": data.name, "shape": data.shape, "columns": data.columns, "scale": data.scale},
     )  # fmt: skip
     if notes.get("epoch", -1) >= args.epochs:
         print(f"{out} already has {notes['epoch']} epochs; --epochs is the total number")
@@ -72,9 +69,55 @@ def run(args):
 
 
 def from_data(model_class, data):
-    """{name: value} of the settings that a model takes from its data, if it has them: n_features and n_classes."""
+    """{name: value} of the settings that a model takes from its data, if it has them: n_features and n_classes.
+
+    Of pictures also the number of grey levels, if the model needs it. For a table, also those with which it takes real
+    numbers, because the usual ones of many models are for pixels.
+    """
     known = {"n_features": data.x_train.shape[1]} | ({"n_classes": data.n_classes} if data.n_classes else {})
+    if model_class.needs_levels and data.shape:
+        known |= {"levels": rules.levels_of(data.x_train)}
+    if data.scale is not None:
+        known |= parse_settings(model_class, rules.table_settings(model_class))
     return {field.name: known[field.name] for field in dataclasses.fields(model_class) if field.name in known}
+
+
+def check_width(settings, data, name):
+    """Raise UsageError if the settings ask for another number of features than the data has."""
+    if settings.get("n_features") not in (None, data.x_train.shape[1]):
+        raise UsageError(
+            f"--data {name}: has {data.x_train.shape[1]} numbers per example, but n_features is "
+            f"{settings['n_features']}; use other data, or leave --set n_features out"
+        )
+
+
+def check_fits(model, data, name):
+    """Raise UsageError if a model, perhaps not yet built, cannot learn from a Data. name: what the user calls the data."""
+    if data.scale is not None and model.data_range:
+        raise refusal_of_table(name, type(model), "pixels in [0, 1]")
+    if model.side and data.shape not in (None, (model.side, model.side)):
+        kind = kind_of(type(model))
+        raise UsageError(f"--data {name}: a {kind} needs square grey pictures, but these have shape {data.shape}")
+    model.check_data(data.x_train, data.labels_train)
+
+
+def refusal_of_table(name, model_class, wanted):
+    """The UsageError that a model cannot learn from a table. wanted: what it needs."""
+    remedy = rules.remedy(model_class).removesuffix(", or rescale")
+    kind = kind_of(model_class)
+    return UsageError(f"--data {name}: is a table of real numbers, but a {kind} needs {wanted}: {remedy}")
+
+
+def say_table(model, data, name):
+    """Print what becomes of a table, on standard error, because only the numbers in an array tell it from pictures."""
+    why = "" if data.columns else " (some numbers are outside [0, 1]; pictures are uint8, or floats in [0, 1])"
+    chosen, usual = [], {field.name: field.default for field in dataclasses.fields(model)}
+    for setting in rules.table_settings(type(model)):
+        ((key, value),) = parse_settings(type(model), [setting]).items()
+        chosen += [setting] * (usual[key] != value == getattr(model, key))
+    used = f", with {' '.join(chosen)}" if chosen else ""
+    columns = f"a table of {len(data.scale.mean)} columns{why}"
+    print(f"{name}: {columns}; the model learns them standardised{used}", file=sys.stderr)
 
 
 class Seldom:

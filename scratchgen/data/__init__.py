@@ -1,8 +1,14 @@
 """Data sets: load(name) loads any of them.
 
 A name is a built-in set (digits, mnist, fashion), a toy density of known log-likelihood (ring, grid, moons, ...), a
-folder of pictures, or a .npy/.npz file. In every case an example is one row of a float32 matrix. Pictures are pixels
-in [0, 1], and `shape` says how to turn a row back into a picture.
+folder of pictures, or a .npy, .npz or .csv file. In every case an example is one row of a float32 matrix. Pictures are
+pixels in [0, 1], and `shape` says how to turn a row back into a picture. The columns of a table are standardised, and
+`scale` turns them back into the numbers of the file:
+
+    data = load("people.csv")                              # data.columns: ("height", "income", ...)
+    model = Flow(n_features=data.x_train.shape[1]).build(Rng(0))
+    fit(model, data.x_train, epochs=100)
+    values = data.scale.undo(model.sample(1000, Rng(1)))   # in metres, in euros, ...
 """
 
 from dataclasses import dataclass, replace
@@ -12,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from ..backend import Rng, UsageError, full_path
-from .files import load_arrays, load_folder
+from .files import load_arrays, load_csv, load_folder
 from .idx import SETS, load_idx
 from .order import batches, fixed_order
+from .tables import Scale
 from .toys import TOYS, Toy
 
-__all__ = ["TOYS", "Data", "Toy", "batches", "binarized", "fixed_order", "load", "names"]
+__all__ = ["TOYS", "Data", "Scale", "Toy", "batches", "binarized", "fixed_order", "load", "names"]
 
 # The middle number of the random streams of toy points. It is large, to differ from those of training, (seed, epoch).
 # Points made from the same random numbers as a sampler's noise would not be independent of it.
@@ -29,9 +36,12 @@ class Data:
     """A data set in memory, as NumPy arrays.
 
     name: the name given to load; for a folder or a file its full path, which works from every folder.
-    x_train, x_test: float32 (N, D); pixels in [0, 1] for pictures, any numbers for points.
+    x_train, x_test: float32 (N, D); pixels in [0, 1] for pictures, any numbers for points, for a table its columns in
+        standard deviations from their mean.
     labels_train, labels_test: int64 (N,), or None if there are no classes.
-    shape: (h, w) grey, (h, w, 3) colour, or None for points.
+    shape: (h, w) grey, (h, w, 3) colour, or None for points and tables.
+    columns: the names of a table's columns; None if there are no names.
+    scale: the mean and standard deviation of a table's columns; None if the data are not a table.
     toy: the density the points were drawn from, or None.
     """
 
@@ -41,6 +51,8 @@ class Data:
     labels_train: np.ndarray | None = None
     labels_test: np.ndarray | None = None
     shape: tuple | None = None
+    columns: tuple[str, ...] | None = None
+    scale: Scale | None = None
     toy: Toy | None = None
 
     @property
@@ -56,10 +68,13 @@ def names() -> list[str]:
     return ["digits", *SETS, *TOYS]
 
 
-def load(name: Any, seed: int = 0) -> Data:
-    """The Data called `name`: a built-in name, a folder of pictures, or a .npy/.npz file. Built-in names have priority.
+def load(name: Any, seed: int = 0, scale: Scale | None = None) -> Data:
+    """The Data called `name`: a built-in name, a folder of pictures, or a .npy, .npz or .csv file. Built-in names have
+    priority.
 
     seed: for a toy's points (10,000 train, 2,000 test). The other sets do not depend on it: their splits are fixed.
+    scale: that of the table which a model was trained on. A file is then a table too, and its columns are divided by the
+        same standard deviations, not by its own.
     Raises UsageError, with the reason, for a name or a file that cannot be used.
     """
     name = str(name)
@@ -73,8 +88,11 @@ def load(name: Any, seed: int = 0) -> Data:
     if path.is_dir():
         return Data(str(path.absolute()), *load_folder(path))
     if path.suffix.lower() in (".npy", ".npz"):
-        return Data(str(path.absolute()), *load_arrays(path))
-    raise UsageError(f"data {name!r} is unknown: use {', '.join(names())}, a folder of pictures, or a .npy/.npz file")
+        return Data(str(path.absolute()), *load_arrays(path, scale))
+    if path.suffix.lower() == ".csv":
+        return Data(str(path.absolute()), *load_csv(path, scale))
+    known = f"{', '.join(names())}, a folder of pictures, or a .npy, .npz or .csv file"
+    raise UsageError(f"data {name!r} is unknown: use {known}")
 
 
 def binarized(data: Data, seed: int = 28) -> Data:

@@ -1,4 +1,4 @@
-"""The user's own data: a folder of pictures, or arrays in a .npy or .npz file.
+"""The user's own data: a folder of pictures, arrays in a .npy or .npz file, or a table in a .csv file.
 
 Everything is checked when it is loaded, and an error names the file and the first thing that is wrong. A NaN, an odd size
 or a pickled object costs a minute if it is found here, and a day if it is found in a loss curve. If the data has no test
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..backend import UsageError
 from .order import fixed_order
+from .tables import as_table, check_names, is_table, read_csv, standardised
 
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".avif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".tga",
@@ -25,7 +26,7 @@ PARTS = {
 }  # folders of these names hold the parts of a data set, not classes
 MOST_CLASSES = 100_000  # a larger label is hardly a class: networks have an input for every class
 
-# The arrays that an .npz may hold together. A single array may have any name.
+# The arrays that an .npz may hold together, and names of columns with them. A single array may have any name.
 LAYOUTS = [
     {"x", "labels"},
     {"x_train", "labels_train"},
@@ -172,27 +173,49 @@ def read_picture(path):
     return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))  # (h, w, 3)
 
 
-def load_arrays(path):
-    """The arrays of a .npy or .npz file: (x_train, x_test, labels_train, labels_test, shape).
+def load_arrays(path, scale=None):
+    """The arrays of a .npy or .npz file: (x_train, x_test, labels_train, labels_test, shape, columns, scale).
 
     An .npz holds x and optionally labels; or x_train and optionally labels_train, x_test, labels_test; or one array of
     any name. Pictures are (N, h, w), (N, h, w, 3) or (N, D): uint8, or floats in [0, 1]. Rows of D = k² numbers are
     read as k×k pictures, other rows as 1×D. Float rows of one or two numbers are points, and may have any finite value.
-    Pickled objects are never loaded. Raises UsageError for anything else.
+    Float rows of three or more are a table if one number lies outside [0, 1], if the .npz holds the names of its columns
+    under `columns`, or if a scale is given. A table's columns are standardised, by this scale or that of its training part;
+    of other data, columns and scale are None. Pickled objects are never loaded. Raises UsageError for anything else.
     """
     arrays = read_arrays(path)
+    columns = check_names(arrays.pop("columns").ravel(), f"{path}, columns") if {"columns"} < set(arrays) else None
     x_train, x_test, labels_train, labels_test = name_arrays(arrays, path)
-    x_train, shape = flatten(x_train, path)  # (N, D)
+    table = scale is not None or columns is not None or is_table(x_train) or is_table(x_test)
+
+    def rows_of(x):
+        return (as_table(x, columns, path), None) if table else flatten(x, path)
+
+    x_train, shape = rows_of(x_train)  # (N, D)
     labels_train = check_labels(labels_train, len(x_train), path)
     if x_test is None:
-        return *split(x_train, labels_train, path), shape
-    x_test, test_shape = flatten(x_test, path)
-    if (shape, x_train.shape[1]) != (test_shape, x_test.shape[1]):
-        raise UsageError(f"{path}: x_train and x_test hold examples of different shapes: save both with the same")
-    labels_test = check_labels(labels_test, len(x_test), path)
-    if labels_test is not None and (unseen := only_to_test_on(labels_train, labels_test)):
-        print(f"{path}: {unseen}", file=sys.stderr)
-    return x_train, x_test, labels_train, labels_test, shape
+        x_train, x_test, labels_train, labels_test = split(x_train, labels_train, path)
+    else:
+        x_test, test_shape = rows_of(x_test)
+        if (shape, x_train.shape[1]) != (test_shape, x_test.shape[1]):
+            raise UsageError(f"{path}: x_train and x_test hold examples of different shapes: save both with the same")
+        labels_test = check_labels(labels_test, len(x_test), path)
+        if labels_test is not None and (unseen := only_to_test_on(labels_train, labels_test)):
+            print(f"{path}: {unseen}", file=sys.stderr)
+    if table:
+        x_train, x_test, scale = standardised(x_train, x_test, columns, path, scale)
+    return x_train, x_test, labels_train, labels_test, shape, columns, scale
+
+
+def load_csv(path, scale=None):
+    """The table of a .csv file: (x_train, x_test, labels_train, labels_test, None, columns, scale). See tables.read_csv.
+
+    The columns are standardised by the scale, by default that of the training part.
+    """
+    values, labels, columns = read_csv(path)  # (N, D), (N,) or None
+    x_train, x_test, *labels = split(values, check_labels(labels, len(values), path), path)
+    x_train, x_test, scale = standardised(x_train, x_test, columns, path, scale)
+    return x_train, x_test, *labels, None, columns, scale
 
 
 def read_arrays(path):
@@ -253,11 +276,7 @@ def to_float(rows, points, path):
     good = np.isfinite(x) if points else (x >= 0) & (x <= 1)  # a NaN is neither
     if not good.all():
         example, column = np.unravel_index(good.argmin(), good.shape)
-        remedy = (
-            "finite numbers: remove it"
-            if points
-            else "pixels in [0, 1]: rescale them (a table column by column), or save uint8"
-        )
+        remedy = "finite numbers: remove it" if points else "pixels in [0, 1]: rescale them, or save uint8"
         raise UsageError(f"{path}: value {rows[example, column]} in example {example}, but there must be {remedy}")
     return x
 

@@ -6,8 +6,12 @@ form runs instead, under the same name. There the host needs ten to forty micros
 it is. A VAE's training step in plain array operations starts about 90 of them; with the compiled forms it starts 29. On
 NumPy arrays compiled forms run if they are asked for (native.py), because they take fewer passes over memory. Some forms are
 for NumPy arrays alone (cpp.ROWS); a GPU runs those functions as they are written.
+
+`watched` marks a function whose calls can be looked at, as uses/explain/ does. Otherwise it changes nothing.
 """
 
+import contextlib
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,9 +19,11 @@ from typing import Any, TypeVar
 from . import compiled
 from .compiled import DEVICES, MARKED, device_of
 
-__all__ = ["DEVICES", "operation"]
+__all__ = ["DEVICES", "operation", "watched", "watching"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+# Called in place of every watched function: watcher(function, given, named) returns what that is to return.
+WATCHER: contextvars.ContextVar = contextvars.ContextVar("watcher", default=None)
 
 
 def operation(plain: F) -> F:
@@ -43,3 +49,25 @@ def operation(plain: F) -> F:
     marked.plain = plain
     MARKED[name] = marked
     return marked
+
+
+def watched(function: F) -> F:
+    """The same function, except that inside `watching` the watcher is called in its place."""
+
+    @functools.wraps(function)
+    def run(*given: Any, **named: Any) -> Any:
+        watcher = WATCHER.get()
+        return watcher(function, given, named) if watcher else function(*given, **named)
+
+    marked: Any = run
+    return marked
+
+
+@contextlib.contextmanager
+def watching(watcher):
+    """A context in which watcher(function, given, named) is called in place of every watched function."""
+    token = WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        WATCHER.reset(token)

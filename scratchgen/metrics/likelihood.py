@@ -102,10 +102,10 @@ def with_noise(model, x, rng, k=100, labels=None):
 
     It is the mean over k draws of the noise that is as wide as a level. labels (N,): then it is a bound given these.
     """
-    D, L, given = x.shape[1], model.levels, () if labels is None else (labels,)
-    draws = [to_host(model.log_prob(model.dequantised(x, rng), *given)) for _ in told(range(k), "noise, draw")]
+    D, L, extra = x.shape[1], model.levels, () if labels is None else (labels,)
+    draws = [to_host(model.log_prob(model.dequantised(x, rng), *extra)) for _ in told(range(k), "noise, draw")]
     log_p, error = mean_and_error(np.stack(draws).astype(np.float64) - D * math.log(L))
-    method = f"exact for x with noise, {k:,} draws of it" + ("; given the labels" if given else "")
+    method = f"exact for x with noise, {k:,} draws of it" + given(labels)
     return Likelihood(log_p, error, method + in_bits(log_p, D, L), NOISY)
 
 
@@ -114,29 +114,40 @@ def in_bits(log_p, D, L):
     return f"; a bound, {-log_p.mean() / (D * math.log(2)):.3g} bits per pixel of {L} levels" if L else ""
 
 
-def importance(model, x, rng, k=5_000, pixels=None):
-    """The Likelihood of x (N, D) under a model that has log_weights(x, k, rng), a VAE, by k draws of z for each x.
+def importance(model, x, rng, k=5_000, pixels=None, labels=None):
+    """The Likelihood of x (N, D) under a VAE, by k draws of z for each x; of x given its labels (N,), if these are given.
 
-    x is on the model's device. The standard error of log ŵ, ŵ = 1/k Σ w_i, is that of ŵ divided by ŵ:
+    x and labels are on the model's device. The standard error of log ŵ, ŵ = 1/k Σ w_i, is that of ŵ divided by ŵ:
     √(Σ (w_i / ŵ - 1)²) / k. It is too small if a few draws have nearly all the weight. Raises ValueError for k < 1.
     """
     if k < 1:
         raise ValueError(f"importance: k must be 1 or more, got {k}")
     x, pixels = black_and_white(model, x, rng, pixels)
-    rows = max(1, ROWS // k)
-    parts = told(range(0, len(x), rows), "importance weights, part")
-    found = [sums(model, x[i : i + rows], k, rng) for i in parts]
+    parts = told(
+        [slice(i, i + max(1, ROWS // k)) for i in range(0, len(x), max(1, ROWS // k))], "importance weights, part"
+    )
+    found = [sums(model, x[part], k, rng, of(labels, part)) for part in parts]
     log_p, error = np.concatenate([to_host(log_p) for log_p, _ in found]), [to_host(error) for _, error in found]
     method = f"importance-weighted, {k:,} draws of z" if k > 1 else "ELBO, one draw of z"
-    return Likelihood(log_p, np.concatenate(error), method, pixels)
+    return Likelihood(log_p, np.concatenate(error), method + given(labels), pixels)
 
 
-def sums(model, x, k, rng):
+def of(labels, part):
+    """The labels of a part of the examples, or None if there are none."""
+    return None if labels is None else labels[part]
+
+
+def given(labels):
+    """What to add to a method if labels are given."""
+    return "" if labels is None else "; given the labels"
+
+
+def sums(model, x, k, rng, labels=None):
     """log 1/k Σ w and its standard error, both (N,), from k draws for each x, at most ROWS at a time, in float64."""
     xp = array_module(x)
     once, twice = [], []  # log Σ w and log Σ w² of each part
     for start in range(0, k, ROWS):
-        log_w = model.log_weights(x, min(ROWS, k - start), rng).astype(np.float64)  # (part, N)
+        log_w = model.log_weights(x, min(ROWS, k - start), rng, labels).astype(np.float64)  # (part, N)
         once.append(log_sum_exp(log_w, 0))
         twice.append(log_sum_exp(2 * log_w, 0))
     once, twice = (log_sum_exp(xp.stack(parts), 0) for parts in (once, twice))
@@ -164,15 +175,15 @@ def mean_and_error(draws):
     return draws.mean(axis=0), error
 
 
-def negative_elbo(model, x, rng, k=100, pixels=None):
-    """The Likelihood whose log_p is the ELBO of each x (N, D): the mean over k draws of z of log w."""
+def negative_elbo(model, x, rng, k=100, pixels=None, labels=None):
+    """The Likelihood whose log_p is the ELBO of each x (N, D): the mean of k draws of log w. labels: see importance."""
     x, pixels = black_and_white(model, x, rng, pixels)
     rows = max(1, ROWS // k)
     log_w = [
-        to_host(model.log_weights(x[i : i + rows], k, rng)).astype(np.float64)
+        to_host(model.log_weights(x[i : i + rows], k, rng, of(labels, slice(i, i + rows)))).astype(np.float64)
         for i in told(range(0, len(x), rows), "ELBO, part")
     ]
-    return Likelihood(*mean_and_error(np.concatenate(log_w, axis=1)), f"ELBO, {k:,} draws of z", pixels)
+    return Likelihood(*mean_and_error(np.concatenate(log_w, axis=1)), f"ELBO, {k:,} draws of z{given(labels)}", pixels)
 
 
 def parzen(samples, x, sigma, pixels="as they are"):
@@ -214,9 +225,7 @@ def by_ode(model, x, rng, labels=None, n_steps=STEPS):
     fine, coarse = (to_host(model.ode_log_prob(x, n, labels)).astype(np.float64) for n in (n_steps, n_steps // 2))
     error, log_p = abs(fine - coarse), fine - D * math.log(max(L, 1))
     method = f"ODE, rk4, {n_steps} steps; with {n_steps // 2} it differs by {error.mean():.1g}"
-    if labels is not None:
-        method += "; given the labels"
-    return Likelihood(log_p, error, method + in_bits(log_p, D, L), NOISY if L else "as they are")
+    return Likelihood(log_p, error, method + given(labels) + in_bits(log_p, D, L), NOISY if L else "as they are")
 
 
 def by_grid(model, x, n_cells=CELLS):
@@ -253,7 +262,7 @@ def log_likelihood(model, x, rng, draws=100, pixels=None, labels=None, asked=Fal
         if not asked and x.shape[1] > PLANE:
             return None
         try:
-            return by_ode(model, x[rows], rng, labels if labels is None else labels[rows])
+            return by_ode(model, x[rows], rng, of(labels, rows))
         except UsageError:
             if asked:
                 raise
@@ -261,7 +270,7 @@ def log_likelihood(model, x, rng, draws=100, pixels=None, labels=None, asked=Fal
     if hasattr(model, "grid_log_prob"):
         return by_grid(model, x) if x.shape[1] <= 2 else None
     if hasattr(model, "log_weights"):
-        return importance(model, x, rng, draws, pixels)
+        return importance(model, x, rng, draws, pixels, labels)
     if hasattr(model, "log_prob") and getattr(model, "levels", 0):
         return with_noise(model, x, rng, draws, labels)
     if hasattr(model, "log_prob"):

@@ -36,6 +36,7 @@ MEANINGS = {  # without the prefixes test_ (of the test data) and binarized_ (of
     "log_p": (f"{NATS}: log p(x)", HIGH),
     "log_p_error": (f"{NATS}: the standard error of log_p", NEITHER),
     "log_p_method": ("", NEITHER),
+    "log_std": ("of a table: nats by which -log p in its own units exceeds that of standardised columns", NEITHER),
     "frechet": ("squared Fréchet distance in the classifier's features", LOW),
     "frechet_error": ("how much it varies among sets of samples (standard deviation)", NEITHER),
     "frechet_floor": ("the same for as many real pictures, on average", NEITHER),

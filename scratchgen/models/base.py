@@ -45,6 +45,7 @@ class Model:
     labels_are_vectors: Any = False  # True if a label is a vector of n_classes numbers
     data_range: Any = None  # (low, high) if all numbers of x must lie in this range
     tokens: Any = False  # True if x holds whole numbers that stand for something, such as letters
+    needs_levels = False  # True if it must know the number of grey levels of pixels; it then has the setting `levels`
     side: Any = None  # the side of the pictures, if the model takes only square grey pictures
     # Whether every train_step does the same operations on the same memory, so that one step can be recorded and replayed.
     # It must be False if a step binds a new array: self.m = 0.9 * self.m + ... does, self.m *= 0.9; self.m += ... does not.
@@ -135,7 +136,7 @@ class Model:
         if x.min() < low or x.max() > high:
             raise UsageError(
                 f"{type(self).__name__} needs pixels in [{low:g}, {high:g}], but this data ranges from {x.min():g} to "
-                f"{x.max():g}: {rules.remedy(self)}"
+                f"{x.max():g}: {rules.remedy(type(self))}"
             )
         classes = self.n_classes if self.needs_labels and not self.labels_are_vectors else None
         if classes and labels is not None and not 0 <= labels.min() <= labels.max() < classes:

@@ -18,13 +18,13 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ..backend import UsageError, array_module
+from ..backend import array_module
 from ..nn.layers import log_sum_exp
 from ..nn.optim import EMA, Adam, clip_by_norm
 from ..nn.parameters import Parameters
 from ..nn.schedules import cosine
 from .base import Model
-from .parts.classes import Classes
+from .parts.classes import Classes, Conditional
 from .parts.coupling import Affine, Autoregressive, Coupling
 from .parts.denoising import standard_normal
 from .parts.invertible import ActNorm, Chain, Logit, Permute
@@ -37,7 +37,7 @@ ROWS = 1_000  # rows whose log p is computed at once, so that memory does not gr
 
 
 @dataclass(eq=False)
-class Flow(Model):
+class Flow(Conditional, Model):
     """The settings come first, then the model. Shapes: x, z (B, n_features), labels (B,), log_prob (B,).
 
     levels: the data are pixels of so many grey levels. Then noise as wide as a level is added, a logit takes [0, 1] to all
@@ -47,7 +47,7 @@ class Flow(Model):
     n_features: Annotated[int, Range(2)] = 784
     n_classes: Count = 10
     conditional: bool = False  # whether it learns p(x | label) and can sample a chosen class
-    levels: Whole = 0  # grey levels of the data; 0: the data are any numbers
+    levels: Whole = 0  # grey levels of the data, which `train` finds itself; 0: the data are any numbers
     alpha: Annotated[float, Range(0.0, 0.5, True, True)] = 0.05  # for levels: the logit is of alpha + (1 - 2 alpha) x
     conditioner: Literal["coupling", "autoregressive"] = "coupling"  # what may decide how a feature is changed
     transform: Literal["affine", "spline"] = "affine"  # how it is changed
@@ -64,11 +64,8 @@ class Flow(Model):
     averaging: Fraction = 0.999  # decay of the averaged weights that are used after training; 0: the latest weights
 
     judged_by_samples = True
+    needs_levels = True
     tiny = {"n_features": 5, "n_classes": 3, "n_layers": 2, "hidden": (6, 5), "n_bins": 3, "batch": 4}
-
-    @property
-    def needs_labels(self):
-        return self.conditional
 
     @property
     def data_range(self):
@@ -110,12 +107,6 @@ class Flow(Model):
     def cell(self):
         """-log of the volume in which x lies: log P(pixels) >= E log p(x) - cell. Without levels it is 0."""
         return self.n_features * math.log(max(self.levels, 1))
-
-    def needed(self, labels):
-        """labels for a conditional model, None for another. Raises UsageError if they are missing."""
-        if self.conditional and labels is None:
-            raise UsageError("conditional=true needs labels, for the training data and for the test data")
-        return labels if self.conditional else None
 
     def loss(self, x, rng, labels=None):
         """{"loss": -log p(x), nats per example, and with levels plus cell: then a bound on -log P of the pixels}.
@@ -187,15 +178,7 @@ class Flow(Model):
         Raises UsageError for a class that the training data does not have, and for a label if the model was trained without
         labels.
         """
-        labels = None
-        if label is not None and not self.conditional:
-            raise UsageError("this model was trained without labels: leave --label out, or train with conditional=true")
-        if self.conditional and label is None:
-            labels = self.classes.draw(n, rng)
-        elif self.conditional:
-            self.classes.check(label)
-            labels = rng.integers(1, n) + label
-        x = self.inverse(rng.normal((n, self.n_features)), labels)
+        x = self.inverse(rng.normal((n, self.n_features)), self.labels_to_sample(n, rng, label))
         return quantise(x, self.levels) if self.levels else x
 
     @classmethod

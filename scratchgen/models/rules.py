@@ -7,22 +7,27 @@ check_data instead.
 """
 
 
-def entries(table, model):
+def entries(table, model_class):
     """The entries of a table {name of a file: ...} for a model: first of its own file, then of the models it extends."""
-    files = [kind.__module__.rpartition(".") for kind in type(model).__mro__]
+    files = [kind.__module__.rpartition(".") for kind in model_class.__mro__]
     return [table[name] for package, _, name in files if package == __package__ and name in table]
 
 
 def broken(rules, model, *data):
     """The line of the first broken rule, or "". rules is SETTINGS, or DATA, whose functions also take x and labels."""
-    return next(filter(None, (rule(model, *data) for rule in entries(rules, model))), "")
+    return next(filter(None, (rule(model, *data) for rule in entries(rules, type(model)))), "")
 
 
-def remedy(model):
+def remedy(model_class):
     """What to do if the data has numbers outside a model's data_range."""
-    for setting in entries(ANY_NUMBERS, model):
-        return f"use --set {setting} for other numbers"
+    for settings in entries(ANY_NUMBERS, model_class):
+        return f"use --set {settings} for other numbers"
     return "use another model (vae, gan, wgan, ddpm, ebm, flow, flow_matching and gmm take any numbers), or rescale"
+
+
+def table_settings(model_class):
+    """["name=value", ...]: the settings with which a model takes a table, besides those of a model inside it."""
+    return [setting for setting in next(iter(entries(ANY_NUMBERS, model_class)), "").split() if "." not in setting]
 
 
 ONE_LEVEL = "levels: pixels need 2 levels or more; use the number that the data has, or 0"
@@ -152,9 +157,14 @@ def conditional_gan_data(model, x, labels):
         return f"{needs}; use --set condition=label for classes, condition=vector for rows of n_classes numbers"
 
 
-def denoising_data(model, x, labels):
+def conditional_data(model, x, labels):
     if model.conditional and labels is None:
         return "conditional=true needs labels, also for the test data, and this data has none; use conditional=false"
+
+
+def denoising_data(model, x, labels):
+    if line := conditional_data(model, x, labels):
+        return line
     if model.levels and not are_levels(x, model.levels):
         return f"levels={model.levels} needs pixels 0, 1/{model.levels - 1}, ... 1; use as many levels as the data has"
 
@@ -165,11 +175,14 @@ def are_levels(x, levels):
     return x.min() >= 0 and x.max() <= 1 and abs(k - k.round()).max() < 1e-3
 
 
+def levels_of(x):
+    """The number of grey levels of pixels x, if it is one of the usual ones; otherwise 0."""
+    return next((L for L in (2, 17, 256) if are_levels(x, L)), 0)
+
+
 def flow_data(model, x, labels):
-    if not model.levels:
-        found = next((L for L in (2, 17, 256) if are_levels(x, L)), None)
-        if found:
-            return f"pixels of {found} grey levels have no density without noise: use --set levels={found}"
+    if not model.levels and (found := levels_of(x)):
+        return f"pixels of {found} grey levels have no density without noise: use --set levels={found}"
     return denoising_data(model, x, labels)
 
 
@@ -196,10 +209,11 @@ DATA = {
     "flow_matching": denoising_data,
     "gmm": gmm_data,
     "made": made_data,
+    "vae": conditional_data,
 }
 
 
-# ---- the --set with which a model takes any numbers, if its present settings allow only pixels ----
+# ---- the --set with which a model takes any numbers and makes such, if its present settings allow only pixels ----
 
 ANY_NUMBERS = {
     "autoencoder": "likelihood=squares",
@@ -210,7 +224,7 @@ ANY_NUMBERS = {
     "flow_matching": "scaling=standard predict=velocity",
     "gan": "output=linear",
     "reflow": "flow.scaling=standard flow.predict=velocity",
-    "vae": "likelihood=gaussian",
+    "vae": "likelihood=gaussian draw_x=true",
     "vqvae": "output=linear",
     "wgan": "output=linear",
 }

@@ -28,9 +28,11 @@ last sweep. A forward pass over dual numbers and its backward would take six or 
 import numpy as np
 
 from ..backend import array_module, to_host
+from ..kernels import watched
 from .layer import Layer
 
 
+@watched
 def gradient_penalty(D, x, centre=1.0, one_sided=False, columns=None):
     """The mean of (‖∇ₓ D(x)‖ - centre)² over the examples x (B, n). The norm is taken over each example's features.
 
@@ -65,6 +67,7 @@ def gradient_penalty(D, x, centre=1.0, one_sided=False, columns=None):
     return (excess * excess).sum() * (1 / batch), backward
 
 
+@watched
 def between(real, fake, rng):
     """α x + (1 - α) G(z), with one α ~ U[0, 1] for each example. Both (B, n). Gulrajani et al. 2017, algorithm 1.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..backend import Array, Rng
-from ..kernels import operation
+from ..kernels import operation, watched
 from .initialisers import zeros
 
 Backward = Callable[..., Any]  # backward(dy, learn=True, inputs=True) -> dx
@@ -55,15 +55,16 @@ def same_shape(name: str, **arrays: Array) -> None:
 
 
 def example(make: Callable[[Rng], Any], **choices: Any) -> Callable[[F], F]:
-    """A decorator that marks a function for the gradient check. make(rng) returns the arrays to call it with.
+    """A decorator: the function can be `watched`, and the gradient check tries it with the arrays that make(rng) returns.
 
     choices: an option of the function and all its values to try, such as kind=["hinge", ...].
     """
 
     def mark(function):
-        function.example = make
-        function.options = [{name: value} for name, values in choices.items() for value in values] or [{}]
-        return function
+        marked: Any = watched(function)
+        marked.example = make
+        marked.options = [{name: value} for name, values in choices.items() for value in values] or [{}]
+        return marked
 
     return mark
 

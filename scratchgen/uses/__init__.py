@@ -1,1 +1,1 @@
-"""What trained models can do besides generating samples."""
+"""What can be done besides training a model and drawing from it: fill holes in pictures, and solve exercises."""

@@ -19,7 +19,6 @@ the form whose gradient does not vanish (losses.loss_G): D must judge the pictur
 """
 
 import functools
-import math
 
 from ..backend import UsageError, array_module, to_host
 from ..models.ddpm import DDPM
@@ -58,27 +57,20 @@ def complete(model, x, known, rng, **options):
 
 
 @complete.register(VAE)
-def complete_by_chain(model, x, known, rng, n_steps=50):
+def complete_by_chain(model, x, known, rng, labels=None, n_steps=50):
     """x (n, n_features), with its hole (known is 0) filled by decode(z). known has the shape of x, or (n_features,).
 
     Rezende et al. 2014, appendix F. The hole starts with the picture of a random code. Then z ~ q(z|x) and the hole ~ p(x|z)
     are drawn in turn, n_steps times. If q(z|x) equals p(z|x), this is Gibbs sampling, and the chain converges to
     p(hole|known). Otherwise it comes as near as q is to p. The result holds the decoder's means, as in sample, although the
     chain uses draws. A Bernoulli distribution cannot draw grey pixels: for such data the chain uses means too, and then it
-    is not Gibbs sampling. Raises ValueError if x and known do not fit.
+    is not Gibbs sampling. labels (n,) are for a conditional model. Raises ValueError if x and known do not fit.
     """
     x, known = with_hole(x, known)
-    where, filled = array_module(x).where, model.sample(len(x), rng)
+    where, filled = array_module(x).where, model.decode(rng.normal((len(x), model.n_latent)), labels)
     for _ in range(n_steps):
-        filled = model.reconstruct(where(known, x, draw_pixels(model, filled, rng)), rng)
+        filled = model.reconstruct(where(known, x, model.drawn(filled, rng)), rng, labels)
     return where(known, x, filled)
-
-
-def draw_pixels(model, mean, rng):
-    """x ~ p(x|z) from the decoder's mean (N, n_features). Bernoulli means stay grey unless the model binarizes its data."""
-    if model.likelihood == "gaussian":
-        return mean + math.sqrt(model.variance) * rng.normal(mean.shape)
-    return model.binarized(mean, rng)
 
 
 @complete.register(MADE)

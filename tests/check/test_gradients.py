@@ -521,6 +521,7 @@ NETWORKS = [
     "Denoiser",
     "MaskedMLP",
     "Sequential",
+    "Spline",
     "mlp",
 ]  # many evaluations, so fewer draws
 

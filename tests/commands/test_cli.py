@@ -375,7 +375,7 @@ def write_mistakes():
     Path("noise.npy").write_bytes(np.random.default_rng(1).bytes(500))
     np.save("pickled.npy", np.array([{"a": 1}]), allow_pickle=True)
     np.save("nan.npy", np.where(x == x[3, 3], np.nan, x))
-    np.save("large.npy", 255 * x)
+    np.save("large.npy", 255 * x.reshape(150, 8, 8))
     np.savez("damaged.npz", x=x)
     content = bytearray(Path("damaged.npz").read_bytes())
     content[1000] ^= 1
@@ -434,7 +434,11 @@ MISTAKES = {
     "unknown model": (["train", "gan9", "--epochs", "1", "--out", "new"], "'gan9'", "use one of autoencoder, "),
     "unknown data": ([*NEW, "--data", "digit"], "'digit'", "use digits, mnist, "),
     "unknown device": ([*NEW, "--device", "tpu"], "--device", "'tpu'", "gpu"),
-    "unknown setting": ([*NEW, "--set", "depth=3"], "--set depth", "use one of n_features, hidden"),
+    "unknown setting": (
+        [*NEW, "--set", "depth=3"],
+        "--set depth",
+        "use one of n_features, n_classes, conditional, hidden",
+    ),
     "setting without =": ([*NEW, "--set", "beta"], "--set beta", "expected name=value"),
     "setting no number": ([*NEW, "--set", "lr=fast"], "--set lr=fast", "expected a number"),
     "setting not whole": ([*NEW, "--set", "n_latent=2.5"], "--set n_latent=2.5", "expected a whole number"),
@@ -488,7 +492,40 @@ MISTAKES = {
     "sample a file": (["sample", "run/checkpoint.npz", "-o", "x.npy"], "no such checkpoint", "give the folder"),
     "evaluate no folder": (["evaluate", "none"], "none/checkpoint.npz", "train first"),
     "gradcheck nothing": (["gradcheck", "Lineal"], "'Lineal'"),
+    "explain model": (["explain", "gan9"], "'gan9'", "use one of autoencoder, "),
+    "explain objective": (["explain", "gan", "--objective", "loss"], "'loss'", "discriminator_loss, generator_loss"),
+    "explain data": (["explain", "vae", "--data", "digit"], "'digit'", "use digits, mnist, "),
+    "explain points": (["explain", "vae", "--data", "ring"], "needs pixels in [0, 1]", "--set likelihood=gaussian"),
+    "explain no squares": (["explain", "pix2pix", "--data", "ring"], "n_features", "square number"),
+    "explain width": (["explain", "vae", "--data", "digits", "--set", "n_features=9"], "--data digits", "64 numbers"),
+    "explain setting": (["explain", "vae", "--set", "depth=3"], "--set depth", "use one of n_features, "),
+    "explain pack": (["explain", "gan", "--set", "pack=3"], "pack", "batch=4"),
+    "explain built on": (["explain", "latent_diffusion", "--data", "digits"], "vqgan", "--set vqvae=DIR"),
+    "explain trained": (["explain", "dbn", "--set", "rbm=run"], "expected a RBM", "got a VAE"),
+    "explain nowhere": (["explain", "vae", "--html", "file.txt/x.html"], "file.txt/x.html", "choose another place"),
 }
+
+
+def test_explain_prints_a_step_or_writes_a_page(cli, tmp_path):
+    out = cli("explain", "vae", "--set", "n_latent=1", "hidden=2")
+    assert out.startswith("VAE: one training step on its tiny example\n")
+    assert "z (4, 1)" in out
+    assert "22 of 22 gradients agree with the complex step" in " ".join(out.split())
+    page = tmp_path / "pages" / "gan.html"
+    out = cli("explain", "gan", "--objective", "generator_loss", "--html", page)
+    assert out.splitlines()[-1] == str(page)
+    text = page.read_text(encoding="utf-8")
+    assert "GAN.generator_loss" in text
+    assert "GAN.discriminator_loss" not in text
+
+
+def test_explain_takes_real_data(cli):
+    out = cli("explain", "vae", "--data", "digits", "--set", "hidden=8", "n_latent=2", "batch=16")
+    assert out.startswith("VAE: one training step on digits\n")
+    assert "x (16, 64)   mean " in out
+    assert "along a random direction" in out
+    out = cli("explain", "conditional_gan", "--data", "digits", "--set", "hidden_G=8", "hidden_D=8", "batch=8")
+    assert "labels (8,)" in out
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

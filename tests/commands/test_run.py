@@ -278,3 +278,15 @@ def test_large_pictures_are_sampled_at_full_size(cli):
     assert cli("sample", "run", "-n", "6", "-o", "s.png")[0] == 0
     with Image.open("s.png") as picture:
         assert picture.size[0] >= 3 * 150 and picture.size[1] >= 2 * 200
+
+
+def test_a_flow_takes_the_grey_levels_from_its_pictures(cli):
+    for L in (2, 256):
+        pictures = np.random.default_rng(0).integers(0, L, (300, 2, 2)) * (255 // (L - 1))
+        np.save("own.npy", pictures.astype(np.uint8))
+        command = ["train", "flow", "--data", "own.npy", "--epochs", "1", "--set", "n_layers=1", "hidden=4"]
+        assert cli(*command, "--out", f"run{L}")[0] == 0
+        assert "bits_per_dim" in json.loads(cli("evaluate", f"run{L}", "--json")[1])
+    np.save("own.npy", np.random.default_rng(0).uniform(size=(300, 2, 2)))
+    assert cli(*command, "--out", "run0")[0] == 0
+    assert "bits_per_dim" not in json.loads(cli("evaluate", "run0", "--json")[1])

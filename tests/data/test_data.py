@@ -643,8 +643,8 @@ def changed(value, at=(3, 4), array=X):
 BAD_ARRAYS = {
     "NaN": (changed(np.nan), "value nan in example 3"),
     "infinity": (changed(np.inf), "value inf"),
-    "too large": (changed(255.0), "value 255.0 in example 3"),
-    "negative": (changed(-0.5), "value -0.5"),
+    "too large": (changed(255.0).reshape(40, 3, 3), "value 255.0 in example 3"),
+    "negative": (changed(-0.5).reshape(40, 3, 3), "value -0.5"),
     "NaN point": (changed(np.nan, (5, 1), X[:, :2]), "value nan in example 5"),
     "point too large for float32": (changed(1e300, (5, 1), X[:, :2]), "value 1e+300"),
     "integers": (np.zeros((4, 9), np.int64), "int64"),
@@ -758,12 +758,13 @@ def mutated(content, rng):
     ][rng.integers(6)]
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "png", "idx", "idx.gz", "checkpoint", "history"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "png", "idx", "idx.gz", "checkpoint", "history"])
 def test_a_mutated_file_of_any_kind_is_read_or_refused_in_one_line(kind, home, tmp_path):
     out, rng = tmp_path / "run", np.random.default_rng(5)
     path, read = {
         "npy": (tmp_path / "x.npy", lambda: load(tmp_path / "x.npy")),
         "npz": (tmp_path / "x.npz", lambda: load(tmp_path / "x.npz")),
+        "csv": (tmp_path / "x.csv", lambda: load(tmp_path / "x.csv")),
         "png": (tmp_path / "pictures" / "a.png", lambda: load(tmp_path / "pictures")),
         "idx": (home / "own/fashion" / IMAGES, lambda: load("fashion")),
         "idx.gz": (home / "own/fashion" / f"{IMAGES}.gz", lambda: load("fashion")),
@@ -772,6 +773,7 @@ def test_a_mutated_file_of_any_kind_is_read_or_refused_in_one_line(kind, home, t
     }[kind]
     np.save(tmp_path / "x.npy", X)
     np.savez(tmp_path / "x.npz", x=X, labels=Y)
+    (tmp_path / "x.csv").write_text("\n".join(["a,b,label", *(f"{i},{i / 7},{i % 3}" for i in range(40))]))
     for name in "ab":
         draw(tmp_path / "pictures" / f"{name}.png", COLOUR)
     put(home / "own/fashion", {name: content for name, content in GOOD.items() if name != IMAGES})

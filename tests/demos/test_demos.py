@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from PIL import Image
 
 from scratchgen.backend import Rng
 from scratchgen.data import load
+from scratchgen.models.flow import Flow
 from scratchgen.models.gan import GAN
 from scratchgen.plots import new_figure
 from scratchgen.train import progress
@@ -99,6 +101,29 @@ def test_every_claim_of_the_notes_has_a_demo():
     results = (DEMOS / "RESULTS.md").read_text(encoding="utf-8")
     codes = re.findall(r"\[([LAVGQDU]\d+(?:, [LAVGQDU]\d+)*)\]", results)
     assert wanted - set(", ".join(codes).split(", ")) == set()
+
+
+def test_every_family_that_draws_is_on_one_branch_of_the_tree(demo):
+    on_branches = [name for branch in demo("taxonomy").TREE for name in branch.families]
+    assert sorted(on_branches) == sorted(set(demo("recipes").FAMILIES) - {"autoencoder"})
+
+
+@pytest.mark.parametrize("n_layers", [3, 4])
+def test_a_net_of_noise_is_bent_until_it_lies_where_the_flow_brings_it(demo, n_layers):
+    bent, model = demo("likelihood_flow"), Flow(n_features=2, n_layers=n_layers, hidden=(8,), averaging=0.0)
+    model.build(Rng(0))
+    model.params.theta += 0.3 * Rng(1).normal(model.params.theta.shape)
+    model.average.average[...] = model.params.theta
+    stages = bent.bending(model, seed=0)
+    assert len(stages) == n_layers + 2
+    z = Rng((0, 0, 9)).normal((bent.POINTS, 2))
+    for stage, x in ((0, z), (-1, model.inverse(z))):
+        wanted = (x - x.mean(axis=0)) / x.std(axis=0)
+        order = [1, 0] if stage == 0 and n_layers % 2 else [0, 1]  # the axes of the data
+        np.testing.assert_allclose(stages[stage, -bent.POINTS :], wanted[:, order], atol=1e-4)
+    for before, after in pairwise(stages):  # a coupling leaves one axis as it is, up to its scale
+        kept = [np.corrcoef(before[-bent.POINTS :, i], after[-bent.POINTS :, i])[0, 1] for i in (0, 1)]
+        assert max(kept) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.slow
@@ -199,6 +224,7 @@ def tried(demo, odd_data, tmp_path, monkeypatch, capsys):
         ("vqgan", "rows", "these are 37x1: use larger ones"),
         ("diffusion_guidance", "single", "of each class, and of class 1 there is 1: use more"),
         ("chain_gsn", "colour", "no labels"),
+        ("likelihood_flow_digits", "colour", "at most 100 pixels"),
         ("compare", "few", "14 pictures to train on"),
     ],
 )

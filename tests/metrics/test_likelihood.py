@@ -144,7 +144,7 @@ def test_what_many_draws_in_parts_give_is_what_they_give_at_once(monkeypatch):
     log_w = model.log_weights(x[:1], 40, Rng(5, F64))[:, 0]
     parts = iter([log_w[:15], log_w[15:30], log_w[30:]])
     monkeypatch.setattr(likelihood, "ROWS", 15)
-    monkeypatch.setattr(model, "log_weights", lambda x, k, rng: next(parts)[:, None])
+    monkeypatch.setattr(model, "log_weights", lambda x, k, rng, labels: next(parts)[:, None])
     found, w = importance(model, x[:1], Rng(0), 40), np.exp(log_w)
     assert found.log_p[0] == pytest.approx(np.log(w.mean()), rel=1e-12)
     assert found.error[0] == pytest.approx(w.std() / math.sqrt(40) / w.mean(), rel=1e-9)
@@ -219,7 +219,7 @@ def test_pixels_are_binarized_anew_at_every_look():
 
 OTHER = {
     "likelihood": "gaussian", "variance": 0.5, "beta": 2.0, "bound": "iwae", "n_samples": 3, "binarize": True,
-    "activation": "tanh",
+    "activation": "tanh", "conditional": True,
     "init": "he", "batch": 8, "lr": 1e-2, "decay_steps": 4,
 }  # fmt: skip
 BESIDE = {"variance": {"likelihood": "gaussian"}}
@@ -227,7 +227,7 @@ BESIDE = {"variance": {"likelihood": "gaussian"}}
 
 def after_four_steps(settings):
     model, batch = VAE.example(Rng(0, F64), **settings)
-    batch = {"x": Rng(9, F64).uniform((model.batch, 6))}
+    batch = {"x": Rng(9, F64).uniform((model.batch, 6)), "labels": Rng(8).integers(3, model.batch)}
     for step in range(4):
         model.train_step(**batch, rng=model.rng(step))
     return model.params.theta
@@ -240,7 +240,8 @@ def test_no_setting_is_dead(setting):
 
 
 def test_every_setting_is_tried_above():
-    assert {field.name for field in dataclasses.fields(VAE)} - {"n_features", "hidden", "n_latent"} == OTHER.keys()
+    sizes = {"n_features", "n_classes", "hidden", "n_latent"}
+    assert {field.name for field in dataclasses.fields(VAE)} - sizes - VAE.sampler_settings == OTHER.keys()
 
 
 @pytest.mark.parametrize(
@@ -434,3 +435,53 @@ def test_evaluate_is_told_how_sure_log_z_is():
     one = likelihood_metrics(VAE.example(Rng(0))[0], np.ones((1, 6), np.float32), Rng(1))
     assert one.keys() == {"log_p", "log_p_method"}  # no error is known of one example, and nan would be no JSON
     assert likelihood_metrics(find_model("gan").example(Rng(0))[0], batch["x"], Rng(1)) == {}
+
+
+# With labels.
+
+
+def test_a_conditional_model_is_one_that_sees_the_label_beside_x_and_z():
+    """Its loss is that of a plain VAE whose data have the label beside them, and whose decoder has it beside z."""
+    model, batch = VAE.example(Rng(3, F64), conditional=True)
+    x, labels = batch["x"], batch["labels"]
+    found = model.loss(x, Rng(5, F64), labels)
+    told = np.eye(3)[labels]
+    h = model.encoder(np.hstack([x, told]))
+    z = h[:, :2] + np.exp(0.5 * h[:, 2:]) * Rng(5, F64).normal((len(x), 2))
+    out = model.decoder(np.hstack([z, told]))
+    nll = (np.logaddexp(0, out) - x * out).sum(axis=1).mean()
+    assert found["nll"] == pytest.approx(nll, rel=1e-12)
+
+
+def test_a_conditional_model_learns_p_of_x_given_the_label():
+    """Each class has black pixels of its own: its samples have them, and log p(x | label) is right."""
+    rng = Rng(4, F64)
+    labels = rng.integers(3, 600)
+    p = np.full((3, 6), 0.1)
+    p[np.arange(3), [0, 2, 4]] = p[np.arange(3), [1, 3, 5]] = 0.9
+    x = (rng.uniform((600, 6)) < p[labels]).astype(float)
+    model = VAE(6, 3, conditional=True, hidden=(16,), n_latent=2, batch=50, lr=5e-3).build(Rng(0, F64))
+    for step in range(600):
+        rows = Rng(step).integers(600, 50)
+        model.train_step(x[rows], model.rng((1, step)), labels[rows])
+    for k in range(3):
+        np.testing.assert_allclose(model.sample(400, model.rng(2), label=k).mean(axis=0), p[k], atol=0.1)
+    entropy = -6 * (0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+    right = importance(model, x, Rng(6, F64), 20, "as given", labels)
+    assert right.nll == pytest.approx(entropy, abs=0.15) and right.method.endswith("given the labels")
+    assert importance(model, x, Rng(6, F64), 20, "as given", (labels + 1) % 3).nll > entropy + 2
+    z = model.rng(7).normal((5, 2))
+    assert not np.allclose(model.decode(z, np.zeros(5, int)), model.decode(z, np.ones(5, int)), atol=0.3)
+
+
+def test_labels_where_none_are_wanted_or_none_where_they_are():
+    told, batch = VAE.example(Rng(0), conditional=True)
+    plain = VAE.example(Rng(0))[0]
+    with pytest.raises(UsageError, match="conditional=true needs labels"):
+        told.loss(batch["x"], Rng(0))
+    with pytest.raises(UsageError, match="trained without labels"):
+        plain.sample(2, Rng(0), label=1)
+    with pytest.raises(UsageError, match=r"label 7: expected 0 \.\.\. 2"):
+        told.sample(2, Rng(0), label=7)
+    with pytest.raises(UsageError, match="this data has none"):
+        told.check_data(batch["x"])

@@ -23,6 +23,7 @@ K = {
     "importance": 400,
     "with_noise": 25,
 }  # draws; the error of a logarithm holds where they are many
+LONG = ("flow-1", "flow-3")  # many draws of the noise in grey levels
 
 
 def built(name, settings, scale=0.7, keep=1.0):
@@ -44,6 +45,12 @@ def examples(model, n, rng):
     return (rng.uniform((n, model.n_features)) < 0.6).astype(float) if bits else rng.uniform((n, model.n_features))
 
 
+def given_to(model, n):
+    """{"labels": (n,)} for a VAE that is told labels. Any other model has a p(x) without them."""
+    told = hasattr(model, "log_weights") and model.conditional
+    return {"labels": model.rng(73).integers(model.n_classes, n)} if told else {}
+
+
 def as_claimed(claims, values, what):
     """Asserts that the errors claimed are, in the root mean square, the spread of the values, both (R, ...)."""
     claimed, spread = np.sqrt(np.mean(np.square(claims), axis=0)), np.std(values, axis=0, ddof=1)
@@ -59,7 +66,7 @@ def has_likelihood(model):
     return hasattr(model, "log_weights") or hasattr(model, "log_prob") or hasattr(model, "log_p")
 
 
-@cases(has_likelihood)
+@cases(has_likelihood, slow=LONG)
 def test_the_error_beside_log_p_is_its_spread_over_other_examples_and_draws(name, settings, monkeypatch):
     """That of log Z included: it is the larger part here, for the models that need one."""
     monkeypatch.setattr(likelihood, "annealed_log_z", few_temperatures)
@@ -68,7 +75,7 @@ def test_the_error_beside_log_p_is_its_spread_over_other_examples_and_draws(name
     found = []
     for i in range(R):
         rng = model.rng((60, 1 + i))
-        found.append(likelihood_metrics(model, examples(model, n, rng), rng, draws=20))
+        found.append(likelihood_metrics(model, examples(model, n, rng), rng, draws=20, **given_to(model, n)))
     as_claimed([f["log_p_error"] for f in found], [f["log_p"] for f in found], name)
 
 
@@ -85,7 +92,9 @@ def ways(model):
     for name, function in inspect.getmembers(likelihood, inspect.isfunction):
         parameters = inspect.signature(function).parameters
         if hasattr(model, "log_weights") and {"k", "rng", "pixels"} <= parameters.keys():
-            found[name] = lambda model, x, rng, function=function, name=name: function(model, x, rng, k=K[name])
+            found[name] = lambda model, x, rng, function=function, name=name: function(
+                model, x, rng, k=K[name], **given_to(model, len(x))
+            )
     if hasattr(model, "log_prob") and getattr(model, "levels", 0):
         found["with_noise"] = lambda model, x, rng: likelihood.with_noise(model, x, rng, K["with_noise"])
     elif hasattr(model, "log_prob"):
@@ -97,7 +106,7 @@ def ways(model):
     return found
 
 
-@cases(has_likelihood)
+@cases(has_likelihood, slow=LONG)
 def test_the_error_by_the_estimate_is_its_spread_over_other_draws(name, settings):
     if name == "dbn":
         return  # has a test of its own below
@@ -125,8 +134,9 @@ def test_more_draws_make_the_error_of_a_bound_smaller_as_their_root(name, settin
     """By formula, from the very draws: sd(log w) / √k."""
     model = built(name, settings)
     x = examples(model, 4, model.rng(70))
-    found = likelihood.negative_elbo(model, x, model.rng(72), k, pixels="as given")
-    log_w = model.log_weights(x, k, model.rng(72))
+    labels = given_to(model, 4)
+    found = likelihood.negative_elbo(model, x, model.rng(72), k, pixels="as given", **labels)
+    log_w = model.log_weights(x, k, model.rng(72), **labels)
     np.testing.assert_allclose(found.log_p, log_w.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.error, np.sqrt(((log_w - log_w.mean(axis=0)) ** 2).sum(axis=0) / (k - 1) / k))
 

@@ -371,6 +371,23 @@ def test_the_variance_c_acts_as_beta():
     assert losses["loss"] == pytest.approx(eq_2_1 + 6 / 2 * math.log(math.pi), rel=1e-13)
 
 
+@pytest.mark.parametrize(("likelihood", "binarize"), [("gaussian", False), ("bernoulli", True), ("bernoulli", False)])
+def test_with_draw_x_a_sample_is_drawn_from_p_of_x_given_z(likelihood, binarize):
+    settings = {"n_features": 3, "hidden": (4,), "n_latent": 2, "likelihood": likelihood, "binarize": binarize}
+    means, drawn = (
+        VAE(**settings, variance=0.3, draw_x=draw).build(Rng(0)).sample(20_000, Rng(1)) for draw in (False, True)
+    )
+    noise = drawn - means  # equal rngs give equal codes
+    if likelihood == "gaussian":
+        np.testing.assert_allclose(noise.var(axis=0), 0.3, rtol=0.04)
+    elif binarize:
+        assert set(np.unique(drawn)) == {0, 1}
+        np.testing.assert_allclose((noise**2).mean(axis=0), (means * (1 - means)).mean(axis=0), rtol=0.04)
+    else:  # a Bernoulli distribution cannot draw grey pixels
+        assert not noise.any()
+    np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.02)
+
+
 def test_one_picture_has_many_reconstructions_and_one_mean():
     model, batch = VAE.example(Rng(0), hidden=())  # a linear decoder gives every code its own picture
     x = np.repeat(batch["x"][:1], 50, axis=0)

@@ -54,10 +54,11 @@ def coins(x, rng):
 def vae(model, x, rng, labels):
     prefix = "binarized_" if model.binarize else ""
     x = coins(x, rng) if model.binarize else x
-    h = model.encoder(x)
+    c = np.eye(model.n_classes)[labels] if model.conditional else x[:, :0]  # beside what each network takes
+    h = model.encoder(np.hstack([x, c]))
     mu, log_var = h[:, : model.n_latent], h[:, model.n_latent :]
     z = mu + np.exp(0.5 * log_var) * rng.normal(mu.shape)
-    out, at_mean = model.decoder(z), model.decoder(mu)
+    out, at_mean = (model.decoder(np.hstack([code, c])) for code in (z, mu))
     if model.likelihood == "bernoulli":
         nll, at_mean = minus_log_bernoulli(x, sigmoid(out)), sigmoid(at_mean)
     else:

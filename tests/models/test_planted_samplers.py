@@ -280,6 +280,7 @@ def test_a_hole_is_filled_from_standard_normal_noise(name, settings):
     n = 4000
     x, known = np.resize(batch["x"], (n, model.n_features)), np.arange(model.n_features) < 3
     given = {"model": model, "x": x, "known": known, "rng": model.rng(12), "n_steps": 1, "n_starts": 2, "repeats": 1}
+    given |= {"labels": np.resize(batch["labels"], n)} if model.needs_labels else {}
     way = complete.dispatch(type(model))
     noise = as_standard(model, entering(model, lambda: called(way, given)))
     standard_normal(noise)
@@ -535,6 +536,7 @@ def test_a_hole_is_filled_by_a_chain_of_as_many_steps_as_asked_for(name, setting
     options = tuple(option for option in HOLES if option in inspect.signature(way).parameters)
     x = model.discrete(batch["x"], model.rng(1)) if hasattr(model, "discrete") else batch["x"]
     given = {"model": model, "x": x, "known": np.arange(model.n_features) < 3, "rng": model.rng(2)} | HOLES
+    given |= {"labels": batch.get("labels")}
     networks = [key for key in ("encoder", "decoder", "denoiser", "generator", "discriminator") if hasattr(model, key)]
     steps = []
     with observed(lambda stepper, numbers: steps.append(stepper) or numbers), watched_all(model, networks) as counts:

@@ -273,7 +273,7 @@ def test_ctrl_c_on_the_command_line_ends_in_130(tmp_path, monkeypatch, capsys):
 
 
 def test_ctrl_c_outside_training(monkeypatch, capsys):
-    monkeypatch.setattr("scratchgen.commands.train.load", interrupt)
+    monkeypatch.setattr("scratchgen.commands.shared.load", interrupt)
     assert main(["train", "vae", "--epochs", "1", "--out", "nowhere"]) == 130
     assert capsys.readouterr().err == "scratchgen: stopped\n"
 
@@ -350,8 +350,7 @@ def test_labels_go_along_with_their_pictures(monkeypatch):
         return {"loss": labels.sum()}
 
     monkeypatch.setattr(VAE, "train_step", train_step)
-    monkeypatch.setattr(VAE, "needs_labels", True)
-    (row,) = fit(tiny(), pixels(12), labels=np.arange(12), epochs=1)
+    (row,) = fit(tiny(conditional=True, n_classes=12), pixels(12), labels=np.arange(12), epochs=1)
     assert row["loss"] == 66 / 3
 
 
@@ -429,8 +428,7 @@ def test_losses_that_come_only_now_and_then_are_averaged_over_their_steps(monkey
 
 
 def test_a_model_that_learns_from_labels_refuses_data_without(monkeypatch):
-    model = tiny()
-    model.needs_labels = True
+    model = tiny(conditional=True)
     monkeypatch.setattr(model, "train_step", lambda x, rng, labels: {"loss": np.float32(labels.sum())})
     with pytest.raises(UsageError, match="labels"):
         fit(model, pixels(8), epochs=1)

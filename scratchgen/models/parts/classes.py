@@ -1,4 +1,7 @@
-"""The classes that a conditional model has seen. Labels may have gaps, as years do; a class in a gap cannot be generated."""
+"""What models that are told a label have in common: which classes they have seen, and checks of the labels they get.
+
+Labels may have gaps, as years do; a class in a gap cannot be generated.
+"""
 
 import numpy as np
 
@@ -60,3 +63,34 @@ class Classes:
         runs = np.split(listed, np.flatnonzero(np.diff(listed) > 1) + 1)
         words = [f"{run[0]} ... {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
         return words[0] if len(words) == 1 and len(runs[0]) > 1 else f"one of {', '.join(words)}"
+
+
+class Conditional:
+    """For a model with the setting `conditional`, whether it learns from labels, and with the attribute `classes`."""
+
+    @property
+    def needs_labels(self):
+        return self.conditional
+
+    def needed(self, labels):
+        """labels for a conditional model, None for another. Raises UsageError if they are missing."""
+        if self.conditional and labels is None:
+            raise UsageError("a model with conditional=true needs labels: give one for each example")
+        return labels if self.conditional else None
+
+    def labels_to_sample(self, n, rng, label=None):
+        """Labels (n,) for n samples: all `label`, or random seen classes if label is None. None if not conditional.
+
+        Raises UsageError for a class that the training data does not have, and for a label if the model was trained without
+        labels.
+        """
+        if not self.conditional:
+            if label is not None:
+                raise UsageError(
+                    "this model was trained without labels: leave --label out, or train with conditional=true"
+                )
+            return None
+        if label is None:
+            return self.classes.draw(n, rng)
+        self.classes.check(label)
+        return rng.integers(1, n) + label

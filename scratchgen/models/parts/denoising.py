@@ -14,7 +14,7 @@ from ...nn.parameters import Parameters
 from ...nn.schedules import cosine
 from ..base import Model
 from ..settings import Count, Fraction, NonNegative, Positive, Range, Whole
-from .classes import Classes
+from .classes import Classes, Conditional
 from .denoiser import Denoiser, Scaling
 from .levels import dequantise, quantise
 from .ode import log_density
@@ -26,7 +26,7 @@ def standard_normal(x):
 
 
 @dataclass(eq=False)
-class Denoising(Model):
+class Denoising(Conditional, Model):
     """Base of DDPM and FlowMatching: their common settings. Shapes: x (B, n_features), x_0, x_t (B, n_diffused).
 
     x_0 is an example as the network sees it, without noise. A model defines `predicted`, its loss; `path`, its sampler; and
@@ -51,10 +51,6 @@ class Denoising(Model):
     guidance_start: Fraction = 0.0  # the first part of the way from noise to data, which is made without guidance
 
     judged_by_samples = True
-
-    @property
-    def needs_labels(self):
-        return self.conditional
 
     @property
     def data_range(self):
@@ -129,8 +125,7 @@ class Denoising(Model):
         """(labels,) with some labels withheld, or () if the model is not conditional."""
         if not self.conditional:
             return ()
-        if labels is None:
-            raise UsageError("conditional=true needs labels, for the training data and for the test data")
+        labels = self.needed(labels)
         withheld = rng.uniform(len(labels)) < self.label_dropout
         return (array_module(labels).where(withheld, self.n_classes, labels),)
 
@@ -227,13 +222,4 @@ class Denoising(Model):
         Raises UsageError for a class that the training data does not have, and for a label if the model was trained without
         labels.
         """
-        if not self.conditional:
-            if label is not None:
-                raise UsageError(
-                    "this model was trained without labels: leave --label out, or train with conditional=true"
-                )
-            return self.generate(n, rng)
-        if label is None:
-            return self.generate(n, rng, self.classes.draw(n, rng))
-        self.classes.check(label)
-        return self.generate(n, rng, rng.integers(1, n) + label)
+        return self.generate(n, rng, self.labels_to_sample(n, rng, label))
