@@ -86,8 +86,8 @@ def weights(model, toy):
     return np.bincount(nearest_mode(places(model, 200)[1], toy), p / p.sum(), minlength=toy.n_classes)
 
 
-def judged(model, data, args, n, n_samples):
-    """(nats above the truth, its standard error, distance of samples over that of real points); prints them."""
+def judged(who, model, data, args, n, n_samples):
+    """(nats above the truth, distance of samples over that of real points); prints them after who."""
     new = data.toy.sample(n, Rng((args.seed, 0, 8)))
     log_p = to_host(model.grid_log_prob(model.rng(0).array(new)))
     less = data.toy.log_density(new) - log_p
@@ -96,7 +96,7 @@ def judged(model, data, args, n, n_samples):
     ratio = judge.over_floor([to_host(model.sample(n_samples, model.rng((args.seed, 0, 3, i)))) for i in range(2)])
     halved = abs(model.log_z() - model.log_z(200))
     print(
-        f"  -log p of new points {-log_p.mean():.3f} nats, {less.mean():.3f} ± {error:.3f} above the truth; half of the "
+        f"{who}: -log p of new points {-log_p.mean():.3f} nats, {less.mean():.3f} ± {error:.3f} above the truth; half of the "
         f"grid's cells change log Z by {halved:.0e}; samples {ratio:.2f} × as far as real points"
     )
     return less.mean(), ratio
@@ -147,8 +147,8 @@ def main(args):
     for name, data in sets.items():
         for kind, settings in KINDS.items():
             model, history = train(EBM(**settings), data, args, 10_000, labels=None, x_test=None)
-            print(f"{name}, trained by {kind}: {sum(row['seconds'] for row in history):.0f} s")
-            found[name, kind] = *judged(model, data, args, n, n_samples), weights(model, data.toy)
+            who = f"{name}, {kind} ({sum(row['seconds'] for row in history):.0f} s)"
+            found[name, kind] = *judged(who, model, data, args, n, n_samples), weights(model, data.toy)
             models[name, kind] = model
 
     figure, axes = new_figure(11, 8.6, 3, 4)

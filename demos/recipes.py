@@ -158,6 +158,7 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "Gaussian mixture": Family("gmm", "a sum of bells, fitted by EM", gaussian_mixture),
+    "EBM": Family("ebm", "any network as an energy, by its score", ebm),
     "RBM": Family("rbm", "an energy, and chains that seek low ones", rbm),
     "DBN": Family("dbn", "an RBM on the hidden units of another", dbn),
     "GSN": Family("gsn", "damage, restore, and again: a chain", gsn),
