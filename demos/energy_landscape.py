@@ -96,8 +96,8 @@ def judged(who, model, data, args, n, n_samples):
     ratio = judge.over_floor([to_host(model.sample(n_samples, model.rng((args.seed, 0, 3, i)))) for i in range(2)])
     halved = abs(model.log_z() - model.log_z(200))
     print(
-        f"{who}: -log p of new points {-log_p.mean():.3f} nats, {less.mean():.3f} ± {error:.3f} above the truth; half of the "
-        f"grid's cells change log Z by {halved:.0e}; samples {ratio:.2f} × as far as real points"
+        f"{who}: -log p of new points {-log_p.mean():.3f} nats, {less.mean():.3f} ± {error:.3f} above the truth; half of "
+        f"the grid's cells change log Z by {halved:.0e}; samples {ratio:.2f} × as far as real points"
     )
     return less.mean(), ratio
 
