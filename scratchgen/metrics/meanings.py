@@ -12,6 +12,7 @@ MEANINGS = {  # without the prefixes test_ (of the test data) and binarized_ (of
     "stored_bits": ("bits per picture that its codes take if they are stored as they are", NEITHER),
     "kl": (f"{NATS}: what the code tells about x", NEITHER),
     "denoising_nll": (f"{NATS}: of x given its damaged copy", LOW),
+    "denoising_error": ("squared error of the noise that the score implies, per example", LOW),
     "cross_entropy": (NATS, LOW),
     "pseudo_nll": (f"{NATS}: the sum over pixels of -log p(pixel | all others)", LOW),
     "top_pseudo_nll": (f"{NATS}, of the top layer's input", LOW),

@@ -237,7 +237,8 @@ def start_of(model):
     """By what kind of noise a model starts to draw."""
     if entrances(model):
         return "normal"
-    kinds = {"energy": "pixels", "walk": "coins", "fill": "orders", "gaussians": "mixture", "unmask": "masks"}
+    kinds = {"gibbs": "pixels", "walk": "coins", "fill": "orders", "gaussians": "mixture", "buffer": "chains"}
+    kinds |= {"unmask": "masks"}
     if hasattr(model, "over_codes"):
         return start_of(model.over_codes)
     return next((kind for attribute, kind in kinds.items() if hasattr(model, attribute)), None)
