@@ -1,4 +1,4 @@
-"""Masked diffusion draws a digit or a line of a book token after token, in any order, and fills any hole.
+"""Masked diffusion draws a digit or a line token after token, in any order, and fills any hole.
 
 Above: samples on their way (blue: still hidden), and holes with what fills them. Below, by the number of steps: what test
 data cost, and how good samples are. Fewer steps draw more tokens at once, as if they were independent of each other. Blue:
