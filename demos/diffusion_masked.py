@@ -1,8 +1,8 @@
 """Masked diffusion draws a digit or a line token after token, in any order, and fills any hole.
 
-Above: samples on their way (blue: still hidden), and holes with what fills them. Below, by the number of steps: what test
-data cost, and how good samples are. Fewer steps draw more tokens at once, as if they were independent of each other. Blue:
-the order is random. Red: the most predictable tokens come first.
+Above: samples on their way, and holes with what fills them. Below, by the number of steps: what test data cost, and how
+good samples are. Fewer steps draw more tokens at once, as if they were independent. Blue: in random order. Red: the most
+predictable tokens first.
 
 Try other holes in HOLES. Read scratchgen/models/masked_diffusion.py.
 """
