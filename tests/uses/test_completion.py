@@ -24,7 +24,12 @@ from scratchgen.uses.completion import CompletionLoss, by_codes
 
 F64 = "float64"
 KNOWN = np.array([1, 1, 0, 1, 0, 0])
-SHORT = {GAN: {"n_steps": 5, "n_starts": 2}, VAE: {"n_steps": 3}, DDPM: {"n_steps": 4, "repeats": 2}, MaskedDiffusion: {}}
+SHORT = {
+    GAN: {"n_steps": 5, "n_starts": 2},
+    VAE: {"n_steps": 3},
+    DDPM: {"n_steps": 4, "repeats": 2},
+    MaskedDiffusion: {},
+}
 CASES = [(GAN, {}), (GAN, {"output": "linear", "adversarial_loss": "hinge"})]
 CASES += [(VAE, {}), (VAE, {"likelihood": "gaussian"}), (VAE, {"binarize": True})]
 CASES += [
