@@ -28,7 +28,7 @@ from .export import PACKAGE, Numbers, exported, known, source
 NETWORKS = ("decoder", "generator", "flow", "denoiser", "scaler")  # those that sampling needs, where a model has them
 EXAMPLES = {"pictures": 150, "points": 1_500}  # so many real examples are on the page
 DRAWS = 1_000  # examples that say along which directions of the codes they change most
-ROWS = 3  # of a check: noises from which NumPy samples
+ROWS = {"pictures": 3, "points": 20}  # of a check: noises from which NumPy samples
 
 
 class Recorded(Rng):
@@ -66,7 +66,7 @@ def explore(model, *, x=None, labels=None, shape=None, columns=None, scale=None,
     if shape is None and model.n_features < 2:
         raise UsageError("explore draws pictures, or points of two numbers or more, but these examples are one number")
     model, numbers = in_double(model), Numbers()
-    directions = plane(model, x, shape)
+    directions, rows = plane(model, x, shape), ROWS["pictures" if shape else "points"]
     drawn = {
         "title": title or kind.__name__,
         "model": network(model, numbers),
@@ -76,7 +76,7 @@ def explore(model, *, x=None, labels=None, shape=None, columns=None, scale=None,
         "classes": model.classes.seen.nonzero()[0].tolist() if model.needs_labels else None,
         "plane": {name: numbers.add(array) for name, array in directions.items()},
         "real": {} if x is None else real_examples(model, to_host(x), labels, shape, directions, numbers),
-        "checks": [checked(model, options, seed, numbers) for seed, options in enumerate(variants(model), start=1)],
+        "checks": [checked(model, options, seed, rows, numbers) for seed, options in enumerate(variants(model), start=1)],
     }
     scripts = [source(name) for name in ("layers.js", "models.js", "page.js")]
     filled = {
@@ -161,11 +161,11 @@ def variants(model):
     return [options | {"guidance": 0.0} for options in found] + [few | {"guidance": 1.5}] * model.conditional
 
 
-def checked(model, options, seed, numbers):
+def checked(model, options, seed, rows, numbers):
     """One check as JSON: noise and labels, and what NumPy makes of them."""
     rng = Recorded((0, seed))
-    noise = rounded(Rng((0, seed, 1), "float64").normal((ROWS, width(model))))
-    labels = model.classes.draw(ROWS, rng) if model.needs_labels else None
+    noise = rounded(Rng((0, seed, 1), "float64").normal((rows, width(model))))
+    labels = model.classes.draw(rows, rng) if model.needs_labels else None
     frames, x = sampled(model, noise, labels, options, rng)
     return {
         "options": {name: value for name, value in options.items() if name != "sampler"},

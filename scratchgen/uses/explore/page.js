@@ -27,12 +27,11 @@ const n = hasCodes ? model.n_latent : model.n_features;
 
 const state = {
   u: 0, v: 0, w: new Float64Array(n), across: 0, up: 1, seed: 1, time: 1, playing: false, view: "map", example: null,
-  label: classes && !(steppable || !shape) ? classes[0] : null,  // null: any
+  label: classes && shape && !steppable ? classes[0] : null,  // null: any
   options: steppable
     ? { n_steps: Math.min(model.n_steps, model.n_times ?? Infinity), guidance: model.guidance, ...(diffusion ? { eta: model.eta } : { noise: model.noise, solver: model.solver }) }
     : { draw_x: Boolean(model.draw_x) && !shape },
 };
-if (classes && shape) state.label = classes[0];
 
 // ---- from the plane to the noise ----
 
@@ -68,11 +67,18 @@ function pathOf(noise, rows, options = state.options, seed = state.seed) {
 
 // ---- work that may wait, some milliseconds at a time ----
 
-const jobs = new Map();
+const jobs = new Map(), timers = new Map();
 let awake = false;
-function later(name, job) {
-  jobs.set(name, job);
-  if (!awake) { awake = true; setTimeout(tick, 0); }
+function later(name, job, wait = 0) {  // in place of an earlier job of this name
+  never(name);
+  timers.set(name, setTimeout(() => {
+    jobs.set(name, job);
+    if (!awake) { awake = true; tick(); }
+  }, wait));
+}
+function never(name) {
+  clearTimeout(timers.get(name));
+  jobs.delete(name);
 }
 function tick() {
   const end = performance.now() + 12;
@@ -122,26 +128,26 @@ const rowOf = (x, i) => x.data.subarray(i * x.columns, (i + 1) * x.columns);
 
 // ---- pictures: a plane and what the model makes of its points ----
 
-let frames = [], perStep = 5;  // [t, x] from noise to picture; milliseconds for a step
+let frames = [], costs = [5];  // [t, x] from noise to picture; milliseconds that a step has taken in the last few pictures
 
 function quick() {  // options that are fast enough to drag
   if (!steppable) return state.options;
-  return { ...state.options, n_steps: Math.max(1, Math.min(state.options.n_steps, Math.floor(BUDGET / perStep))) };
+  const usual = [...costs].sort((a, b) => a - b)[costs.length >> 1];
+  return { ...state.options, n_steps: Math.min(state.options.n_steps, Math.max(2, Math.floor(BUDGET / usual))) };
 }
 
 function render() {  // at once; the full number of steps follows when the hand rests
   const options = quick(), noise = noiseAt(state.u, state.v), start = performance.now();
   frames = [...pathOf(noise, 1, options)];
-  if (steppable) perStep = 0.7 * perStep + (0.3 * (performance.now() - start)) / options.n_steps;
+  if (steppable) costs = [...costs, (performance.now() - start) / options.n_steps].slice(-7);
   drawPicture(options.n_steps);
   drawPlane();
-  if (steppable && options.n_steps < state.options.n_steps) later("full", whole(noise));
-  else jobs.delete("full");
+  if (steppable && options.n_steps < state.options.n_steps) later("full", whole(noise), 150);
+  else never("full");
 }
 
 function* whole(noise) {
-  const rest = performance.now() + 150, found = [];
-  while (performance.now() < rest) yield;
+  const found = [];
   for (const frame of pathOf(noise, 1)) { found.push(frame); yield; }
   frames = found;
   drawPicture(state.options.n_steps);
@@ -186,25 +192,21 @@ const TILES = shape && Math.max(...shape.slice(0, 2)) > 16 ? 11 : 9;
 const mapCanvas = document.createElement("canvas");
 
 function* mapped() {  // pictures all over the plane, from its middle outwards
-  const [side, count] = [56, steppable ? 7 : TILES], options = steppable ? { ...state.options, n_steps: Math.min(state.options.n_steps, 12) } : state.options;
-  const old = jobs.get("map");
-  for (const rest = performance.now() + 60; performance.now() < rest;) { if (jobs.size > 1 && jobs.get("map") === old) return; yield; }
-  const fresh = document.createElement("canvas"), middle = (count - 1) / 2;
-  fresh.width = fresh.height = side * count;
-  const context = fresh.getContext("2d");
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, side * count, side * count);
-  const places = range(0, count * count).map((k) => [k % count, Math.floor(k / count)]);
-  places.sort((a, b) => Math.hypot(a[0] - middle, a[1] - middle) - Math.hypot(b[0] - middle, b[1] - middle));
-  for (const [i, j] of places) {
-    const at = (k) => ((k + 0.5) / count) * 2 * REACH - REACH;
+  const count = steppable ? 7 : TILES, side = 56, middle = (count - 1) / 2;
+  const options = steppable ? { ...state.options, n_steps: Math.min(state.options.n_steps, 12) } : state.options;
+  const far = ([i, j]) => Math.hypot(i - middle, j - middle), place = (k) => ((k + 0.5) / count) * 2 * REACH - REACH;
+  const places = range(0, count * count).map((k) => [k % count, Math.floor(k / count)]).sort((a, b) => far(a) - far(b));
+  if (mapCanvas.width !== side * count) mapCanvas.width = mapCanvas.height = side * count;
+  const context = mapCanvas.getContext("2d");
+  for (const [k, [i, j]] of places.entries()) {
     let x = null;
-    for (const [, x_t] of pathOf(noiseAt(at(i), -at(j)), 1, options)) { x = x_t; if (steppable) yield; }
+    for (const [, x_t] of pathOf(noiseAt(place(i), -place(j)), 1, options)) { x = x_t; if (steppable) yield; }
+    context.fillStyle = "#fff";
+    context.fillRect(i * side, j * side, side, side);
     put(context, kind.end(model, x).data, i * side + 2, j * side + 2, side - 4);
+    if (k % 10 === 9) drawPlane();
     yield;
   }
-  mapCanvas.width = mapCanvas.height = side * count;
-  mapCanvas.getContext("2d").drawImage(fresh, 0, 0);
   drawPlane();
 }
 
@@ -221,9 +223,9 @@ function drawPlane() {
     context.drawImage(mapCanvas, 0, 0, width, width);
     context.globalAlpha = 1;
   }
-  context.strokeStyle = state.view === "map" ? "rgb(0 0 0 / .12)" : colour("--line");
+  context.strokeStyle = colour("--line");
   context.lineWidth = 1;
-  for (const k of [-2, -1, 0, 1, 2]) {
+  for (const k of state.view === "map" ? [] : [-2, -1, 0, 1, 2]) {
     context.beginPath();
     context.moveTo(to.x(k), 0); context.lineTo(to.x(k), width);
     context.moveTo(0, to.y(k)); context.lineTo(width, to.y(k));
@@ -253,7 +255,7 @@ function changed(all = true) {  // all: also the map
   if (!shape) return startParticles();
   state.example = all ? state.example : null;
   render();
-  if (all) later("map", mapped());
+  if (all) later("map", mapped(), steppable ? 60 : 0);
 }
 
 function placeAt(u, v) {
@@ -283,8 +285,10 @@ function pickExample(u, v) {  // the real example under the hand, if there is on
 
 let cloud = null, mine = null, view = null;
 
-function spreadOf(x) {  // the mean and the standard deviation of the first two columns
-  return [0, 1].map((j) => {
+const seen = () => [state.across, state.up];  // the two columns of the data that are drawn
+
+function spreadOf(x) {  // their means and standard deviations
+  return seen().map((j) => {
     let m = 0, s = 0;
     for (let i = 0; i < x.rows; i++) m += x.data[i * x.columns + j] / x.rows;
     for (let i = 0; i < x.rows; i++) s += (x.data[i * x.columns + j] - m) ** 2 / x.rows;
@@ -295,20 +299,21 @@ function spreadOf(x) {  // the mean and the standard deviation of the first two 
 function measureView() {  // how noise is drawn beside data, and what is seen of the plane
   const rng = seeded(7), made = kind.end(model, last(pathOf(rng.normal(200 * n), 200, quick())));
   const spread = spreadOf(real.x ?? made);
-  const lows = [0, 1].map((j) => spread[j][0]), reach = Math.max(...spread.map(([, s]) => s));
-  const seen = (real.x ?? made);
-  let half = 3.1 * reach;
-  for (let i = 0; i < seen.rows; i++) for (const j of [0, 1]) half = Math.max(half, Math.abs(seen.data[i * seen.columns + j] - lows[j]) * 1.08);
-  view = { spread, centre: lows, half };
+  const centre = spread.map(([m]) => m), points = real.x ?? made;
+  let half = 2.7 * Math.max(...spread.map(([, sd]) => sd));
+  for (let i = 0; i < points.rows; i++) seen().forEach((column, j) => {
+    half = Math.max(half, 1.08 * Math.abs(points.data[i * points.columns + column] - centre[j]));
+  });
+  view = { spread, centre, half };
 }
 
 // Where x_t is drawn: data as it is. Noise of a decoder or a flow has no units, so it is drawn as wide as the data.
 function placed(frame, s, w) {
   const x = kind.end(model, frame), out = new Float64Array(2 * x.rows);
-  for (let i = 0; i < x.rows; i++) for (const j of [0, 1]) {
-    const [m, sd] = view.spread[j], v = w ? w[i * n + j] : x.data[i * x.columns + j];
+  for (let i = 0; i < x.rows; i++) seen().forEach((column, j) => {
+    const [m, sd] = view.spread[j], v = w ? w[i * n + j] : x.data[i * x.columns + column];
     out[2 * i + j] = steppable ? v : (1 - s) * (m + sd * v) + s * v;
-  }
+  });
   return out;
 }
 
@@ -335,10 +340,10 @@ function startParticles() {
     const w = rng.normal(GROUP * n);
     return { w, path: walk(w, GROUP, state.seed + 31 * g) };
   });
-  const angle = groups.flatMap(({ w }) => range(0, GROUP).map((i) => Math.atan2(w[i * n + 1], w[i * n])));
-  cloud = { frames: [], times: [], bins: angle.map((a) => Math.floor(((a / Math.PI + 1) / 2) * 24) % 24), done: false };
-  const fresh = cloud;
-  later("particles", (function* () {
+  const [across, up] = startsAt();
+  const angle = groups.flatMap(({ w }) => range(0, GROUP).map((i) => Math.atan2(w[i * n + up], w[i * n + across])));
+  const fresh = cloud = { frames: [], times: [], bins: angle.map((a) => Math.floor(((a / Math.PI + 1) / 2) * 24) % 24), done: false };
+  fresh.job = (function* () {
     for (;;) {
       const positions = [];
       let time = null;
@@ -353,23 +358,28 @@ function startParticles() {
       fresh.frames.push(positions);
       if (!state.playing || fresh.frames.length === 1) drawCloud();
     }
-  })());
+  })();
+  later("particles", fresh.job);
   mineAt(mine?.w ?? [0.8, 0.6]);
   drawCloud();
 }
 
-function mineAt(w) {  // a particle of one's own
+const startsAt = () => (hasCodes ? [0, 1] : seen());  // the two numbers of the noise whose place is drawn
+
+function mineAt(w) {  // a particle of one's own; its other numbers, if there are more than two, are 0
   const all = new Float64Array(n);
-  all.set(w.slice(0, 2));
+  startsAt().forEach((k, j) => { all[k] = w[j]; });
   mine = { w: [w[0], w[1]], frames: [...walk(all, 1, state.seed)].map(([, x]) => x) };
 }
 
 const planned = () => (steppable ? state.options.n_steps : "flow" in model ? model.n_layers : 1);
 
 function between(list, time) {  // [frame before, frame after, share of the second]
-  const at = Math.min(time * planned(), list.length - 1), i = Math.floor(at);
+  const at = Math.min(Math.max(0, time) * planned(), list.length - 1), i = Math.floor(at);
   return [list[i], list[Math.min(i + 1, list.length - 1)], at - i];
 }
+
+const SIZE = 2.2, TRAIL = 0.07;  // of a dot in pixels; of the line behind it, as a part of the whole way
 
 function drawCloud() {
   const { context, width } = sized(byId("cloud"));
@@ -377,25 +387,32 @@ function drawCloud() {
   context.fillStyle = colour("--card");
   context.fillRect(0, 0, width, width);
   if (real.x) {
+    const [across, up] = seen(), m = real.x.columns;
     context.fillStyle = colour("--dot");
-    for (let i = 0; i < real.x.rows; i++) context.fillRect(sx(real.x.data[i * real.x.columns]) - 1, sy(real.x.data[i * real.x.columns + 1]) - 1, 2, 2);
+    for (let i = 0; i < real.x.rows; i++) context.fillRect(sx(real.x.data[i * m + across]) - 1, sy(real.x.data[i * m + up]) - 1, 2, 2);
   }
   axes(context, width, sx, sy);
   if (cloud.frames.length) {
-    const [from, to, share] = between(cloud.frames, state.time);
-    const paths = range(0, 24).map(() => new Path2D());
-    from.forEach((a, g) => {
-      const b = to[g];
-      for (let i = 0; i < GROUP; i++) {
-        const x = sx(a[2 * i] + share * (b[2 * i] - a[2 * i])), y = sy(a[2 * i + 1] + share * (b[2 * i + 1] - a[2 * i + 1]));
-        const path = paths[cloud.bins[g * GROUP + i]];
-        path.moveTo(x + 2.2, y);
-        path.arc(x, y, 2.2, 0, 7);
-      }
-    });
-    paths.forEach((path, bin) => { context.fillStyle = `hsl(${bin * 15} 68% 52% / .8)`; context.fill(path); });
-    const [a] = between(cloud.times, state.time);
-    byId("now").textContent = a ? (hasCodes ? (state.time < 0.02 ? "noise" : state.time > 0.98 ? "data" : "between") : timeSaid(a)) : "";
+    const dots = range(0, 24).map(() => new Path2D()), trails = range(0, 24).map(() => new Path2D());
+    const mix = ([a, b, share], g, k) => a[g][k] + share * (b[g][k] - a[g][k]);
+    const now = between(cloud.frames, state.time), then = between(cloud.frames, state.time - TRAIL), moving = state.time < 1;
+    for (let g = 0, p = 0; g < now[0].length; g++) for (let i = 0; i < GROUP; i++, p++) {
+      const x = sx(mix(now, g, 2 * i)), y = sy(mix(now, g, 2 * i + 1)), bin = cloud.bins[p];
+      dots[bin].moveTo(x + SIZE, y);
+      dots[bin].arc(x, y, SIZE, 0, 7);
+      if (!moving) continue;
+      trails[bin].moveTo(x, y);
+      trails[bin].lineTo(sx(mix(then, g, 2 * i)), sy(mix(then, g, 2 * i + 1)));
+    }
+    context.lineWidth = 1.2;
+    for (let bin = 0; bin < 24; bin++) {
+      context.strokeStyle = `hsl(${bin * 15} 68% 52% / .35)`;
+      context.stroke(trails[bin]);
+      context.fillStyle = `hsl(${bin * 15} 68% 52% / .85)`;
+      context.fill(dots[bin]);
+    }
+    const [frame] = between(cloud.times, state.time);
+    byId("now").textContent = hasCodes ? (state.time <= 0 ? "noise" : state.time >= 1 ? "data" : "between") : timeSaid(frame);
   }
   drawMine(context, sx, sy);
   byId("clock").value = state.time;
@@ -422,7 +439,7 @@ function drawMine(context, sx, sy) {
 
 function axes(context, width, sx, sy) {  // a few numbers at the edges, in the units of the data
   const step = 10 ** Math.floor(Math.log10(view.half)), ticks = view.half / step < 2 ? step / 2 : view.half / step > 5 ? 2 * step : step;
-  const value = (x, j) => (scale ? x * scale.std[j] + scale.mean[j] : x);
+  const value = (x, j) => (scale ? x * scale.std[seen()[j]] + scale.mean[seen()[j]] : x), word = (j) => names[seen()[j]].slice(0, 24);
   context.fillStyle = colour("--soft");
   context.font = "11px system-ui, sans-serif";
   for (let k = -8; k <= 8; k++) {
@@ -434,9 +451,9 @@ function axes(context, width, sx, sy) {  // a few numbers at the edges, in the u
     if (Math.abs(y - view.centre[1]) < 0.92 * view.half) context.fillText(write(value(y, 1)), 4, sy(y) + 4);
   }
   context.textAlign = "right";
-  if (names) context.fillText(`${names[0]} →`, width - 6, width - 18);
+  if (names) context.fillText(`${word(0)} →`, width - 6, width - 18);
   context.textAlign = "left";
-  if (names) context.fillText(`↑ ${names[1]}`, 4, 12);
+  if (names) context.fillText(`↑ ${word(1)}`, 4, 12);
 }
 
 // ---- time ----
@@ -514,9 +531,10 @@ function controls() {
   middle.addEventListener("click", () => { state.w.fill(0); [state.u, state.v, state.example] = [0, 0, null]; showSliders(); changed(); });
   block(made("div", { className: "row" }, fresh, ...(hasCodes && shape ? [middle] : []), seed));
   if (hasCodes && shape && n > 2) codeControls();
+  if (!shape && model.n_features > 2) axisControls("columns: across, up", range(0, model.n_features).map((k) => names?.[k] ?? `x${k + 1}`), () => { mine = null; changed(); });
   if (steppable) {
     block(slider("steps", { min: 1, max: model.n_times ?? 100, value: state.options.n_steps }, set("n_steps")).element);
-    if (classes) block(slider("guidance w", { min: 0, max: 6, step: 0.1, value: state.options.guidance, write: (v) => v.toFixed(1) }, set("guidance")).element);
+    if (classes) block(slider("guidance w, with a class", { min: 0, max: 6, step: 0.1, value: state.options.guidance, write: (v) => v.toFixed(1) }, set("guidance")).element);
     const name = diffusion ? "eta" : "noise";
     block(slider("noise on the way η", { min: 0, max: 1, step: 0.05, value: state.options[name], write: (v) => v.toFixed(2) }, set(name)).element);
     if (!diffusion) {
@@ -533,40 +551,45 @@ function controls() {
 
 function newNoise() {
   redraw();
-  if (hasCodes && shape) {
-    state.w = seeded(state.seed).normal(n);
-    [state.u, state.v, state.example] = [state.w[state.across], state.w[state.up], null].map((v) => (v === null ? v : Math.min(Math.max(v, -REACH), REACH)));
-    [state.w[state.across], state.w[state.up]] = [state.u, state.v];
-    showSliders();
-  }
+  if (!hasCodes || !shape) return;
+  state.w = seeded(state.seed).normal(n).map((v) => Math.min(Math.max(v, -REACH), REACH));
+  [state.u, state.v, state.example] = [state.w[state.across], state.w[state.up], null];
+  showSliders();
+}
+
+function axisControls(title, words, then) {  // which of some directions or columns are the axes
+  const selects = [["across", "direction across"], ["up", "direction up"]].map(([name, said]) => {
+    const element = made("select", { title: said }, ...words.map((text, k) => made("option", { value: k, textContent: text })));
+    element.value = state[name];
+    element.setAttribute("aria-label", said);
+    element.addEventListener("change", () => {
+      const other = name === "across" ? "up" : "across", chosen = Number(element.value);
+      if (chosen === state[other]) state[other] = state[name];
+      state[name] = chosen;
+      selects.forEach(([key, box]) => { box.value = state[key]; });
+      then();
+    });
+    return [name, element];
+  });
+  block(made("div", { className: "title", textContent: title }), made("div", { className: "row" }, ...selects.map(([, box]) => box)));
 }
 
 function codeControls() {  // which directions are the axes of the plane, and sliders for the others
-  const most = Math.min(n, 10), named = (k) => `direction ${k + 1}`, part = (k) => `${(100 * plane.share.data[k]).toFixed(plane.share.data[k] < 0.1 ? 1 : 0)} %`;
-  const holder = made("div"), select = (name, title) => {
-    const element = made("select", { title }, ...range(0, most).map((k) => made("option", { value: k, textContent: `${k + 1}: ${part(k)}` })));
-    element.value = state[name];
-    element.setAttribute("aria-label", title);
-    element.addEventListener("change", () => {
-      const [other, chosen] = [name === "across" ? "up" : "across", Number(element.value)];
-      if (chosen === state[other]) { state[other] = state[name]; }
-      state[name] = chosen;
-      [state.u, state.v] = [state.w[state.across], state.w[state.up]];
-      selects.forEach(([key, box]) => { box.value = state[key]; });
-      build();
-      titles();
-      changed();
-    });
-    return element;
-  };
-  const selects = [["across", select("across", "direction across")], ["up", select("up", "direction up")]];
-  block(made("div", { className: "title", textContent: "axes of the plane: across, up" }), made("div", { className: "row" }, ...selects.map(([, box]) => box)));
+  const most = Math.min(n, 10), holder = made("div");
+  const part = (k) => `${(100 * plane.share.data[k]).toFixed(plane.share.data[k] < 0.1 ? 1 : 0)} %`;
+  axisControls("axes of the plane: across, up", range(0, most).map((k) => `${k + 1}: ${part(k)}`), () => {
+    [state.u, state.v] = [state.w[state.across], state.w[state.up]];
+    build();
+    titles();
+    changed();
+  });
   const heading = made("div", { className: "title" });
-  block(heading, holder);
+  const idle = plane.share.data.some((part) => part < 0.0005);
+  block(heading, holder, made("p", { className: "note", textContent: `% is the part of the pictures' variance that goes with a direction.${idle ? " 0.0 %: the model does not use it." : ""}` }));
   function build() {
     const others = range(0, most).filter((k) => k !== state.across && k !== state.up);
     heading.textContent = n > most ? `the next directions (${n - most} more are not shown)` : "the other directions";
-    const sliders = others.map((k) => [k, slider(`${named(k)}: ${part(k)}`, { min: -3, max: 3, step: 0.01, value: state.w[k], write: (v) => v.toFixed(2) }, (v) => {
+    const sliders = others.map((k) => [k, slider(`direction ${k + 1}: ${part(k)}`, { min: -3, max: 3, step: 0.01, value: state.w[k], write: (v) => v.toFixed(2) }, (v) => {
       state.w[k] = v;
       state.example = null;
       changed();
@@ -582,8 +605,8 @@ function codeControls() {  // which directions are the axes of the plane, and sl
 const code = { VAE: "decoder", AutoEncoder: "decoder" }[model.type] ?? "generator";
 
 function titles() {
-  const axis = (k) => (n > 2 ? `direction ${k + 1}` : `z${k + 1}`);
-  byId("planeTitle").textContent = hasCodes ? `Codes: ${axis(state.across)} across, ${axis(state.up)} up` : "Noise: a mix of three";
+  const axes = n > 2 ? `Codes: directions ${state.across + 1} and ${state.up + 1}` : "Codes: z₁ and z₂";
+  byId("planeTitle").textContent = hasCodes ? axes : "Noise: a mix of three";
   byId("pictureTitle").textContent = shape ? "What the model makes of it" : "From noise to data";
 }
 
@@ -596,7 +619,7 @@ function words() {
       : `Each point of the square is a noise of ${many} numbers, mixed from three, and the model turns it into ${dims}${steppable ? " step by step" : ""}. Drag the ring: similar noise gives similar pictures.`;
   byId("says").textContent = says;
   byId("planeNote").textContent = hasCodes ? (real.w ? "Map: pictures of codes all over the plane. Examples: where the encoder puts real pictures; click one." : "Behind the ring: what the model makes of codes all over the plane.") : "Behind the ring: what the model makes of noise all over the plane.";
-  if (!shape) byId("pictureNote").textContent = `${PARTICLES} dots${real.x ? ", and real examples in grey" : ""}.${hasCodes ? " Only the two ends are real: the straight way between them is drawn to show which noise becomes which point." : ""}${model.n_features > 2 ? ` Two of ${model.n_features} columns are seen.` : ""}`;
+  if (!shape) byId("pictureNote").textContent = `${PARTICLES} dots${real.x ? ", and real examples in grey" : ""}.${hasCodes ? " Only the two ends are real: the straight way between them is drawn to show which noise becomes which point." : ""}${model.n_features > 2 ? ` Two of ${model.n_features} columns are drawn.` : ""}`;
   const weights = numbers.length.toLocaleString("en");
   byId("footer").textContent = `This file holds ${weights} numbers, weights and checks, and loads nothing. Its forward pass is plain JavaScript: look at the source of the page, which has one function for each layer.`;
 }
@@ -614,7 +637,7 @@ function drags(canvas, move) {  // with a pointer or the arrow keys
 
 function start() {
   redraw();
-  if (hasCodes && shape && !("decoder" in model)) newNoise();
+  if (hasCodes && shape && n > 2) newNoise();  // the middle of many codes is a mean of all pictures
   byId("main").hidden = false;
   byId("main").className = shape ? "" : "points";
   byId("planeCard").hidden = byId("picture").hidden = !shape;
@@ -664,17 +687,18 @@ function check() {
 }
 
 function bench(times = 60) {  // drags the ring around a circle, and counts
-  const began = performance.now();
+  if (!shape) for (const ready of cloud.job) if (ready) break;  // all particles have arrived
+  const probe = made("canvas", { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true }), began = performance.now();
   for (let i = 0; i < times; i++) {
-    const angle = (2 * Math.PI * i) / times;
-    if (shape) placeAt(1.6 * Math.cos(angle), 1.6 * Math.sin(angle));
-    else dragMine(0.5 * Math.cos(angle), 0.5 * Math.sin(angle));
-    byId(shape ? "picture" : "cloud").getContext("2d").getImageData(0, 0, 1, 1);  // waits until it is drawn
+    const angle = (2 * Math.PI * i) / times, place = [Math.cos(angle), Math.sin(angle)];
+    state.time = shape ? 1 : i / times;
+    if (shape) placeAt(...place.map((v) => 1.6 * v)); else dragMine(...place.map((v) => 0.5 * v));
+    probe.drawImage(byId(shape ? "picture" : "cloud"), 0, 0, 1, 1);
+    probe.getImageData(0, 0, 1, 1);  // waits until it is drawn
   }
-  const rate = (1000 * times) / (performance.now() - began), n_steps = quick().n_steps;
+  const rate = (1000 * times) / (performance.now() - began), n_steps = shape ? quick().n_steps : state.options.n_steps;
   document.documentElement.dataset.bench = JSON.stringify({ frames_per_second: rate, n_steps: n_steps ?? null });
-  byId("error").hidden = false;
-  byId("error").textContent = `bench: ${rate.toFixed(0)} frames a second${n_steps ? `, ${n_steps} steps each` : ""}`;
+  byId("says").textContent = `Dragging draws ${rate.toFixed(0)} frames a second${n_steps ? `, with ${n_steps} steps each` : ""}.`;
 }
 
 try {
