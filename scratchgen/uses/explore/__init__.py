@@ -23,11 +23,13 @@ from ...models.parts.adversarial import Adversarial
 from ...models.parts.denoising import Denoising
 from ...models.parts.levels import quantise
 from ...models.vae import VAE
+from ...nn.layer import Layer
 from .export import PACKAGE, Numbers, exported, known, source
 
 NETWORKS = ("decoder", "generator", "flow", "denoiser", "scaler")  # those that sampling needs, where a model has them
 EXAMPLES = {"pictures": 150, "points": 1_500}  # so many real examples are on the page
-DRAWS = 1_000  # examples that say along which directions of the codes they change most
+DRAWS = 100  # codes at which the slope of what the model makes is measured
+H = 1e-20  # of the complex step
 ROWS = {"pictures": 3, "points": 20}  # of a check: noises from which NumPy samples
 
 
@@ -66,7 +68,7 @@ def explore(model, *, x=None, labels=None, shape=None, columns=None, scale=None,
     if shape is None and model.n_features < 2:
         raise UsageError("explore draws pictures, or points of two numbers or more, but these examples are one number")
     model, numbers = in_double(model), Numbers()
-    directions, rows = plane(model, x, shape), ROWS["pictures" if shape else "points"]
+    directions, rows = plane(model, x), ROWS["pictures" if shape else "points"]
     drawn = {
         "title": title or kind.__name__,
         "model": network(model, numbers),
@@ -76,7 +78,9 @@ def explore(model, *, x=None, labels=None, shape=None, columns=None, scale=None,
         "classes": model.classes.seen.nonzero()[0].tolist() if model.needs_labels else None,
         "plane": {name: numbers.add(array) for name, array in directions.items()},
         "real": {} if x is None else real_examples(model, to_host(x), labels, shape, directions, numbers),
-        "checks": [checked(model, options, seed, rows, numbers) for seed, options in enumerate(variants(model), start=1)],
+        "checks": [
+            checked(model, options, seed, rows, numbers) for seed, options in enumerate(variants(model), start=1)
+        ],
     }
     scripts = [source(name) for name in ("layers.js", "models.js", "page.js")]
     filled = {
@@ -111,7 +115,7 @@ def network(model, numbers):
     """The model as JSON: its settings as attributes, and the networks from which it samples, with averaged weights if it has
     them."""
     settings = {name: value for name, value in model.settings().items() if not isinstance(value, dict)}
-    networks = [name for name in NETWORKS if hasattr(model, name)]
+    networks = [name for name in NETWORKS if isinstance(getattr(model, name, None), Layer)]
 
     def parts():
         return {name: exported(getattr(model, name), numbers) for name in networks}
@@ -185,12 +189,12 @@ def width(model):
 # ---- the plane ----
 
 
-def plane(model, x, shape):
+def plane(model, x):
     """{"mean" (n,), "axes" (n, n), "share" (n,)} of the codes z = mean + axes w, with w about N(0, I); {} for noise.
 
-    Two codes are the axes themselves. Of more codes, the axes are turned so that examples change most along the first one,
-    then along the second: share says how much of their variance goes with each. With z = mean + S w and the covariance
-    C = E[x wᵀ] = U Σ Vᵀ, the axes are S V, and the shares Σ² / Σ_j Var x_j.
+    One or two codes are the axes themselves. More are turned, so that examples change most along the first axis, then along
+    the second. Let z = mean + S w, and J = ∂x/∂w be the Jacobian of what the model makes. From E[JᵀJ] = V Λ Vᵀ come the axes
+    S V, and share, which is Λ / Σ Λ. J is exact, by the complex step (check/derivative.py).
     """
     if not hasattr(model, "n_latent"):
         return {}
@@ -201,18 +205,13 @@ def plane(model, x, shape):
         if n > 2 and x is not None and len(x) > n:
             z = model.encode(to_host(x).astype(np.float64))
             mean, S = z.mean(axis=0), spread(z)
-    w = rng.normal((DRAWS, n))
+    z = mean + rng.normal((DRAWS, n)) @ S.T
     labels = model.classes.draw(DRAWS, rng) if model.needs_labels else None
-    _, made = sampled(model, mean + w @ S.T, labels, {}, rng)
-    for k in np.unique(labels) if labels is not None else ():
-        made[labels == k] -= made[labels == k].mean(axis=0)
-    made = made - made.mean(axis=0)
-    C, total = made.T @ w / DRAWS, max(made.var(axis=0).sum(), 1e-12)
-    if n == 2:
-        return {"mean": mean, "axes": S, "share": (C * C).sum(axis=0) / total}
-    V = np.linalg.svd(C.T @ C)[2].T  # C itself may have thousands of rows
+    J = np.stack([sampled(model, z + 1j * H * step, labels, {}, None)[1].imag / H for step in S.T])  # (n, DRAWS, D)
+    JTJ = np.tensordot(J, J, ([1, 2], [1, 2]))
+    change, V = (JTJ.diagonal(), np.eye(n)) if n <= 2 else (part[..., ::-1] for part in np.linalg.eigh(JTJ))
     V = V * np.sign(V[np.abs(V).argmax(axis=0), range(n)])
-    return {"mean": mean, "axes": S @ V, "share": ((C @ V) ** 2).sum(axis=0) / total}
+    return {"mean": mean, "axes": S @ V, "share": np.maximum(change, 0) / max(change.sum(), 1e-300)}
 
 
 def spread(z):
@@ -230,6 +229,8 @@ def real_examples(model, x, labels, shape, directions, numbers):
     found = {"x": numbers.rows(x), "labels": None if labels is None else labels.tolist()}
     if not shape or (model.needs_labels and labels is None):
         return found
-    codes = model.encode(x.astype(np.float64), labels)[0] if isinstance(model, VAE) else model.encode(x.astype(np.float64))
+    codes = (
+        model.encode(x.astype(np.float64), labels)[0] if isinstance(model, VAE) else model.encode(x.astype(np.float64))
+    )
     w = np.linalg.lstsq(directions["axes"], (codes - directions["mean"]).T, rcond=None)[0].T
     return found | {"w": numbers.rows(w)}

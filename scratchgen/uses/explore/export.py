@@ -54,7 +54,9 @@ def exported(layer, numbers):
     """
     kind = type(layer)
     if not kind.__module__.startswith(PACKAGE) or kind.__name__ not in known("FORWARD|INVERSE", "layers.js"):
-        raise UsageError(f"the page has no layer {kind.__name__}; it can show models of the layers in uses/explore/layers.js")
+        raise UsageError(
+            f"the page has no layer {kind.__name__}; it can show models of the layers in uses/explore/layers.js"
+        )
     found = {"type": kind.__name__}
     for name, value in vars(layer).items():
         if name in layer.__dict__.get("_weights", {}):

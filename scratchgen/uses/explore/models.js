@@ -269,11 +269,12 @@ function compared(model, checks) {
 // ---- what Python has written into the page ----
 
 function decoded(text) {  // base64 -> float32
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
   return new Float32Array(bytes.buffer);
 }
 
-function opened(value, numbers) {  // { at, shape } -> an array; { rows, columns, at } -> a matrix; also inside lists and objects
+function opened(value, numbers) {  // { at, shape } becomes an array, with rows a matrix; also inside lists and objects
   if (Array.isArray(value)) return value.map((item) => opened(item, numbers));
   if (value === null || typeof value !== "object") return value;
   if ("at" in value) {

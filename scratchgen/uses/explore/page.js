@@ -232,12 +232,12 @@ function drawPlane() {
     context.stroke();
   }
   if (state.view === "examples") {
+    context.font = "600 14px system-ui, sans-serif";
+    [context.textAlign, context.textBaseline] = ["center", "middle"];
     for (let i = 0; i < real.w.rows; i++) {
-      const w = rowOf(real.w, i), label = real.labels?.[i];
-      context.fillStyle = label === undefined ? colour("--accent") : ofClass(label);
-      context.beginPath();
-      context.arc(to.x(w[state.across]), to.y(w[state.up]), i === state.example ? 7 : 4, 0, 7);
-      context.fill();
+      const label = real.labels?.[i];
+      context.fillStyle = ofClass(label ?? 0);
+      context.fillText(label ?? "•", to.x(part(real.w.data, i, state.across)), to.y(part(real.w.data, i, state.up)));
     }
   }
   const [x, y] = [to.x(state.u), to.y(state.v)];
@@ -269,12 +269,12 @@ function pickExample(u, v) {  // the real example under the hand, if there is on
   if (state.view !== "examples") return false;
   let best = 0.12, found = null;
   for (let i = 0; i < real.w.rows; i++) {
-    const w = rowOf(real.w, i), far = Math.hypot(w[state.across] - u, w[state.up] - v);
+    const far = Math.hypot(part(real.w.data, i, state.across) - u, part(real.w.data, i, state.up) - v);
     if (far < best) [best, found] = [far, i];
   }
   if (found === null) return false;
   state.w = Float64Array.from(rowOf(real.w, found));
-  [state.u, state.v, state.example] = [state.w[state.across], state.w[state.up], found];
+  [state.u, state.v, state.example] = [state.w[state.across], n > 1 ? state.w[state.up] : v, found];
   if (classes && real.labels) { state.label = real.labels[found]; showLabels(); }
   showSliders();
   changed();
@@ -296,22 +296,23 @@ function spreadOf(x) {  // their means and standard deviations
   });
 }
 
-function measureView() {  // how noise is drawn beside data, and what is seen of the plane
-  const rng = seeded(7), made = kind.end(model, last(pathOf(rng.normal(200 * n), 200, quick())));
-  const spread = spreadOf(real.x ?? made);
-  const centre = spread.map(([m]) => m), points = real.x ?? made;
-  let half = 2.7 * Math.max(...spread.map(([, sd]) => sd));
+function measureView() {  // how noise is drawn beside data, and how much of the plane is seen
+  const rng = seeded(7), w = rng.normal(200 * n), points = real.x ?? kind.end(model, last(pathOf(noiseOf(w, 200), 200, quick())));
+  const spread = spreadOf(points), centre = spread.map(([m]) => m), far = [];
+  view = { spread, centre, half: 1 };
+  for (const [, x] of walk(w, 200, 7, quick())) x.forEach((v, k) => far.push(Math.abs(v - centre[k % 2])));
+  far.sort((a, b) => a - b);
+  view.half = 1.15 * far[Math.floor(0.99 * far.length)];
   for (let i = 0; i < points.rows; i++) seen().forEach((column, j) => {
-    half = Math.max(half, 1.08 * Math.abs(points.data[i * points.columns + column] - centre[j]));
+    view.half = Math.max(view.half, 1.08 * Math.abs(points.data[i * points.columns + column] - centre[j]));
   });
-  view = { spread, centre, half };
 }
 
 // Where x_t is drawn: data as it is. Noise of a decoder or a flow has no units, so it is drawn as wide as the data.
 function placed(frame, s, w) {
   const x = kind.end(model, frame), out = new Float64Array(2 * x.rows);
   for (let i = 0; i < x.rows; i++) seen().forEach((column, j) => {
-    const [m, sd] = view.spread[j], v = w ? w[i * n + j] : x.data[i * x.columns + column];
+    const [m, sd] = view.spread[j], v = w ? part(w, i, j) : x.data[i * x.columns + column];
     out[2 * i + j] = steppable ? v : (1 - s) * (m + sd * v) + s * v;
   });
   return out;
@@ -324,10 +325,10 @@ const noiseOf = (w, rows) => {  // the noise of some w, all with the same axes
   return z;
 };
 
-function* walk(w, rows, seed) {  // yields [t, positions] of rows particles
-  const length = steppable ? state.options.n_steps : "flow" in model ? model.n_layers : 1;
+function* walk(w, rows, seed, options = state.options) {  // yields [t, positions] of rows particles
+  const length = planned();
   let k = 0;
-  for (const [t, x] of pathOf(noiseOf(w, rows), rows, state.options, seed)) {
+  for (const [t, x] of pathOf(noiseOf(w, rows), rows, options, seed)) {
     const s = k === 0 ? 0 : Math.min(1, k / length);
     yield [t, placed(x, s, hasCodes && k === 0 ? w : null)];
     k++;
@@ -341,7 +342,7 @@ function startParticles() {
     return { w, path: walk(w, GROUP, state.seed + 31 * g) };
   });
   const [across, up] = startsAt();
-  const angle = groups.flatMap(({ w }) => range(0, GROUP).map((i) => Math.atan2(w[i * n + up], w[i * n + across])));
+  const angle = groups.flatMap(({ w }) => range(0, GROUP).map((i) => Math.atan2(part(w, i, up), part(w, i, across))));
   const fresh = cloud = { frames: [], times: [], bins: angle.map((a) => Math.floor(((a / Math.PI + 1) / 2) * 24) % 24), done: false };
   fresh.job = (function* () {
     for (;;) {
@@ -364,6 +365,7 @@ function startParticles() {
   drawCloud();
 }
 
+const part = (w, i, k) => (k < n ? w[i * n + k] : 0);  // number k of row i; a model may have one code only
 const startsAt = () => (hasCodes ? [0, 1] : seen());  // the two numbers of the noise whose place is drawn
 
 function mineAt(w) {  // a particle of one's own; its other numbers, if there are more than two, are 0
@@ -584,8 +586,8 @@ function codeControls() {  // which directions are the axes of the plane, and sl
     changed();
   });
   const heading = made("div", { className: "title" });
-  const idle = plane.share.data.some((part) => part < 0.0005);
-  block(heading, holder, made("p", { className: "note", textContent: `% is the part of the pictures' variance that goes with a direction.${idle ? " 0.0 %: the model does not use it." : ""}` }));
+  const idle = plane.share.data.some((share) => share < 0.0005);
+  block(heading, holder, made("p", { className: "note", textContent: `%: how much pictures change along a direction, as a part of their change along all of them.${idle ? " 0.0 %: the model does not use it." : ""}` }));
   function build() {
     const others = range(0, most).filter((k) => k !== state.across && k !== state.up);
     heading.textContent = n > most ? `the next directions (${n - most} more are not shown)` : "the other directions";
@@ -605,7 +607,7 @@ function codeControls() {  // which directions are the axes of the plane, and sl
 const code = { VAE: "decoder", AutoEncoder: "decoder" }[model.type] ?? "generator";
 
 function titles() {
-  const axes = n > 2 ? `Codes: directions ${state.across + 1} and ${state.up + 1}` : "Codes: z₁ and z₂";
+  const axes = n > 2 ? `Codes: directions ${state.across + 1} and ${state.up + 1}` : n > 1 ? "Codes: z₁ and z₂" : "The code z, across";
   byId("planeTitle").textContent = hasCodes ? axes : "Noise: a mix of three";
   byId("pictureTitle").textContent = shape ? "What the model makes of it" : "From noise to data";
 }
@@ -618,7 +620,7 @@ function words() {
       ? `Each point of the square is a code z of ${many} numbers, and the ${code} turns it into ${dims}. Drag the ring.` + (n > 2 ? " Pictures change most along the two axes; sliders move along the other directions." : "")
       : `Each point of the square is a noise of ${many} numbers, mixed from three, and the model turns it into ${dims}${steppable ? " step by step" : ""}. Drag the ring: similar noise gives similar pictures.`;
   byId("says").textContent = says;
-  byId("planeNote").textContent = hasCodes ? (real.w ? "Map: pictures of codes all over the plane. Examples: where the encoder puts real pictures; click one." : "Behind the ring: what the model makes of codes all over the plane.") : "Behind the ring: what the model makes of noise all over the plane.";
+  byId("planeNote").textContent = hasCodes ? (real.w ? "Map: pictures of codes all over the plane. Examples: where the encoder puts real pictures, by class; click one." : "Behind the ring: what the model makes of codes all over the plane.") : "Behind the ring: what the model makes of noise all over the plane.";
   if (!shape) byId("pictureNote").textContent = `${PARTICLES} dots${real.x ? ", and real examples in grey" : ""}.${hasCodes ? " Only the two ends are real: the straight way between them is drawn to show which noise becomes which point." : ""}${model.n_features > 2 ? ` Two of ${model.n_features} columns are drawn.` : ""}`;
   const weights = numbers.length.toLocaleString("en");
   byId("footer").textContent = `This file holds ${weights} numbers, weights and checks, and loads nothing. Its forward pass is plain JavaScript: look at the source of the page, which has one function for each layer.`;
