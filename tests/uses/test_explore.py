@@ -69,7 +69,8 @@ ENGINE = """
 const tasks = JSON.parse(require("fs").readFileSync(0, "utf8")), vm = require("vm"), found = {};
 const globals = { atob, Uint8Array, Float32Array, Float64Array };
 for (const [name, { program, ...given }] of Object.entries(tasks))
-  try { found[name] = JSON.parse(vm.runInNewContext(program, { ...globals, ...given })); } catch (error) { found[name] = String(error); }
+  try { found[name] = JSON.parse(vm.runInNewContext(program, { ...globals, ...given })); }
+  catch (error) { found[name] = String(error); }
 console.log(JSON.stringify(found));
 """
 
@@ -272,7 +273,14 @@ try {
   for (const input of document.querySelectorAll("#controls input")) {
     if (input.type === "checkbox") input.click(); else { input.value = input.max; input.dispatchEvent(new Event("input")); }
   }
-  if (main === "cloud") { changed(); drained(); scrub(0.5); const half = ink(main); scrub(1); seen.moved = ink(main) !== half; }
+  if (main === "cloud") {
+    changed();
+    drained();
+    scrub(0.5);
+    const half = ink(main);
+    scrub(1);
+    seen.moved = ink(main) !== half;
+  }
   for (const job of [...jobs.values()]) while (!job.next().done);
   seen.error = byId("error").hidden ? "" : byId("error").textContent;
   seen.badge = byId("check").textContent;
@@ -343,8 +351,8 @@ def test_dragging_draws_twenty_frames_a_second_at_the_size_of_mnist(name, tmp_pa
 @pytest.mark.slow
 def test_an_error_is_said_on_the_page(tmp_path):
     page = page_of("vae", {}).replace("FORWARD.ReLU =", "FORWARD.Rectifier =")
-    ending = "<script>document.documentElement.dataset.seen = JSON.stringify({error: byId('error').textContent});</script></body>"
-    found = opened(page, tmp_path, ending)
+    say = "document.documentElement.dataset.seen = JSON.stringify({error: byId('error').textContent});"
+    found = opened(page, tmp_path, f"<script>{say}</script></body>")
     assert found["seen"]["error"].startswith("Something went wrong: ")
     assert "check" not in found
 

@@ -2,9 +2,9 @@
 
     page = explore(model, shape=(8, 8), x=data.x_test, labels=data.labels_test, title="VAE, digits")
 
-The page is one file that loads nothing. It holds the weights, and does the forward pass in plain JavaScript: layers.js has one
-function for each layer, models.js has the samplers, and page.js draws. When the page opens, it samples from noise from which
-NumPy has sampled before, and compares. Names and symbols are those of the Python files, for readers who look at its source.
+The page is one file that loads nothing. It holds the weights, and computes in plain JavaScript: layers.js has one function
+for each layer, models.js has the samplers, and page.js draws. When the page opens, it samples from noise from which NumPy has
+sampled before, and compares. Names and symbols are those of the Python files, for readers who look at its source.
 """
 
 import html
@@ -56,8 +56,8 @@ def explore(model, *, x=None, labels=None, shape=None, columns=None, scale=None,
     """The page of a trained model, as text.
 
     x (N, n_features) and labels (N,): real examples to show with it, if there are any. shape: of its pictures, or None for
-    points and tables. columns, scale: the names of a table's columns, and its Scale. Raises UsageError for a model or a layer
-    that the page lacks.
+    points and tables. columns, scale: the names of a table's columns, and its Scale.
+    Raises UsageError for a model or a layer that the page lacks.
     """
     kind = type(model)
     if not kind.__module__.startswith(PACKAGE) or kind.__name__ not in known("MODELS", "models.js"):
