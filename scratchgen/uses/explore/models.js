@@ -185,7 +185,7 @@ MODELS.DDPM = {
       const signal = Math.sqrt(then), noise = Math.sqrt(Math.max(0, 1 - then - variance));
       x = zip(x, x_0, (xt, x0) => signal * x0 + (noise * (xt - Math.sqrt(now) * x0)) / Math.sqrt(1 - now));
       if (variance > 0) x = moved(x, Math.sqrt(variance), matrix(x.rows, x.columns, rng.normal(x.data.length)));
-      yield [s, x];
+      yield [s, x, x_0];  // and the guess from which this step was made
     }
   },
   end: unscaled,

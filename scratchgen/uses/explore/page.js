@@ -171,20 +171,37 @@ function drawPicture(n_steps) {
     const small = sized(byId("original"));
     put(small.context, rowOf(real.x, state.example), 0, 0, small.width);
   }
-  if (!steppable) return;
+  if (!steppable) {
+    byId("pictureNote").textContent = state.example === null ? "" : "Small: the real picture. Large: what the model makes of its code.";
+    return;
+  }
   byId("now").textContent = timeSaid(frame);
   byId("clock").value = state.time;
-  byId("pictureNote").textContent = n_steps < state.options.n_steps ? `While you drag: ${n_steps} of ${state.options.n_steps} steps.` : `${n_steps} steps.`;
-  const strip = sized(byId("strip")), shownNow = Math.max(2, Math.min(8, frames.length)), side = Math.min(strip.height, strip.width / shownNow - 4);
-  strip.context.clearRect(0, 0, strip.width, strip.height);
-  for (let i = 0; i < shownNow; i++) {
-    const time = i / (shownNow - 1), left = i * ((strip.width - side) / (shownNow - 1)), at = frameAt(time);
-    put(strip.context, kind.end(model, at[1]).data, left, 0, side);
-    if (Math.abs(time - state.time) <= 0.5 / (shownNow - 1)) {
-      strip.context.strokeStyle = colour("--accent");
-      strip.context.lineWidth = 2;
-      strip.context.strokeRect(left + 1, 1, side - 2, side - 2);
-    }
+  const few = n_steps < state.options.n_steps ? `While you drag: ${n_steps} of ${state.options.n_steps} steps.` : `${n_steps} steps.`;
+  byId("pictureNote").textContent = `${few} Upper row: x on its way. Lower row: the example that the network guesses from it.`;
+  drawStrip();
+}
+
+function guessAt(i) {  // the example that the network sees in frame i
+  const now = frames[i], next = frames[i + 1];
+  if (!next) return now[1];
+  if (diffusion) return next[2];  // x̂_0, from which the step was made
+  const [t, x] = now, h = next[0] - t;
+  return zip(x, next[1], (a, b) => a + ((1 - t) * (b - a)) / h);  // straight on with this velocity, until t = 1
+}
+
+function drawStrip() {
+  const { context, width, height } = sized(byId("strip")), count = Math.max(2, Math.min(8, frames.length));
+  const side = Math.min(height / 2 - 2, width / count - 4), pitch = (width - side) / (count - 1);
+  context.clearRect(0, 0, width, height);
+  for (let k = 0; k < count; k++) {
+    const i = Math.round((k / (count - 1)) * (frames.length - 1));
+    put(context, kind.end(model, frames[i][1]).data, k * pitch, 0, side);
+    put(context, kind.end(model, guessAt(i)).data, k * pitch, height - side, side);
+    if (Math.abs(k / (count - 1) - state.time) > 0.5 / (count - 1)) continue;
+    context.strokeStyle = colour("--accent");
+    context.lineWidth = 2;
+    context.strokeRect(k * pitch + 1, 1, side - 2, height - 2);
   }
 }
 
@@ -483,6 +500,20 @@ function scrub(time) {
   if (shape) drawPicture(frames.length - 1); else drawCloud();
 }
 
+let wandering = false;
+function wander(on) {  // the ring goes about by itself
+  wandering = on;
+  byId("wander")?.setAttribute("aria-pressed", String(on));
+  const began = performance.now();
+  const step = (now) => {
+    if (!wandering) return;
+    const a = (now - began) / 2600;
+    placeAt(0.96 * state.u + 0.04 * 2 * Math.sin(a), 0.96 * state.v + 0.04 * 2 * Math.sin(1.4 * a + 1));
+    requestAnimationFrame(step);
+  };
+  if (on) requestAnimationFrame(step);
+}
+
 // ---- controls ----
 
 const made = (tag, attributes = {}, ...inside) => {
@@ -497,10 +528,10 @@ function slider(title, { min, max, step = 1, value, write = (v) => String(v) }, 
   input.setAttribute("aria-label", title);
   input.addEventListener("input", () => { output.textContent = write(Number(input.value)); change(Number(input.value)); });
   const set = (v) => { input.value = v; output.textContent = write(v); };
-  return { element: made("div", {}, made("div", { className: "title" }, made("span", { textContent: title }), output), input), set };
+  return { element: made("div", {}, made("div", { className: "title" }, made("span", { textContent: title }), output), input), input, set };
 }
 
-let showLabels = () => {}, showSliders = () => {};
+let showLabels = () => {}, showSliders = () => {}, showGuidance = () => {};
 
 function choice(buttons, now, pick) {  // buttons of which one is pressed
   const all = buttons.map(([value, text, title = ""]) => [value, made("button", { textContent: text, title, type: "button" })]);
@@ -516,7 +547,7 @@ function controls() {
   const again = () => { if (!shape && !document.hidden) { state.time = 0; play(true); } };
   if (classes) {
     const any = steppable || !shape ? [[null, "any", "no class is given"]] : [];
-    const { elements, show } = choice([...any, ...classes.map((k) => [k, String(k)])], () => state.label, (k) => { state.label = k; changed(); again(); });
+    const { elements, show } = choice([...any, ...classes.map((k) => [k, String(k)])], () => state.label, (k) => { state.label = k; showGuidance(); changed(); again(); });
     showLabels = show;
     block(made("div", { className: "title", textContent: "class" }), made("div", { className: "row" }, ...elements));
   }
@@ -531,12 +562,19 @@ function controls() {
   });
   const middle = made("button", { textContent: "Middle", type: "button", title: "all codes 0" });
   middle.addEventListener("click", () => { state.w.fill(0); [state.u, state.v, state.example] = [0, 0, null]; showSliders(); changed(); });
-  block(made("div", { className: "row" }, fresh, ...(hasCodes && shape ? [middle] : []), seed));
+  const tour = made("button", { id: "wander", textContent: "Wander", type: "button", title: "the ring goes about by itself" });
+  tour.addEventListener("click", () => wander(!wandering));
+  block(made("div", { className: "row" }, fresh, ...(hasCodes && shape ? [middle] : []), ...(shape ? [tour] : []), seed));
   if (hasCodes && shape && n > 2) codeControls();
   if (!shape && model.n_features > 2) axisControls("columns: across, up", range(0, model.n_features).map((k) => names?.[k] ?? `x${k + 1}`), () => { mine = null; changed(); });
   if (steppable) {
     block(slider("steps", { min: 1, max: model.n_times ?? 100, value: state.options.n_steps }, set("n_steps")).element);
-    if (classes) block(slider("guidance w, with a class", { min: 0, max: 6, step: 0.1, value: state.options.guidance, write: (v) => v.toFixed(1) }, set("guidance")).element);
+    if (classes) {
+      const guidance = slider("guidance w, with a class", { min: 0, max: 6, step: 0.1, value: state.options.guidance, write: (v) => v.toFixed(1) }, set("guidance"));
+      showGuidance = () => { guidance.input.disabled = state.label === null; };
+      showGuidance();
+      block(guidance.element);
+    }
     const name = diffusion ? "eta" : "noise";
     block(slider("noise on the way η", { min: 0, max: 1, step: 0.05, value: state.options[name], write: (v) => v.toFixed(2) }, set(name)).element);
     if (!diffusion) {
@@ -663,7 +701,10 @@ function start() {
     if ((du || dv) && event.target === byId("plane")) { event.preventDefault(); placeAt(state.u + 0.1 * du, state.v + 0.1 * dv); }
     if ((du || dv) && event.target === byId("cloud")) { event.preventDefault(); mineAt([mine.w[0] + 0.1 * du, mine.w[1] + 0.1 * dv]); drawCloud(); }
   });
-  if (shape) drags(byId("plane"), (x, y, first) => { if (!(first && pickExample(x * REACH, y * REACH))) placeAt(x * REACH, y * REACH); });
+  if (shape) drags(byId("plane"), (x, y, first) => {
+    wander(false);
+    if (!(first && pickExample(x * REACH, y * REACH))) placeAt(x * REACH, y * REACH);
+  });
   else drags(byId("cloud"), dragMine);
   const redrawAll = () => { if (shape) { drawPlane(); drawPicture(frames.length - 1); } else drawCloud(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
