@@ -19,7 +19,7 @@ from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
 from scratchgen.nn.layers import Residual, mlp
 from scratchgen.nn.norms import LayerNorm
-from scratchgen.uses.explore import explore, plane
+from scratchgen.uses.explore import SCRIPTS, explore, plane
 from scratchgen.uses.explore.export import Numbers, exported, known, source
 
 TOLERANCE, EXACT = 1e-5, 2e-7  # what is promised; float32 numbers of NumPy's in the page are rounded by 6e-8
@@ -224,7 +224,7 @@ def test_the_page_is_one_file_that_loads_nothing(name):
     page = page_of(name, {})
     assert not re.search(r"https?:|src=|@import|url\(|fetch\(|XMLHttpRequest|import\(|WebSocket|EventSource", page)
     assert not re.search(r"<!--[A-Z]+-->", page)
-    assert len(scripts(page)) == 3
+    assert len(scripts(page)) == len(SCRIPTS)
     drawn = json.loads(hidden(page, "drawn"))
     assert drawn["model"]["type"] == find_model(name).__name__
     assert drawn["checks"]
@@ -235,7 +235,7 @@ def test_names_of_the_user_cannot_end_the_script():
     model, batch = made("vae", {"likelihood": "gaussian"})
     bad = "</script><b>&"
     page = explore(model, x=batch["x"], columns=[bad] * 6, title=bad)
-    assert page.count("</script>") == 5
+    assert page.count("</script>") == len(SCRIPTS) + 2
     assert json.loads(hidden(page, "drawn"))["columns"] == [bad] * 6
     assert "&lt;/script&gt;&lt;b&gt;&amp;" in page
 

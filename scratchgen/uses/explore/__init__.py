@@ -3,7 +3,7 @@
     page = explore(model, shape=(8, 8), x=data.x_test, labels=data.labels_test, title="VAE, digits")
 
 The page is one file that loads nothing. It holds the weights, and computes in plain JavaScript: layers.js has one function
-for each layer, models.js has the samplers, and page.js draws. When the page opens, it samples from noise from which NumPy has
+for each layer, models.js has the samplers, and the others draw. When the page opens, it samples from noise from which NumPy has
 sampled before, and compares. Names and symbols are those of the Python files, for readers who look at its source.
 """
 
@@ -26,6 +26,7 @@ from ...models.vae import VAE
 from ...nn.layer import Layer
 from .export import PACKAGE, Numbers, exported, known, source
 
+SCRIPTS = ("layers.js", "models.js", "page.js", "pictures.js", "points.js", "controls.js")
 NETWORKS = ("decoder", "generator", "flow", "denoiser", "scaler")  # those that sampling needs, where a model has them
 EXAMPLES = {"pictures": 150, "points": 1_500}  # so many real examples are on the page
 DRAWS = 100  # codes at which the slope of what the model makes is measured
@@ -82,7 +83,7 @@ def explore(model, *, x=None, labels=None, shape=None, columns=None, scale=None,
             checked(model, options, seed, rows, numbers) for seed, options in enumerate(variants(model), start=1)
         ],
     }
-    scripts = [source(name) for name in ("layers.js", "models.js", "page.js")]
+    scripts = [source(name) for name in SCRIPTS]
     filled = {
         "TITLE": html.escape(drawn["title"]),
         "SCRIPTS": "".join(f"<script>\n{script}</script>\n" for script in scripts),

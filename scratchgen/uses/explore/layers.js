@@ -1,8 +1,9 @@
-// The layers of scratchgen, forward only: what nn/layers.py, nn/activations.py, nn/norms.py, nn/embeddings.py and models/parts/
-// compute, with the same names. A layer is an object with the attributes of the Python layer: its type, its weights (W, b, ...),
-// its numbers (a, eps, ...) and the layers inside it. forward(layer, x, rng) looks up the function of its type below.
+// The layers of scratchgen, forward only: what nn/layers.py, nn/activations.py, nn/norms.py, nn/embeddings.py and
+// models/parts/ compute, with the same names. A layer is an object with the attributes of the Python layer: its type, its
+// weights (W, b, ...), its numbers (a, eps, ...) and the layers inside it. forward(layer, x, rng) looks up the function of
+// its type below.
 //
-// x (B, n) is { rows: B, columns: n, data }, one row after the other. A weight is { shape, data }. All sums are made in 64 bits.
+// x (B, n) is { rows: B, columns: n, data }, one row after the other. A weight is { shape, data }. Sums are in 64 bits.
 "use strict";
 
 const FORWARD = {}, INVERSE = {};

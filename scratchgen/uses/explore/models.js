@@ -1,8 +1,8 @@
 // From noise to examples: what sample() and path() of each model do, with the same names and symbols as in models/*.py.
 //
-// MODELS.X.path(model, noise, labels, options, rng) yields [t, x_t], from the noise (n, D) to the sample. labels are an array of
-// n whole numbers, or null. options replace the settings with these names. MODELS.X.end(model, x_t) is x_t as an example,
-// with its pixels or units. `model` has the settings of the Python model as attributes, and its networks.
+// MODELS.X.path(model, noise, labels, options, rng) yields [t, x_t], from the noise (n, D) to the sample. labels are an
+// array of n whole numbers, or null. options replace the settings with these names. MODELS.X.end(model, x_t) is x_t as an
+// example, with its pixels or units. `model` has the settings of the Python model as attributes, and its networks.
 "use strict";
 
 const MODELS = {};
@@ -89,13 +89,13 @@ MODELS.ConditionalGAN = {
 
 MODELS.Flow = {
   *path(model, z, labels) {
-    const layers = [...model.flow.layers].reverse();
-    let x = z;
-    yield [0, asData(layers, x)];
+    const layers = [...model.flow.layers].reverse();  // after the first: Permute, Coupling, ActNorm, n_layers times
+    let x = z, t = 0;
+    yield [t, asData(layers, x)];
     for (let i = 0; i < layers.length; i++) {
       x = inverse(layers[i], x, model.conditional ? labels : null);
-      const mixes = layers[i].type === "Coupling" || layers[i].type === "Autoregressive";
-      if (mixes || i === layers.length - 1) yield [(i + 1) / layers.length, asData(layers.slice(i + 1), x)];
+      const left = layers.slice(i + 1);
+      if (i > 0 && (!left.length || left[0].type === "Permute")) yield [++t / model.n_layers, asData(left, x)];
     }
   },
   end: (model, x) => (model.levels ? quantised(model, x) : x),
@@ -245,8 +245,8 @@ MODELS.Reflow = MODELS.FlowMatching;
 
 // ---- the page checks itself ----
 
-// { worst, numbers }: the worst difference from what NumPy found for the same noise, and how many numbers were compared. It is
-// relative where numbers are larger than 1.
+// { worst, numbers }: the worst difference from what NumPy found for the same noise, and how many numbers were compared. The
+// difference is relative where numbers are larger than 1.
 function compared(model, checks) {
   let worst = 0, numbers = 0;
   for (const check of checks) {
