@@ -19,7 +19,7 @@ from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
 from scratchgen.nn.layers import Residual, mlp
 from scratchgen.nn.norms import LayerNorm
-from scratchgen.uses.explore import SCRIPTS, explore, plane
+from scratchgen.uses.explore import SCRIPTS, explore, in_double, plane, sampled
 from scratchgen.uses.explore.export import Numbers, exported, known, source
 
 TOLERANCE, EXACT = 1e-5, 2e-7  # what is promised; float32 numbers of NumPy's in the page are rounded by 6e-8
@@ -189,6 +189,29 @@ def test_any_mlp():
     np.testing.assert_allclose(found, model.decoder(z).ravel(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.needs("node")
+def test_a_path_has_a_frame_for_each_step_from_the_noise_to_the_example():
+    program = """
+    const page = opened(JSON.parse(drawnText), decoded(text)), { model, checks: [check] } = page;
+    const path = [...MODELS[model.type].path(model, check.noise, check.labels, check.options, replayed(check.drawn.data))];
+    JSON.stringify({ t: path.map(([t]) => t), start: Array.from(path[0][1].data), noise: Array.from(check.noise.data) });"""
+    cases = {
+        "vae": ({}, 1),
+        "gan": ({}, 1),
+        "flow": ({"n_layers": 3, "levels": 4}, 3),
+        "flow_matching": ({"n_steps": 6}, 6),
+        "ddpm": ({"n_steps": 6}, 6),
+    }
+    pages = {name: page_of(name, settings) for name, (settings, _) in cases.items()}
+    found = run_in_node({name: comparison(page) | {"program": program} for name, page in pages.items()})
+    for name, (_, steps) in cases.items():
+        t = found[name]["t"]
+        np.testing.assert_allclose(t, np.linspace(20, 0, 7).round() if name == "ddpm" else np.linspace(0, 1, steps + 1))
+        if name != "flow":  # whose first frame has the order of the data
+            assert found[name]["start"] == found[name]["noise"]
+        assert sorted(found[name]["start"]) == sorted(found[name]["noise"])
+
+
 # ---- the plane ----
 
 
@@ -269,6 +292,8 @@ try {
   point("pointerdown", 0.2, 0.3);
   point("pointermove", 0.8, 0.75);
   seen.dragged = ink(main) !== first;
+  const there = [noiseAt(state.u, state.v), frames.at(-1)?.[1].data];
+  if (shape && hasCodes && !classes) [seen.z, seen.x] = there.map((array) => [...array]);
   for (const button of document.querySelectorAll("#controls button, #views button")) { button.click(); drained(); }
   for (const input of document.querySelectorAll("#controls input")) {
     if (input.type === "checkbox") input.click(); else { input.value = input.max; input.dispatchEvent(new Event("input")); }
@@ -316,6 +341,9 @@ SEEN = [
 @pytest.mark.parametrize(("name", "settings", "pictures"), SEEN)
 def test_in_a_browser_the_page_agrees_with_numpy_and_can_be_dragged(name, settings, pictures, tmp_path):
     found = opened(page_of(name, settings, pictures), tmp_path, WALK)
+    if "z" in found["seen"]:  # what is seen at the place to which the ring was dragged
+        _, x = sampled(in_double(made(name, settings)[0]), np.array([found["seen"]["z"]]), None, {}, None)
+        np.testing.assert_allclose(found["seen"]["x"], x[0], atol=TOLERANCE)
     assert found["check"]["good"] is True
     assert found["check"]["worst"] <= TOLERANCE
     assert found["check"]["numbers"] >= 18
@@ -324,6 +352,22 @@ def test_in_a_browser_the_page_agrees_with_numpy_and_can_be_dragged(name, settin
     assert found["seen"].get("moved", pictures)
     assert re.match(r"checked: [\d,]+ numbers, worst difference from NumPy \de-\d+ ≤ 1e-5$", found["seen"]["badge"])
     assert found["console"] == []
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(2, 3), (1, 2, 3)])
+def test_grey_pictures_are_ink_on_paper_and_colours_stay(shape, tmp_path):
+    model, _ = made("vae", {})
+    look = """<script>{
+    const x = frames.at(-1)[1].data, drawn = pictured(x).getContext("2d").getImageData(0, 0, shape[1], shape[0]).data;
+    document.documentElement.dataset.seen = JSON.stringify({ x: [...x], drawn: [...drawn] });
+    }</script></body>"""
+    found = opened(explore(model, shape=shape), tmp_path, look)["seen"]
+    x, drawn = np.reshape(found["x"], shape), np.reshape(found["drawn"], (*shape[:2], 4)) / 255
+    wanted = x if len(shape) == 3 else np.repeat(1 - x[..., None], 3, axis=2)
+    np.testing.assert_allclose(drawn[..., :3], wanted, atol=0.51 / 255)
+    assert (drawn[..., 3] == 1).all()
 
 
 @pytest.mark.needs("chromium")

@@ -3,8 +3,8 @@
     page = explore(model, shape=(8, 8), x=data.x_test, labels=data.labels_test, title="VAE, digits")
 
 The page is one file that loads nothing. It holds the weights, and computes in plain JavaScript: layers.js has one function
-for each layer, models.js has the samplers, and the others draw. When the page opens, it samples from noise from which NumPy has
-sampled before, and compares. Names and symbols are those of the Python files, for readers who look at its source.
+for each layer, models.js has the samplers, and the other scripts draw. When the page opens, it samples from noise from which
+NumPy has sampled before, and compares. Names and symbols are those of the Python files, for readers who look at its source.
 """
 
 import html
