@@ -163,24 +163,23 @@ function drawMine(context, sx, sy) {
   }
 }
 
-function axes(context, width, sx, sy) {  // a few numbers at the edges, in the units of the data
-  const power = 10 ** Math.floor(Math.log10(view.half)), size = view.half / power;
-  const ticks = power * (size < 2 ? 0.5 : size > 5 ? 2 : 1), word = (j) => names[seen()[j]].slice(0, 24);
-  const value = (x, j) => (scale ? x * scale.std[seen()[j]] + scale.mean[seen()[j]] : x);
-  const write = (v) => String(Number(v.toPrecision(3)));
+function axes(context, width, sx, sy) {  // round numbers at the edges, in the units of the data
   context.fillStyle = colour("--soft");
   context.font = "11px system-ui, sans-serif";
-  for (let k = -8; k <= 8; k++) {
-    const [x, y] = view.centre.map((c) => (Math.round(c / ticks) + k) * ticks);
-    context.textAlign = "center";
-    if (Math.abs(x - view.centre[0]) < 0.92 * view.half) context.fillText(write(value(x, 0)), sx(x), width - 5);
-    context.textAlign = "left";
-    if (Math.abs(y - view.centre[1]) < 0.92 * view.half) context.fillText(write(value(y, 1)), 4, sy(y) + 4);
-  }
-  context.textAlign = "right";
-  if (names) context.fillText(`${word(0)} →`, width - 6, width - 18);
-  context.textAlign = "left";
-  if (names) context.fillText(`↑ ${word(1)}`, 4, 12);
+  seen().forEach((column, j) => {
+    const { mean, std } = scale ? { mean: scale.mean[column], std: scale.std[column] } : { mean: 0, std: 1 };
+    const [low, high] = [-0.92, 0.92].map((side) => mean + std * (view.centre[j] + side * view.half));
+    const power = 10 ** Math.floor(Math.log10((high - low) / 4));
+    const step = power * [1, 2, 5, 10].find((k) => high - low <= 6 * k * power);
+    context.textAlign = j ? "left" : "center";
+    for (let k = Math.ceil(low / step); k * step <= high; k++) {
+      const text = String(Number((k * step).toPrecision(6))), place = (k * step - mean) / std;
+      context.fillText(text, j ? 4 : sx(place), j ? sy(place) + 4 : width - 5);
+    }
+    context.textAlign = j ? "left" : "right";
+    const word = names ? names[column].slice(0, 24) : "";
+    if (word) context.fillText(j ? `↑ ${word}` : `${word} →`, j ? 4 : width - 6, j ? 12 : width - 18);
+  });
 }
 
 function dragMine(x, y) {  // the noise that is drawn at this place
