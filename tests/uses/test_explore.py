@@ -7,9 +7,11 @@ import subprocess
 
 import numpy as np
 import pytest
+import simcupy
 
 from scratchgen import Layer, Parameters, Rng, UsageError
 from scratchgen.__main__ import main
+from scratchgen.backend import to_host
 from scratchgen.check import selfcheck
 from scratchgen.check.variants import variants
 from scratchgen.models import find_model, model_names
@@ -261,6 +263,17 @@ def test_names_of_the_user_cannot_end_the_script():
     assert page.count("</script>") == len(SCRIPTS) + 2
     assert json.loads(hidden(page, "drawn"))["columns"] == [bad] * 6
     assert "&lt;/script&gt;&lt;b&gt;&amp;" in page
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_model_on_a_device_gives_the_page_of_the_host(name):
+    model, batch = find_model(name).example(Rng(0, "float32", simcupy))
+    twin = find_model(name)(**model.settings()).build(Rng(1))
+    twin.load_state({key: to_host(array) for key, array in model.state().items()})
+    known = {key: to_host(array) for key, array in batch.items()}
+    assert explore(model, **batch, shape=(2, model.n_features // 2)) == explore(
+        twin, **known, shape=(2, twin.n_features // 2)
+    )
 
 
 def test_the_model_stays_as_it_is():

@@ -29,7 +29,7 @@ from .export import PACKAGE, Numbers, exported, known, source
 SCRIPTS = ("layers.js", "models.js", "page.js", "pictures.js", "points.js", "controls.js")
 NETWORKS = ("decoder", "generator", "flow", "denoiser", "scaler")  # those that sampling needs, where a model has them
 EXAMPLES = {"pictures": 150, "points": 1_500}  # so many real examples are on the page
-DRAWS = 100  # codes at which the slope of what the model makes is measured
+DRAWS, MOST = 100, 20_000_000  # codes at which the slope of what the model makes is measured; numbers of all slopes
 H = 1e-20  # of the complex step
 ROWS = {"pictures": 3, "points": 20}  # of a check: noises from which NumPy samples
 
@@ -206,9 +206,10 @@ def plane(model, x):
         if n > 2 and x is not None and len(x) > n:
             z = model.encode(to_host(x).astype(np.float64))
             mean, S = z.mean(axis=0), spread(z)
-    z = mean + rng.normal((DRAWS, n)) @ S.T
-    labels = model.classes.draw(DRAWS, rng) if model.needs_labels else None
-    J = np.stack([sampled(model, z + 1j * H * step, labels, {}, None)[1].imag / H for step in S.T])  # (n, DRAWS, D)
+    draws = min(DRAWS, max(8, MOST // (n * model.n_features)))
+    z = mean + rng.normal((draws, n)) @ S.T
+    labels = model.classes.draw(draws, rng) if model.needs_labels else None
+    J = np.stack([sampled(model, z + 1j * H * step, labels, {}, None)[1].imag / H for step in S.T])  # (n, draws, D)
     JTJ = np.tensordot(J, J, ([1, 2], [1, 2]))
     change, V = (JTJ.diagonal(), np.eye(n)) if n <= 2 else (part[..., ::-1] for part in np.linalg.eigh(JTJ))
     V = V * np.sign(V[np.abs(V).argmax(axis=0), range(n)])
