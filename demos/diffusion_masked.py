@@ -81,7 +81,8 @@ def show_way(axis, model, rng):
     strip = np.stack([sheet(path[t][0], path[t][1], HIDDEN) for t in times], axis=1)
     title = "digits, drawn pixel by pixel in random order (blue: not yet drawn)"
     show_images(axis, strip.reshape(-1, 3 * 64), (8, 8, 3), len(times), title, pixels=40)
-    name_columns(axis, [f"{t} pixels" if t == 0 else t for t in times])
+    name_columns(axis, times)
+    axis.set_xlabel("pixels drawn", fontsize=8)
 
 
 def show_holes(axis, model, x, rng):
