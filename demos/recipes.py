@@ -171,6 +171,7 @@ FAMILIES = {
     "DBN": Family("dbn", "an RBM on the hidden units of another", dbn),
     "GSN": Family("gsn", "damage, restore, and again: a chain", gsn),
     "MADE": Family("made", "each pixel given those before it", made),
+    "masked diffusion": Family("masked_diffusion", "pixels in any order, many at once", masked_diffusion),
     "normalizing flow": Family("flow", "noise, bent by a map that can be undone", normalizing_flow),
     "autoencoder": Family("autoencoder", "rows in turn: test digits, restored", autoencoder),
     "VAE": Family("vae", "codes with noise, a bound on log p", vae),

@@ -31,8 +31,8 @@ from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
 
 SHARE = 0.55  # of the steps in recipes.py
 COLUMNS = 6  # of the page
-BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are the pictures they learn from
-LAST = "now open scratchgen/models/vae.py: the VAE, third picture in the second row of the page"
+BLACK_AND_WHITE = ("RBM", "DBN", "MADE", "masked diffusion")  # their pixels are 0 or 1, and so are the pictures they learn from
+LAST = "now open scratchgen/models/vae.py: the VAE, fifth picture in the second row of the page"
 
 
 class Stop(NamedTuple):
