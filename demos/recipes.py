@@ -187,6 +187,9 @@ FAMILIES = {
 }
 
 
+BLACK_AND_WHITE = ("RBM", "DBN", "MADE", "masked diffusion")  # their pixels, and those that they learn from, are 0 or 1
+
+
 class Trainer:
     """train(model, steps) for recipes: trains on one Data and keeps how many seconds each model took.
 
