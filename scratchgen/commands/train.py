@@ -14,12 +14,14 @@ from ..models.base import Model
 from ..models.settings import is_model, trained_class
 from ..train.checkpoint import load_model
 from ..train.fit import fit
+from ..train.parallel import Alone
 from .settings import parse_settings
 from .shared import data_of, load_for, show
 
 
 def run(args):
     started, device = time.perf_counter(), find_device(args.device)  # before anything is loaded or downloaded
+    ranks = getattr(args, "ranks", None) or Alone()  # those that mpiexec has started: __main__.py
     model_class, out = find_model(args.model), pathlib.Path(args.out)
     settings, notes = parse_settings(model_class, args.set), {}
     parts = [field for field in dataclasses.fields(model_class) if is_model(field.type)]
@@ -50,19 +52,23 @@ def run(args):
     model.check_size(len(data.x_train))
     if data.scale is not None:
         say_table(model, data, name)
-    measure, left_out = sample_metrics(data, device) if model.judged_by_samples and args.epochs else (None, "")
+    measured = model.judged_by_samples and args.epochs and ranks.rank == 0
+    measure, left_out = sample_metrics(data, device) if measured else (None, "")
     if left_out:
         print(left_out, file=sys.stderr)
     history = fit(
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,
         labels_test=data.labels_test, seed=seed, out=out, resume=bool(notes),
         measure=measure and Seldom(measure, args.epochs), graph=args.graph, accept_new_data=args.accept_new_data,
+        ranks=ranks,
         notes={"data": data.name, "shape": data.shape, "columns": data.columns, "scale": data.scale},
     )  # fmt: skip
     if notes.get("epoch", -1) >= args.epochs:
         print(f"{out} already has {notes['epoch']} epochs; --epochs is the total number")
     last = history[-1] if history else {"epoch": 0}
-    seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}"
+    seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}" + f" on {ranks.size} ranks" * (
+        ranks.size > 1
+    )
     print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}")
     show({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
     print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
