@@ -96,6 +96,7 @@ def fit(
             if not resume and not model.has_stepped():
                 ranks.by_first(lambda: model.prepare(**given, rng=model.rng((seed, 0, 4))), tell=False)
             ranks.share(model)
+            ranks.note(run)
             if "threads" not in run.notes:
                 run.notes["threads"] = ranks.threads(model) or choose_threads(
                     model, _one_step(model, given, rows, seed)

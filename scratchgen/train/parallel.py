@@ -36,6 +36,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 
 import numpy as np
 
@@ -95,6 +96,15 @@ class Alone:
     def mean(self, values):
         """The mean of values, an array of losses, over the ranks, each weighted by its part of the batch."""
         return values
+
+    def note(self, run):
+        """Note the number of ranks in the checkpoint. If a resumed run had another one, say so."""
+        if self.size > 1:
+            run.notes["ranks"] = self.size
+        if run.ranks not in (None, self.size):
+            run.notes.pop("threads", None)
+            line = f"{run.checkpoint}: was trained on {counted(run.ranks)}, now on {counted(self.size)}: other random"
+            print(f"{line} numbers follow, as from another seed", file=sys.stderr, flush=True)
 
     def threads(self, model):
         """The number of threads of each rank, or None if it is to be chosen by trying."""
@@ -255,6 +265,10 @@ class Ranks(Alone):
 PACKAGE = __name__.rpartition(".train")[0] + ".nn."
 
 
+def counted(n):
+    return f"{n} rank{'s' * (n != 1)}"
+
+
 def batches_of(model, rows):
     """(parts, batch, unit): a step's rows are so many batches, one after the other, and a batch is divided into units."""
     batch = model.batch if model.batch and rows % model.batch == 0 else rows
@@ -284,7 +298,8 @@ def connect(device="cpu"):
     if launched()[1] == 1:
         return Alone()
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings(action="ignore"):  # of another MPI's mpiexec: below is a line about that
+            from mpi4py import MPI
     except ImportError as error:
         raise UsageError(f"training on {launched()[1]} ranks needs mpi4py ({error}): {INSTALL}") from None
     comm = MPI.COMM_WORLD

@@ -111,15 +111,16 @@ def points():
 
 
 class Watched(parallel.Ranks):
-    """Ranks that note how far their weights differ before they take over those of rank 0."""
+    """Ranks that note how far their states differ, chains aside, before they take over that of rank 0."""
 
     spread = 0.0
 
     def share(self, model):
-        before = {name: params.theta.copy() for name, params in model.parameters().items()}
+        before = {name: array.copy() for name, array in model.state().items()}
+        if isinstance(model, RBM):
+            del before["params.buffers"]
         super().share(model)
-        after = model.parameters()
-        self.spread = max([abs(after[name].theta - theta).max() for name, theta in before.items()])
+        self.spread = max(abs(model.state()[name] - array).max() for name, array in before.items() if array.size)
 
 
 def trained(name, ranks=None):
