@@ -8,6 +8,7 @@ import sys
 import time
 
 from ..backend import Rng, UsageError, find_device
+from ..data.on_disk import in_memory
 from ..metrics.samples import sample_metrics
 from ..models import find_model, kind_of, rules
 from ..models.base import Model
@@ -82,7 +83,7 @@ def from_data(model_class, data):
     """
     known = {"n_features": data.x_train.shape[1]} | ({"n_classes": data.n_classes} if data.n_classes else {})
     if model_class.needs_levels and data.shape:
-        known |= {"levels": rules.levels_of(data.x_train)}
+        known |= {"levels": rules.levels_of(in_memory(data.x_train))}
     if data.scale is not None:
         known |= parse_settings(model_class, rules.table_settings(model_class))
     return {field.name: known[field.name] for field in dataclasses.fields(model_class) if field.name in known}
@@ -104,7 +105,7 @@ def check_fits(model, data, name):
     if model.side and data.shape not in (None, (model.side, model.side)):
         kind = kind_of(type(model))
         raise UsageError(f"--data {name}: a {kind} needs square grey pictures, but these have shape {data.shape}")
-    model.check_data(data.x_train, data.labels_train)
+    model.check_data(in_memory(data.x_train), data.labels_train)
 
 
 def refusal_of_table(name, model_class, wanted):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, UsageError, array_module, to_host
-from ..data import batches
+from ..data import Rows, batches
 from ..data.checked import check_examples, check_labels, fingerprint
+from ..data.on_disk import in_memory
 from ..kernels.native import compiled_kernels
 from ..models.base import Model
 from .cuda_graph import CapturedStep
@@ -57,7 +58,8 @@ def fit(
     test_ names. Training ends when the model has made `epochs` passes over x (N, n_features), counting those before a
     resume. An incomplete last batch of a pass is left out.
 
-    x, labels (N,), x_test, labels_test: NumPy arrays, which are moved to the model's device once.
+    x, labels (N,), x_test, labels_test: NumPy arrays, which are moved to the model's device once. Or x is the Rows of a file
+        on the disk (data/on_disk.py): then each batch is read when it is needed, and prepare sees some random rows.
     out: the folder for checkpoint.npz and history.csv. None: nothing is written.
     resume: continue from the checkpoint in out. The settings must be the same, and also the data unless accept_new_data.
     on_epoch(model, row): called after each epoch.
@@ -90,17 +92,11 @@ def fit(
     with kernels, opened or Run(None, False, model, epochs, *told) as run:  # rank 0 alone has a folder
         if not model.needs_labels:
             labels = labels_test = None
-        given, tested = model.on_device(x=x, labels=labels), model.on_device(x=x_test, labels=labels_test)
+        given = {"x": x} if isinstance(x, Rows) else model.on_device(x=x, labels=labels)
+        tested = model.on_device(x=x_test, labels=labels_test)
         # NumPy's warnings are silenced, here and below: the losses are checked, and that message says more.
         with np.errstate(all="ignore"):
-            if not resume and not model.has_stepped():
-                ranks.by_first(lambda: model.prepare(**given, rng=model.rng((seed, 0, 4))), tell=False)
-            ranks.share(model)
-            ranks.note(run)
-            if "threads" not in run.notes:
-                run.notes["threads"] = ranks.threads(model) or choose_threads(
-                    model, _one_step(model, given, rows, seed)
-                )
+            _get_ready(model, given, rows, seed, resume, run, ranks)
         run.epoch, run.history = ranks.by_first(lambda: (run.epoch, run.history))
         progress = progress and ranks.rank == 0
         if progress:
@@ -135,6 +131,13 @@ def as_int(name, value):
 
 def check_given(model, x, labels, x_test, labels_test):
     """Raise UsageError unless the arrays that fit was given match each other and the model."""
+    if isinstance(x, Rows):
+        if labels is not None or not model.examples_per_step:
+            needs = (
+                "has no labels" if labels is not None else f"is too large for a {type(model).__name__}, which takes all"
+            )
+            raise UsageError(f"{x.path}: {needs}: use another model, or a smaller file that is loaded into memory")
+        x = in_memory(x)
     check_examples("x", x)
     if labels is not None:
         check_labels("labels", labels, len(x), model.labels_are_vectors)
@@ -160,6 +163,18 @@ def check_given(model, x, labels, x_test, labels_test):
         raise UsageError(f"test data: {error}") from None
 
 
+def _get_ready(model, given, rows, seed, resume, run, ranks):
+    """Prepare the model unless it has learned before, and choose the threads; of a file on the disk by some rows."""
+    if isinstance(x := given["x"], Rows):
+        given = model.on_device(x=x.sample(model.rng((seed, 0, 9))))
+    if not resume and not model.has_stepped():
+        ranks.by_first(lambda: model.prepare(**given, rng=model.rng((seed, 0, 4))), tell=False)
+    ranks.share(model)
+    ranks.note(run)
+    if "threads" not in run.notes:
+        run.notes["threads"] = ranks.threads(model) or choose_threads(model, _one_step(model, given, rows, seed))
+
+
 def _one_step(model, given, rows, seed):
     """A function step() that trains the model on the first batch. choose_threads measures it."""
     first = {name: array[:rows] for name, array in given.items()}
@@ -183,8 +198,7 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured, ranks):
     part, draws = ranks.part(model, rows), ranks.draws(model, seed, epoch, rng)
     if captured:
         captured.draw_from(rng)
-    for step, chosen in enumerate(batches(n, rows, rng), 1):
-        batch = {name: array[chosen if part is None else chosen[part]] for name, array in given.items()}
+    for step, batch in enumerate(_batches(model, given, rows, rng, part), 1):
         with ranks.reducing():
             recent.append(captured(**batch) if captured else model.train_step(**batch, rng=draws))
         check_losses(model, recent[-1])
@@ -196,6 +210,16 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured, ranks):
             bar.steps(len(recent), means)
             recent = []
     return means
+
+
+def _batches(model, given, rows, rng, part):
+    """Yields the batches of an epoch, {argument name: array} on the device. part: which of the rows this process takes."""
+    if isinstance(x := given["x"], Rows):
+        for batch in x.batches(rows, rng, None if part is None else to_host(part)):
+            yield model.on_device(x=batch)
+        return
+    for chosen in batches(len(x), rows, rng):
+        yield {name: array[chosen if part is None else chosen[part]] for name, array in given.items()}
 
 
 def _measures(model, tested, measure, seed, epoch, run):
