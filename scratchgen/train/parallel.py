@@ -18,6 +18,7 @@ Where examples of a batch meet, the mean of the shards' gradients is not the gra
     running statistics      the ranks' means are averaged at each step: exact for RunningMoments
     batch norm              each rank standardises its own shard. That is another model than one of the whole batch, and a
                             line says so; its running variance is the mean over shards, without the spread between them
+    λ of a VQ-GAN           each rank takes the norms of two gradients of its shard, and λ is the ratio of these
     optimal transport       a shard has fewer noises to choose from than the batch: refused
     wrong vectors of a      they come from a neighbour in the shard, not in the batch: as good, but other numbers
       conditional GAN
