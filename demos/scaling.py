@@ -2,9 +2,10 @@
 
 The first table is measured on this machine: milliseconds for a step of one batch that the ranks share, examples per second,
 and the share of a step that a rank spends in the all-reduce, which includes waiting for the slowest rank. Each number of
-ranks gets a run of its own, in turns, and medians are shown. The least step says what a machine without other work would do.
-The second table is computed: what a ring all-reduce costs
-on a network,
+ranks gets a run of its own, in turns, and medians are shown. On busy cores a rank often waits for one that is not running.
+The last three columns do not depend on that: the CPU time of a rank's own work, the least time of an all-reduce alone, and
+from their sum how much faster n ranks would be on idle cores. The second table is computed: what a ring all-reduce costs on a
+network,
 
     seconds = 2 (n - 1)/n · bytes / bandwidth + 2 (n - 1) · latency
 
@@ -17,10 +18,11 @@ import argparse
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
+
+import numpy as np
 
 from scratchgen.__main__ import Parser
 from scratchgen.backend import Rng, UsageError
@@ -35,44 +37,61 @@ CASES = {
     "wide VAE, 784-1800-1800-20, batch 512": {"hidden": (1800, 1800), "batch": 512},
 }
 BITS, LATENCY, MANY = 10e9, 50e-6, 64  # bits a second, seconds for a message by TCP, ranks
-WARM = 3  # steps that are not counted
+WARM, MESSAGES = 3, 200  # steps that are not counted; how many all-reduces are tried
+HEAD = [
+    "| model | ranks | ms a step | examples/s | times as fast | in the all-reduce "
+    "| CPU ms of a rank | least all-reduce, ms | on idle cores |",
+    "|---|---|---|---|---|---|---|---|---|",
+]
 
 
 class Timed(Ranks):
-    """Ranks that measure how long they spend in sums."""
+    """Ranks that measure the time that they spend in sums: by the clock, and of the CPU."""
 
-    seconds = 0.0
+    clock = cpu = 0.0
 
     def sum(self, array):
-        started = time.perf_counter()
+        clock, cpu = time.perf_counter(), time.process_time()
         super().sum(array)
-        self.seconds += time.perf_counter() - started
+        self.clock, self.cpu = self.clock + time.perf_counter() - clock, self.cpu + time.process_time() - cpu
 
 
 def worker(name, seconds):
-    """On each rank: train for some seconds. Rank 0 prints [ms of a step, the least ms, ms in the all-reduce] as JSON."""
+    """On each rank: train for some seconds. Rank 0 prints four numbers of ms as JSON: see `measured`."""
     ranks = connect()
     ranks = Timed(ranks.comm) if ranks.size > 1 else ranks
     model = VAE(**CASES[name]).build(Rng(0))
     part, rng = ranks.part(model, model.batch), model.rng((1, ranks.rank))
     x = Rng(2).uniform((model.batch, model.n_features))
-    x, steps, sums = x if part is None else x[part], [], []
-    started = math.inf
+    x = x if part is None else x[part]
+
+    def now():
+        sums = (ranks.clock, ranks.cpu) if ranks.size > 1 else (0.0, 0.0)
+        return np.array([time.perf_counter(), time.process_time() - sums[1], sums[0]])
+
+    steps, started = [], math.inf
     with compiled_kernels():
         while ranks.by_first(lambda: len(steps) < WARM or time.perf_counter() - started < seconds):
             if len(steps) == WARM:
                 started = time.perf_counter()
-            before, spent = time.perf_counter(), getattr(ranks, "seconds", 0.0)
+            before = now()
             with ranks.reducing():
                 model.train_step(x, rng)
-            steps.append(1e3 * (time.perf_counter() - before))
-            sums.append(1e3 * (getattr(ranks, "seconds", 0.0) - spent))
+            steps.append(now() - before)
+    sums = []
+    for _ in range(MESSAGES if ranks.size > 1 else 0):
+        ranks.comm.Barrier()
+        before = now()
+        ranks.sum(model.params.grad)
+        sums.append((now() - before)[2])
     if ranks.rank == 0:
-        print(json.dumps([statistics.median(steps[WARM:]), min(steps[WARM:]), statistics.median(sums[WARM:])]))
+        step, own, waited = np.median(steps[WARM:], axis=0)
+        print(json.dumps([1e3 * value for value in (step, own, waited, min(sums, default=0.0))]))
 
 
 def measured(name, n, seconds):
-    """[median ms of a step, the least ms, median ms in the all-reduce] on n ranks."""
+    """On n ranks, ms of a step: by the clock; of the CPU, without the all-reduce; in the all-reduce, with waiting. And the
+    least ms of an all-reduce alone. Medians, but for the last."""
     command = [sys.executable, __file__, "--worker", name, "--seconds", str(seconds)]
     command = ["mpiexec", "-n", str(n), *command] if n > 1 else command
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each rank is a core
@@ -88,16 +107,15 @@ def table(name, counts, rounds, seconds):
     for _ in told(range(rounds), f"round of {name}"):
         for n in counts:
             found[n].append(measured(name, n, seconds))
-    batch, first = VAE(**CASES[name]).batch, counts[0]
+    batch, idle = VAE(**CASES[name]).batch, {}
     for n in counts:
-        ms, _, sums = (statistics.median(column) for column in zip(*found[n]))
-        least, least_of_first = (min(row[1] for row in found[which]) for which in (n, first))
-        faster = statistics.median(one[0] / many[0] for one, many in zip(found[first], found[n]))
-        share = f"{100 * sums / ms:.0f} %" if n > 1 else ""
-        row = (
-            f"{ms:.2f} | {least:.2f} | {1e3 * batch / ms:,.0f} | {faster:.2f} | {least_of_first / least:.2f} | {share}"
-        )
-        yield f"| {name} | {n} | {row} |"
+        step, own, waited = np.median([row[:3] for row in found[n]], axis=0)
+        least = min(row[3] for row in found[n])
+        idle[n] = own + least
+        faster = np.median([one[0] / many[0] for one, many in zip(found[counts[0]], found[n])])
+        share = f"{100 * waited / step:.0f} %" if n > 1 else ""
+        row = f"{step:.2f} | {1e3 * batch / step:,.0f} | {faster:.2f} | {share} | {own:.2f} | {least:.2f}"
+        yield f"| {name} | {n} | {row} | {idle[counts[0]] / idle[n]:.2f} |"
 
 
 def weights(name):
@@ -128,8 +146,7 @@ def main(args):
     if not args.paper:
         load = " of ".join([f"load {os.getloadavg()[0]:.1f}", f"{os.cpu_count()} cores"])
         print(f"{load}, {args.rounds} rounds of {args.seconds:g} s\n")
-        print("| model | ranks | ms a step | least | examples/s | times as fast | by the least | in the all-reduce |")
-        print("|---|---|---|---|---|---|---|---|")
+        print(*HEAD, sep="\n")
         for name in CASES:
             for row in table(name, sorted(set(args.ranks)), args.rounds, args.seconds):
                 print(row, flush=True)

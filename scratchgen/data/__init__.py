@@ -64,7 +64,7 @@ class Data:
         return int(max(self.labels_train.max(), self.labels_test.max())) + 1
 
     def in_memory(self) -> "Data":
-        """The same Data; if x_train is on the disk, with as many random rows of it as there are test examples, at least."""
+        """The same Data; if x_train is on the disk, with as many random rows of it as there are test examples."""
         if not isinstance(self.x_train, Rows):
             return self
         return replace(self, x_train=self.x_train.sample(Rng(0), len(self.x_test)))

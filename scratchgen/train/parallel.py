@@ -163,7 +163,8 @@ class Ranks(Alone):
 
     def share(self, model):
         for array in model.state().values():
-            self.broadcast(array)
+            if array.size:
+                self.broadcast(array)
         for params in model.parameters().values():
             params.changed()
         for part in vars(model).values():

@@ -1,11 +1,13 @@
 """What test_parallel.py trains on one process and on several, without noise: mpiexec -n 2 python on_ranks.py FILE.npz"""
 
 import sys
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
 from scratchgen.backend import Rng
+from scratchgen.data import Rows
 from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.base import Model
 from scratchgen.models.flow import Flow
@@ -93,6 +95,7 @@ EQUAL = {  # equal on any number of ranks
     "mixture by gradient": (GMM, {"n_features": 6, "n_components": 3, "by": "gradient"}),
     "flow": (Flow, SMALL | {"n_layers": 2, "hidden": (6, 5), "max_norm": 0.5, "lr": 0.1}),  # every gradient is clipped
     "vqvae": (VQVAE, SMALL | {"hidden": (5,), "n_codes": 3, "n_dim": 2, "n_embeddings": 5, "restart_every": 0}),
+    "rows on the disk": (AutoEncoder, SMALL | {"hidden": (5,), "n_latent": 2}),
     "codes by gradient": (
         VQVAE,
         SMALL | {"hidden": (5,), "n_codes": 3, "n_dim": 2, "n_embeddings": 5, "codebook": "gradient"},
@@ -108,6 +111,14 @@ EPOCHS = 3
 
 def points():
     return np.random.default_rng(1).uniform(size=(40, 6))
+
+
+def on_disk(file):
+    """The points as Rows of a file."""
+    x = points().astype(np.float32)
+    np.save(file, x)
+    file.flush()
+    return Rows(file.name, np.arange(len(x)), 6, lambda array, numbers: array[numbers], x.min(), x.max())
 
 
 class Watched(parallel.Ranks):
@@ -127,7 +138,9 @@ def trained(name, ranks=None):
     """{name: array} of a model's state and losses after EPOCHS, and how far the ranks differed then."""
     kind, settings = (EQUAL | ALIKE)[name]
     model = kind(**settings).build(Rng(3, "float64"))
-    history = fit(model, points(), epochs=EPOCHS, x_test=points()[:5], ranks=ranks, progress=False)
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        x = on_disk(file) if name == "rows on the disk" else points()
+        history = fit(model, x, epochs=EPOCHS, x_test=points()[:5], ranks=ranks, progress=False)
     columns = {key: np.array([row[key] for row in history]) for key in history[0] if key != "seconds"}
     return model.state() | {f"column {key}": values for key, values in columns.items()}
 

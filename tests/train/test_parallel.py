@@ -20,7 +20,7 @@ from simcupy.runner import Runner
 
 from scratchgen import kernels
 from scratchgen.__main__ import main
-from scratchgen.backend import Rng, UsageError, to_host
+from scratchgen.backend import Rng, UsageError, between_gpus, to_host
 from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.flow_matching import FlowMatching
 from scratchgen.models.gan import GAN
@@ -273,6 +273,19 @@ class Host:
 
     def Bcast(self, array):
         pass
+
+
+@pytest.mark.gpu
+@pytest.mark.needs("mpi4py")
+def test_nccl_with_one_rank_changes_nothing(gpu):
+    from mpi4py import MPI
+
+    ranks, found = parallel.Ranks(MPI.COMM_SELF, between_gpus(0, 1, 0, 1)), []
+    for given in (ranks, parallel.Alone()):
+        model = AutoEncoder(**AutoEncoder.tiny).build(Rng(3, "float64", gpu))
+        fit(model, points(), epochs=2, ranks=given)
+        found.append({name: to_host(array) for name, array in model.state().items()})
+    check_same(*found, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "codes by gradient", "flow"])
