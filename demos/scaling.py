@@ -4,8 +4,8 @@ The first table is measured on this machine: milliseconds for a step of one batc
 and the share of a step that a rank spends in the all-reduce, which includes waiting for the slowest rank. Each number of
 ranks gets a run of its own, in turns, and medians are shown. On busy cores a rank often waits for one that is not running.
 The last three columns do not depend on that: the CPU time of a rank's own work, the least time of an all-reduce alone, and
-from their sum how much faster n ranks would be on idle cores. The second table is computed: what a ring all-reduce costs on a
-network,
+from their sum how much faster n ranks would be on idle cores. The second table is computed: what a ring all-reduce costs
+on a network,
 
     seconds = 2 (n - 1)/n · bytes / bandwidth + 2 (n - 1) · latency
 
