@@ -14,12 +14,16 @@ SCALING = pathlib.Path(__file__).parents[2] / "demos" / "scaling.py"
 def run(*options):
     done = subprocess.run([sys.executable, SCALING, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if re.match(r"\| .*\d", line)]
+    return [
+        line.strip("| ").split(" | ")
+        for line in done.stdout.splitlines()
+        if re.match(r"\| (reference|wide|10,000)", line)
+    ]
 
 
 @pytest.mark.parametrize("n", [2, 5])
 def test_a_ring_passes_what_the_formula_says(n, demo):
-    """Each rank passes a piece to its right neighbour, which adds it, until each piece is whole once; then as often again."""
+    """Each rank passes a piece to its right neighbour, which adds it, until each is whole; then copies go round."""
     rng = np.random.default_rng(0)
     held = rng.integers(0, 9, (n, n, 3)).astype(float)  # of each rank n pieces of 3 numbers
     expected, sent, rounds = held.sum(axis=0), np.zeros(n), 0
@@ -36,7 +40,7 @@ def test_a_ring_passes_what_the_formula_says(n, demo):
                 sent[rank] += numbers.size
     np.testing.assert_array_equal(held, np.broadcast_to(expected, held.shape))
     sending, latency = demo("scaling").ring(n * 3, n, bits=32, latency=1.0)  # a number a second
-    assert set(sent) == {pytest.approx(sending)}
+    np.testing.assert_allclose(sent, sending)
     assert latency == rounds
 
 
