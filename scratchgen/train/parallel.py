@@ -187,9 +187,10 @@ class Ranks(Alone):
         if graph:
             raise UsageError("a CUDA graph (--graph) cannot contain the sum over ranks: train without a graph")
         _, batch, unit = batches_of(model, rows)
-        if batch // unit < self.size:
+        least = 2 if getattr(model, "condition", None) == "vector" else 1  # a wrong vector is that of a neighbour
+        if batch // unit < least * self.size:
             packs = f" of packs of {unit}" if unit > 1 else ""
-            remedy = f"use --set batch={unit * self.size} or more, or fewer ranks"
+            remedy = f"use --set batch={least * unit * self.size} or more, or fewer ranks"
             raise UsageError(f"a batch of {batch} cannot be divided into {self.size} parts{packs}: {remedy}")
         if getattr(model, "pairing", None) == "optimal":
             raise UsageError(

@@ -22,6 +22,7 @@ from scratchgen import kernels
 from scratchgen.__main__ import main
 from scratchgen.backend import Rng, UsageError, between_gpus, to_host
 from scratchgen.models.autoencoder import AutoEncoder
+from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.flow_matching import FlowMatching
 from scratchgen.models.gan import GAN
 from scratchgen.train import parallel
@@ -203,17 +204,45 @@ def two_ranks():
         (AutoEncoder, {"batch": 1}, "a batch of 1 cannot be divided into 2 parts: use --set batch=2"),
         (GAN, {"batch": 3, "pack": 3}, "a batch of 3 cannot be divided into 2 parts of packs of 3: use --set batch=6"),
         (FlowMatching, {"pairing": "optimal"}, "use --set pairing=independent"),
+        (ConditionalGAN, {"condition": "vector", "batch": 3}, "use --set batch=4"),
     ],
 )
 def test_what_cannot_be_divided_is_refused(kind, settings, line, two_ranks):
     model = kind(**kind.tiny | settings).build(Rng(0))
+    labels = points()[:, :3] if kind is ConditionalGAN else None
     with pytest.raises(UsageError, match=line):
-        fit(model, points()[:, : model.n_features], epochs=1, ranks=two_ranks)
+        fit(model, points()[:, : model.n_features], labels=labels, epochs=1, ranks=two_ranks)
 
 
 def test_a_graph_cannot_sum_over_ranks(two_ranks):
     with pytest.raises(UsageError, match="train without a graph"):
         two_ranks.check(AutoEncoder(**AutoEncoder.tiny).build(Rng(0)), 4, True, {})
+
+
+@pytest.mark.parametrize("differs", ["the model", "the data"])
+def test_other_settings_or_other_data_on_a_rank_are_found_out(differs, two_ranks):
+    model, marks = AutoEncoder(**AutoEncoder.tiny).build(Rng(0)), {"x": "mine"}
+    two_ranks.by_first = lambda work, tell=True: {} if (work() == marks) == (differs == "the data") else work()
+    with pytest.raises(UsageError, match=f"{differs} differs from that of rank 0"):
+        two_ranks.check(model, 4, False, marks)
+
+
+def test_another_number_of_ranks_than_before_is_said(two_ranks, capsys):
+    run = SimpleNamespace(ranks=4, notes={"threads": 3}, checkpoint="checkpoint.npz")
+    two_ranks.note(run)
+    assert run.notes == {"ranks": 2}
+    assert "checkpoint.npz: was trained on 4 ranks, now on 2 ranks: other random numbers" in capsys.readouterr().err
+    two_ranks.note(run := SimpleNamespace(ranks=2, notes={"threads": 3}, checkpoint=""))
+    assert (run.notes, capsys.readouterr().err) == ({"threads": 3, "ranks": 2}, "")
+
+
+def test_the_ranks_of_a_machine_share_its_cores(two_ranks, monkeypatch):
+    monkeypatch.setattr(parallel, "useful_threads", lambda model: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(9), raising=False)
+    two_ranks.local = 2
+    assert two_ranks.threads(None) == 4
+    two_ranks.local = 12
+    assert two_ranks.threads(None) == 1
 
 
 @pytest.mark.parametrize(("rank", "expected"), [("0", 1), ("1", 0)])
