@@ -103,6 +103,11 @@ EQUAL = {  # equal on any number of ranks
 }
 ALIKE = {  # equal on all ranks, but other numbers than those of one process
     "restarts": (VQVAE, SMALL | {"hidden": (5,), "n_codes": 3, "n_dim": 2, "n_embeddings": 20, "restart_every": 2}),
+    "restarts by gradient": (
+        VQVAE,
+        SMALL
+        | {"hidden": (5,), "n_codes": 3, "n_dim": 2, "n_embeddings": 20, "restart_every": 2, "codebook": "gradient"},
+    ),
     "chains": (RBM, SMALL | {"n_hidden": 5, "n_chains": 3}),
     "batch norm": (WithBatchNorm, {}),
 }

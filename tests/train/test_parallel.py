@@ -317,11 +317,11 @@ def test_nccl_with_one_rank_changes_nothing(gpu):
     check_same(*found, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "codes by gradient", "flow"])
+@pytest.mark.parametrize("name", ["autoencoder", "restarts by gradient", "flow"])
 def test_between_gpus_a_gradient_never_visits_the_host(name, monkeypatch):
     """Each of two ranks has half of the batch, and both halves are equal: then one process learns the same from one half."""
     monkeypatch.setitem(kernels.DEVICES, "simcupy", Runner())
-    kind, settings = EQUAL[name]
+    kind, settings = (EQUAL | ALIKE)[name]
     ranks, found = parallel.Ranks(Host(), Twin()), []
     ranks.in_place = lambda: None
     ranks.weight = 0.5
@@ -335,7 +335,7 @@ def test_between_gpus_a_gradient_never_visits_the_host(name, monkeypatch):
                 model.train_step(given, rng)
             assert (counts.syncs, counts.uploads) == (0, 0)
         found.append({name: to_host(array) for name, array in model.state().items()})
-    if name == "codes by gradient":
+    if name == "restarts by gradient":
         counts = [numbers.pop("params.buffers") for numbers in found]
         np.testing.assert_array_equal(counts[0], 2 * counts[1])  # of 16 examples, not 8
     check_same(*found, rtol=0, atol=1e-10)
