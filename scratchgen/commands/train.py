@@ -67,10 +67,9 @@ def run(args):
     if notes.get("epoch", -1) >= args.epochs:
         print(f"{out} already has {notes['epoch']} epochs; --epochs is the total number")
     last = history[-1] if history else {"epoch": 0}
-    seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}" + f" on {ranks.size} ranks" * (
-        ranks.size > 1
-    )
-    print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}")
+    seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}"
+    shared = f" on {ranks.size} ranks" * (ranks.size > 1)
+    print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}{shared}")
     show({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
     print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
 
