@@ -303,7 +303,7 @@ def connect(device="cpu"):
     try:
         with warnings.catch_warnings(action="ignore"):  # of another MPI's mpiexec: below is a line about that
             from mpi4py import MPI
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # no mpi4py, or no MPI library
         raise UsageError(f"training on {launched()[1]} ranks needs mpi4py ({error}): {INSTALL}") from None
     comm = MPI.COMM_WORLD
     if comm.size == 1:
