@@ -120,7 +120,7 @@ class GMM(Model):
 
         A component without any responsibility keeps its μ and Σ, and its weight becomes almost 0.
         """
-        xp, to, N = array_module(x), self.gaussians, total(r.sum(axis=1))  # total changes nothing in one process: nn/batch.py
+        xp, to, N = array_module(x), self.gaussians, total(r.sum(axis=1))  # total: for several processes, nn/batch.py
         n, S = xp.maximum(N, LEAST), xp.zeros_like(to.P)
         to.logits[...] = xp.log(n / total(len(x)))
         to.mu[...] = xp.where((N > LEAST)[:, None], total(matmul(r, x)) / n[:, None], to.mu)

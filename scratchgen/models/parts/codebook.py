@@ -58,7 +58,7 @@ class Codebook(Layer):
         def backward(de, learn=True, inputs=True):  # de (B, n_dim)
             if learn:
                 n, sums = sum_by_label(z - e if self.averaged else de, codes, len(self.W))
-                self.n[...] = total(n)  # total changes nothing in one process: nn/batch.py
+                self.n[...] = total(n)  # total: for several processes, nn/batch.py
                 if self.averaged:
                     self.pull[...] = total(sums)
                 else:
