@@ -1,4 +1,4 @@
-"""The tour trains every family of generative models in two minutes and shows them on one page.
+"""The tour trains every family of generative models in under three minutes and shows them on one page.
 
 It uses the bundled digits, and points in the plane for two models. A line for each says how long it trained, how good
 its samples are, and which file to read. The Fréchet distance of real pictures stands beside. The page is tour.png;
