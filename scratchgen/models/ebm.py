@@ -53,10 +53,10 @@ CELLS, MARGIN, ROWS = 400, 1.0, 8_192  # of log_z: cells along each axis, space 
 class EBM(Model):
     """The settings come first, then the model. Shapes: x, x_0, x̃ (B, n_features), energies (B,). x_0 is x, scaled."""
 
-    n_features: Count = 784
+    n_features: Count = 64
     objective: Literal["score", "contrastive"] = "score"  # how it is trained; see the top of models/ebm.py
     scaling: Literal["pixels", "standard"] = "pixels"  # [0, 1] -> [-1, 1], or mean 0 and variance 1 in each column
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: tuple[int, ...] = (256, 256, 256)  # for pictures each at least as wide as there are pixels
     activation: Literal[tuple(ACTIVATIONS)] = "silu"  # of the hidden layers; a smooth one, or the score has jumps
     sigma_min: Positive = 0.05  # the least noise σ, in units of x_0: the model describes data with this noise
     sigma_max: Positive = 3.0  # for score: the largest noise

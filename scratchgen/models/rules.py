@@ -30,6 +30,7 @@ def table_settings(model_class):
     return [setting for setting in next(iter(entries(ANY_NUMBERS, model_class)), "").split() if "." not in setting]
 
 
+SMALL = 100  # so many pixels have narrow networks learned well
 ONE_LEVEL = "levels: pixels need 2 levels or more; use the number that the data has, or 0"
 
 # ---- settings: the line begins with the name of the setting to change ----
@@ -79,6 +80,10 @@ def denoising(model, instead):
 def ebm(model):
     if model.sigma_max <= model.sigma_min:
         return f"sigma_max: expected more than sigma_min={model.sigma_min:g}, got {model.sigma_max:g}"
+    narrow = SMALL < model.n_features > min(model.hidden, default=0)
+    if model.objective == "score" and model.scaling == "pixels" and narrow:
+        wide = f"hidden={model.n_features},{model.n_features}"
+        return f"hidden: ∇E must tell the noise of all {model.n_features} pixels; use layers as wide, {wide} or wider"
     if model.objective == "contrastive" and model.n_chains < model.batch:
         return f"n_chains: an update continues batch={model.batch} chains; use n_chains={model.batch} or more"
 

@@ -326,6 +326,10 @@ def test_settings_that_do_not_go_together():
         EBM(sigma_min=2.0, sigma_max=1.0)
     with pytest.raises(UsageError, match=r"^EBM setting n_chains: an update continues batch=128 chains"):
         EBM(objective="contrastive", n_chains=100)
+    with pytest.raises(UsageError, match=r"^EBM setting hidden: .* all 784 pixels; use .* hidden=784,784 or wider$"):
+        EBM(n_features=784)
+    EBM(n_features=784, hidden=(1024, 784))
+    EBM(n_features=784, objective="contrastive")
     with pytest.raises(UsageError, match=r"^EBM setting step: "):
         EBM(step=4.0)
 
