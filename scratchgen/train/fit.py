@@ -19,6 +19,7 @@ from ..data.checked import check_examples, check_labels, fingerprint
 from ..kernels.native import compiled_kernels
 from ..models.base import Model
 from .cuda_graph import CapturedStep
+from .doctor import Doctor
 from .progress import Progress
 from .run import Run
 from .threads import blas_threads, choose_threads, say_that_nothing_is_limited
@@ -66,6 +67,8 @@ def fit(
     compile: run kernels that are compiled for this CPU (kernels/native.py). This is faster, and the last digits of the
         results differ. Without a C++ compiler plain NumPy runs.
 
+    If something goes wrong, such as mode collapse, a line on standard error says what to change: see doctor.py.
+
     At first a few steps are tried and undone, to find the number of threads with which matrix products are fastest
     (threads.py). The number of threads changes the last digits of the results, so the checkpoint keeps it.
 
@@ -94,12 +97,13 @@ def fit(
         if progress:
             say_that_nothing_is_limited()
         run.save(model, run.epoch)
+        doctor = Doctor(model, given, run.history, seed)
         bar = Progress(len(x) // rows, run.epoch + 1, epochs, progress)
         with bar, blas_threads(run.notes["threads"]), np.errstate(all="ignore"):
             try:
                 for epoch in range(run.epoch + 1, epochs + 1):
                     started = time.perf_counter()
-                    means = _train_epoch(model, given, seed, epoch, bar, run, captured)
+                    means = _train_epoch(model, given, seed, epoch, bar, run, captured, doctor)
                     row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)} | means
                     if x_test is not None:
                         row |= _test(model, tested, seed, epoch, run)
@@ -108,6 +112,7 @@ def fit(
                     run.add(row)
                     run.save(model, epoch)
                     bar.epoch(row)
+                    bar.warn(doctor.read(), f"epoch {epoch}")
                     if on_epoch:
                         on_epoch(model, row)
             except KeyboardInterrupt:
@@ -163,7 +168,7 @@ def check_losses(model, losses):
         )
 
 
-def _train_epoch(model, given, seed, epoch, bar, run, captured):
+def _train_epoch(model, given, seed, epoch, bar, run, captured, doctor):
     """{name: mean loss} of one pass over the data. given: {argument name: array (N, ...) on the device}."""
     rng = model.rng((seed, epoch))
     n = len(given["x"])
@@ -178,7 +183,7 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured):
         if step % READ_EVERY == 0 or step == n_steps:
             _read(recent, seen, model, epoch, step - len(recent), run)
             latest = {name: float(np.mean(values[-len(recent) :])) for name, values in seen.items()}
-            bar.warn(model.warning(latest), epoch, step)
+            bar.warn(doctor.look(latest, len(recent)), f"epoch {epoch}, step {step}")
             means = {name: float(np.mean(values, dtype=np.float64)) for name, values in seen.items()}
             bar.steps(len(recent), means)
             recent = []

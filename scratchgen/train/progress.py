@@ -4,7 +4,6 @@ import sys
 import time
 
 SILENCE = 10  # seconds: a program that prints nothing for longer seems to hang
-LOOKS = 3  # a warning must appear in this many checks in a row: early in training many things look wrong for a moment
 
 
 class Clock:
@@ -69,7 +68,7 @@ class Progress:
     """
 
     def __init__(self, n_steps, first, n_epochs, show):
-        self.n_steps, self.n_epochs, self.show, self.looks = n_steps, n_epochs, show, 0
+        self.n_steps, self.n_epochs, self.show = n_steps, n_epochs, show
         self.now, self.done = first, 0  # the present epoch, and how many of its steps are done
         self.bar = new_bar((n_epochs - first + 1) * n_steps, "step", show, self.which())
         CLOCK.start()
@@ -104,13 +103,11 @@ class Progress:
     def say(self, where, numbers):
         CLOCK.say(f"{where}: " + ", ".join(f"{name} {value}" for name, value in shown(numbers).items()))
 
-    def warn(self, line, epoch, step):
-        """Print a warning once line was not "" in LOOKS calls in a row. It is printed at most once per run."""
-        if self.looks < LOOKS:
-            self.looks = self.looks + 1 if line else 0
-            if self.looks == LOOKS and self.show:
-                line = f"epoch {epoch}, step {step}: {line}"
-                self.bar.write(line, file=sys.stderr) if self.bar else print(line, file=sys.stderr, flush=True)
+    def warn(self, lines, when):
+        """Print what the doctor says, with the time, also where progress is not shown."""
+        for line in lines:
+            line = f"{when}: {line}"
+            self.bar.write(line, file=sys.stderr) if self.bar else print(line, file=sys.stderr, flush=True)
 
 
 def shown(row):

@@ -2,6 +2,9 @@
 
 The history is written before the checkpoint. If an epoch has a row but no checkpoint, resume drops the row. Both files are
 always replaced as a whole. So if the process is killed at any moment, the run can continue from its folder.
+
+best.npz is a checkpoint of the epoch with the least test loss so far. It is written before checkpoint.npz. If the process is
+killed in between, resume repeats that epoch bit for bit, and so writes the same best.npz again.
 """
 
 import csv
@@ -9,12 +12,28 @@ import os
 import pathlib
 
 from ..backend import UsageError, make_folder, written_whole
+from ..models.parts.adversarial import Adversarial
 from .checkpoint import COLUMNS, describe, read_checkpoint, restore, save_checkpoint
 
 try:
     import fcntl
 except ImportError:  # on Windows, folders are not locked
     fcntl = None  # type: ignore[assignment]
+
+
+# Columns that can be the test loss, the first one that is there, after test_ and perhaps binarized_ or top_.
+TEST_LOSSES = ("negative_elbo", "nll", "cross_entropy", "loss", "denoising_nll", "pseudo_nll", "squared_error", "mse")
+
+
+def test_loss(model, row):
+    """(name, value) of the test loss in a row of the history; None without test data, and for models with a discriminator.
+
+    Their test data does not say how good they are: pictures that are restored sharply have a larger error.
+    """
+    if isinstance(model, Adversarial):
+        return None
+    names = (f"test_{before}{name}" for name in TEST_LOSSES for before in ("", "binarized_", "top_"))
+    return next(((name, row[name]) for name in names if name in row), None)
 
 
 class Run:
