@@ -426,27 +426,30 @@ STEPS = 5  # of the doctor's own chain, in each look
 
 # ---- any model with a test loss ----
 
-RISE = 0.1
+RISE, SPAN = 1 / 3, 5
 
 
 def overfitting(doctor):
     """Symptom: the loss on the test data rises while that on the training data falls: the model learns examples by heart.
 
-    Measured: how far the test loss is above its least value, against all that it gained since the first epoch. A tenth is
-    more than the noise of one evaluation, and is worth going back for.
+    Measured: the mean test loss of the last SPAN epochs, because a loss with random times or codes is noisy. It must be
+    above the least such mean by a third of all that was gained since the first epoch, and by more than neighbouring epochs
+    usually differ. A third is worth going back for. EM for a mixture loses a quarter for a while, and wins it back.
     Remedy: the best epoch, a smaller network, more data.
     """
-    losses = [found[1] for row in doctor.rows if (found := test_loss(doctor.model, row))]
-    if len(losses) < 3 or len(losses) < len(doctor.rows):
+    found = [test_loss(doctor.model, row) for row in doctor.rows]
+    if len(found) <= SPAN or None in found:
         return ""
-    best, now = min(range(len(losses)), key=losses.__getitem__), doctor.rows[-1]
-    gained, lost = losses[0] - losses[best], losses[-1] - losses[best]
-    if lost <= RISE * gained or now.get("loss", -math.inf) > doctor.rows[best].get("loss", math.inf):
+    losses = [value for _, value in found]
+    means = [sum(losses[i : i + SPAN]) / SPAN for i in range(len(losses) - SPAN + 1)]
+    noise = sum(abs(a - b) for a, b in pairwise(losses)) / (len(losses) - 1)
+    risen, gained = means[-1] - min(means), max(losses[0], means[0]) - min(means)
+    best, now = doctor.rows[losses.index(min(losses))], doctor.rows[-1]
+    if risen <= max(noise, RISE * gained) or now.get("loss", -math.inf) > best.get("loss", math.inf):
         return ""
-    name, epoch = test_loss(doctor.model, now)[0], doctor.rows[best]["epoch"]
     return (
-        f"overfitting: {name} was least in epoch {epoch} and has risen by {lost:.2g} since; use the best epoch (--best), a "
-        "smaller network or more data"
+        f"overfitting: {found[-1][0]} was least in epoch {best['epoch']} and has risen by {risen:.2g} since; use the best "
+        "epoch (--best), a smaller network or more data"
     )
 
 

@@ -57,7 +57,8 @@ def fit(
     resume. An incomplete last batch of a pass is left out.
 
     x, labels (N,), x_test, labels_test: NumPy arrays, which are moved to the model's device once.
-    out: the folder for checkpoint.npz and history.csv. None: nothing is written.
+    out: the folder for checkpoint.npz and history.csv, and for best.npz, the checkpoint of the epoch with the least test
+        loss, if there is one (run.py). None: nothing is written.
     resume: continue from the checkpoint in out. The settings must be the same, and also the data unless accept_new_data.
     on_epoch(model, row): called after each epoch.
     measure(model, rng, epoch) -> {name: number}: called after each epoch; its numbers are added to the row.

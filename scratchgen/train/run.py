@@ -8,6 +8,7 @@ killed in between, resume repeats that epoch bit for bit, and so writes the same
 """
 
 import csv
+import math
 import os
 import pathlib
 
@@ -21,18 +22,20 @@ except ImportError:  # on Windows, folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 
-# Columns that can be the test loss, the first one that is there, after test_ and perhaps binarized_ or top_.
-TEST_LOSSES = ("negative_elbo", "nll", "cross_entropy", "loss", "denoising_nll", "pseudo_nll", "squared_error", "mse")
+BEST = "best.npz"
+# What can be the test loss: the first one that a model measures. The pseudo-likelihood of a Boltzmann machine is left out.
+# It is measured on one random pixel of each picture, so its noise would choose the epoch.
+TEST_LOSSES = ("negative_elbo", "nll", "cross_entropy", "loss", "denoising_nll", "squared_error", "mse")
 
 
 def test_loss(model, row):
-    """(name, value) of the test loss in a row of the history; None without test data, and for models with a discriminator.
+    """(name, value) of the test loss in a row of the history; None without test data, and for models that have none.
 
-    Their test data does not say how good they are: pictures that are restored sharply have a larger error.
+    Models with a discriminator have none: a picture that is restored sharply has a larger error than a blurred one.
     """
     if isinstance(model, Adversarial):
         return None
-    names = (f"test_{before}{name}" for name in TEST_LOSSES for before in ("", "binarized_", "top_"))
+    names = (f"test_{before}{name}" for name in TEST_LOSSES for before in ("", "binarized_"))
     return next(((name, row[name]) for name in names if name in row), None)
 
 
@@ -53,6 +56,7 @@ class Run:
             return
         self.out, self.name, self.epochs = pathlib.Path(out), describe(model)["model"], epochs
         self.checkpoint, self.table = self.out / "checkpoint.npz", self.out / "history.csv"
+        self.best, self.least = self.out / BEST, math.inf  # the least test loss so far
         if resume:
             try:
                 self.resume(model, notes, data, accept_new_data)
@@ -86,6 +90,8 @@ class Run:
             self.check_data(known or {}, data, saved.get("data"), where)
         self.epoch = saved["epoch"]
         self.history = [row for row in _read_history(self.table) if row["epoch"] <= self.epoch]
+        if known in (None, data):  # losses on other data cannot be compared
+            self.least = min((found[1] for row in self.history if (found := test_loss(model, row))), default=math.inf)
         if isinstance(saved.get("threads"), int):
             self.notes["threads"] = saved["threads"]
         restore(model, arrays)
@@ -166,10 +172,13 @@ class Run:
             self.write_history()
 
     def save(self, model, epoch):
-        """Write the checkpoint of an epoch."""
+        """Write the checkpoint of an epoch, and before it best.npz, if the last row has the least test loss so far."""
         if self.out:
             if not self.ours:  # this is the first file of a new run
                 self.take()
+            if epoch > self.epoch and (found := test_loss(model, self.history[-1])) and found[1] < self.least:
+                self.least = found[1]
+                save_checkpoint(self.best, model, epoch=epoch, test_loss=found, **self.notes)
             save_checkpoint(self.checkpoint, model, epoch=epoch, **self.notes)
         self.epoch = epoch
 
