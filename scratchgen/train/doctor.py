@@ -124,7 +124,8 @@ def dead_relus(doctor):
     """Symptom: a ReLU is 0 for every example. It passes no gradient, so the weights before it never change again.
 
     Measured: its bias has the gradient 0, exactly, in the batches of LOOKS looks in a row. More than 90 % of a layer must be
-    so: of a wide layer most units may well be idle. A VQ-VAE of digits learns well with two thirds of a layer idle.
+    so: of a wide layer most units may well be idle. A VQ-VAE of digits learns well with two thirds of a layer idle. And some
+    weight must have a gradient, or it is the loss that is flat.
     Remedy: a smaller learning rate, because one large step may push a bias so far down, or an activation with no flat part.
     """
     shares = {}
@@ -132,9 +133,8 @@ def dead_relus(doctor):
         bias = []
         for i, layer in enumerate(network.layers):
             if isinstance(layer, ReLU) and bias:
-                idle = (doctor.memory.get((name, i), 0) + 1) * (
-                    bias[-1] == 0
-                )  # for how many looks each unit has been idle
+                idle = (bias[-1] == 0) & network.params.grad.any()
+                idle = (doctor.memory.get((name, i), 0) + 1) * idle  # for how many looks each unit has been idle
                 doctor.memory[name, i] = idle
                 shares[f"{name}.{i}"] = (idle >= LOOKS).mean()
             bias = gradients(layer, 1) or bias
@@ -345,7 +345,7 @@ def codes_off_the_prior(doctor):
 
     Measured: E[z²], the mean over x and over codes. It is 1 for the prior. With the ELBO it stays within 0.8 and 1.2, with a
     tenth of the KL (beta=0.1) below 1.5, and without the KL it reaches 5 to 100.
-    Remedy: a larger weight of the KL.
+    Remedy: a larger weight of the KL; after steps that were too large, a smaller learning rate.
     """
     model = doctor.model
     if not isinstance(model, VAE):
@@ -355,7 +355,7 @@ def codes_off_the_prior(doctor):
     if square < WIDE:
         return ""
     return f"codes off the prior: E[z²] is {square:.2g}, but sample() draws z with E[z²] = 1" + doctor.remedies(
-        beta="a larger beta (now {beta:g}; 1 gives the ELBO)"
+        beta="a larger beta (now {beta:g}; 1 gives the ELBO)", lr="a smaller lr (now {lr:g})"
     )
 
 
@@ -390,9 +390,9 @@ SHIFT = 0.5
 def diverging_chain(doctor):
     """Symptom: the chains are not where the data is, so they teach the model nothing about the data's surroundings.
 
-    Measured, for an energy: the gap F(x) - F(v) between data and chains. If chains draw from p, the cross-entropy of the
+    Measured: for an energy, the gap F(x) - F(v) between data and chains. If chains draw from p, the cross-entropy of the
     data is at least the gap. So at a gap above D log 2 the model is worse than a coin tossed for each of D units.
-    Measured, for any chain: ‖E[v] - E[x]‖² against the variance of the data. Independent data has 1/64 for 64 chains.
+    For any chain, it is ‖E[v] - E[x]‖² against the variance of the data. Independent data has 1/64 for 64 chains.
     Default runs start at 0.2 and fall. At a half, the chains' centre is nearly as far off as a single example would be.
     Remedy: a smaller learning rate, so that chains can follow; more steps of the chain.
     """
@@ -433,8 +433,8 @@ def overfitting(doctor):
     """Symptom: the loss on the test data rises while that on the training data falls: the model learns examples by heart.
 
     Measured: the mean test loss of the last SPAN epochs, because a loss with random times or codes is noisy. It must be
-    above the least such mean by a third of all that was gained since the first epoch, and by more than neighbouring epochs
-    usually differ. A third is worth going back for. EM for a mixture loses a quarter for a while, and wins it back.
+    above the least such mean by a third of all that was gained since the first epoch, and by twice what neighbouring epochs
+    usually differ by. A third is worth going back for. EM for a mixture loses a quarter for a while, and wins it back.
     Remedy: the best epoch, a smaller network, more data.
     """
     found = [test_loss(doctor.model, row) for row in doctor.rows]
@@ -445,7 +445,7 @@ def overfitting(doctor):
     noise = sum(abs(a - b) for a, b in pairwise(losses)) / (len(losses) - 1)
     risen, gained = means[-1] - min(means), max(losses[0], means[0]) - min(means)
     best, now = doctor.rows[losses.index(min(losses))], doctor.rows[-1]
-    if risen <= max(noise, RISE * gained) or now.get("loss", -math.inf) > best.get("loss", math.inf):
+    if risen <= max(2 * noise, RISE * gained) or now.get("loss", -math.inf) > best.get("loss", math.inf):
         return ""
     return (
         f"overfitting: {found[-1][0]} was least in epoch {best['epoch']} and has risen by {risen:.2g} since; use the best "
