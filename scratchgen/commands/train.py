@@ -12,8 +12,10 @@ from ..metrics.samples import sample_metrics
 from ..models import find_model, kind_of, rules
 from ..models.base import Model
 from ..models.settings import is_model, trained_class
+from ..plots import picture_of_history
 from ..train.checkpoint import load_model
 from ..train.fit import fit
+from ..train.run import test_loss
 from .settings import parse_settings
 from .shared import data_of, load_for, show
 
@@ -66,6 +68,18 @@ def run(args):
     print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}")
     show({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
     print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
+    judged = {row["epoch"]: found[1] for row in history if (found := test_loss(model, row))}
+    draw_history(history, out / "history.png", min(judged, key=judged.__getitem__, default=None))
+
+
+def draw_history(history, path, best):
+    """Draw history.png, where there is something to draw and matplotlib and Pillow are installed; otherwise say so."""
+    if not history:
+        return
+    try:
+        picture_of_history(history, path, best)
+    except UsageError as error:
+        print(f"{path} is not drawn: {error}", file=sys.stderr)
 
 
 def from_data(model_class, data):

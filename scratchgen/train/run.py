@@ -14,6 +14,7 @@ import pathlib
 
 from ..backend import UsageError, make_folder, written_whole
 from ..models.parts.adversarial import Adversarial
+from ..models.vae import VAE
 from .checkpoint import COLUMNS, describe, read_checkpoint, restore, save_checkpoint
 
 try:
@@ -31,10 +32,15 @@ TEST_LOSSES = ("negative_elbo", "nll", "cross_entropy", "loss", "denoising_nll",
 def test_loss(model, row):
     """(name, value) of the test loss in a row of the history; None without test data, and for models that have none.
 
-    Models with a discriminator have none: a picture that is restored sharply has a larger error than a blurred one.
+    Models with a discriminator have none: a picture that is restored sharply has a larger error than a blurred one. If a VAE
+    weighs the KL by another beta than 1, its test loss is weighted in the same way.
     """
     if isinstance(model, Adversarial):
         return None
+    beta = model.beta if isinstance(model, VAE) else 1.0
+    for before in ("test_", "test_binarized_"):
+        if beta != 1 and f"{before}kl" in row:
+            return f"{before}nll + {beta:g} {before}kl", row[f"{before}nll"] + beta * row[f"{before}kl"]
     names = (f"test_{before}{name}" for name in TEST_LOSSES for before in ("", "binarized_"))
     return next(((name, row[name]) for name in names if name in row), None)
 

@@ -1,6 +1,9 @@
 """The doctor names each illness of a training, once and with a remedy, says nothing of healthy ones, and changes nothing."""
 
 import math
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import simcupy
 from simcupy.runner import Runner
 
 from scratchgen import kernels
+from scratchgen.__main__ import main
 from scratchgen.backend import Rng, to_host
 from scratchgen.data import load
 from scratchgen.models import find_model, model_names
@@ -161,7 +165,7 @@ def test_posterior_collapse(capsys):
 
 
 def test_silent_codes_are_named_and_a_few_of_them_are_healthy():
-    model, batch = VAE.example(Rng(0), n_latent=20)
+    model, batch = VAE.example(Rng(0), n_latent=20, activation="tanh")
 
     def silence(codes):
         W, b = model.encoder.layers[-1].W, model.encoder.layers[-1].b
@@ -304,3 +308,60 @@ def test_a_training_is_the_same_bit_for_bit_without_a_doctor(name, monkeypatch):
 
 
 # ---- healthy trainings, and demos that fail on purpose ----
+
+DEMOS = pathlib.Path(__file__).parents[2] / "demos"
+NAMES = (
+    "dead ReLUs", "vanishing gradient", "exploding gradient", "D wins", "D has the wrong sign", "G does not move",
+    "mode collapse", "posterior collapse", "codes off the prior", "codebook collapse", "diverging chain", "overfitting",
+)  # fmt: skip
+LONG = {"ddpm", "flow", "flow_matching", "latent_diffusion", "latent_flow", "reflow"}
+ON_POINTS = ["gan output=linear", "wgan output=linear lam=0.1", "vae likelihood=gaussian draw_x=true", "flow levels=0"]
+
+
+def named(said):
+    """The illnesses of which standard error speaks, each as often as it does."""
+    return sorted(name for line in said.splitlines() for name in NAMES if f": {name}: " in line)
+
+
+@pytest.mark.slow
+@every_model
+def test_nothing_is_said_of_a_default_training(name, tmp_path, capsys):
+    epochs = 25 if name in LONG else 40
+    assert main(["train", name, "--epochs", str(epochs), "--out", str(tmp_path / "run"), "--compile"]) == 0
+    assert named(capsys.readouterr().err) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", ON_POINTS)
+@pytest.mark.parametrize("data", ["ring", "moons"])
+def test_nothing_is_said_of_a_training_on_points(given, data, tmp_path, capsys):
+    name, *settings = given.split()
+    command = ["train", name, "--data", data, "--epochs", "8", "--out", str(tmp_path / "run"), "--compile"]
+    assert main([*command, "--set", *settings]) == 0
+    assert named(capsys.readouterr().err) == []
+
+
+def run_demo(name, tmp_path, *given):
+    command = [sys.executable, DEMOS / f"{name}.py", "--compile", "--out", tmp_path, *given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return named(done.stderr)
+
+
+@pytest.mark.slow
+def test_nothing_is_said_of_the_tour(tmp_path):
+    assert run_demo("tour", tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("demo", "illnesses"),
+    [
+        ("gan_mode_collapse", {"mode collapse"}),
+        ("vae_why_kl", {"codes off the prior", "posterior collapse"}),
+        ("vqvae", {"codebook collapse"}),
+    ],
+)
+def test_a_demo_that_fails_on_purpose_is_named(demo, illnesses, tmp_path):
+    """In full: a twentieth of the training, as with --quick, is too short for three looks."""
+    assert set(run_demo(demo, tmp_path)) == illnesses
