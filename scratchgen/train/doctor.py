@@ -437,18 +437,20 @@ def overfitting(doctor):
     usually differ by. A third is worth going back for. EM for a mixture loses a quarter for a while, and wins it back.
     Remedy: the best epoch, a smaller network, more data.
     """
-    found = [test_loss(doctor.model, row) for row in doctor.rows]
-    if len(found) <= SPAN or None in found:
+    rows, (losses, means) = doctor.rows, doctor.memory.setdefault("tests", ([], []))
+    for row in rows[len(losses) :]:
+        name, value = test_loss(doctor.model, row) or ("", math.nan)
+        losses.append(value)
+        means.append(sum(losses[-SPAN:]) / SPAN if len(losses) >= SPAN else math.inf)
+    if len(rows) <= SPAN or math.isnan(sum(losses)):
         return ""
-    losses = [value for _, value in found]
-    means = [sum(losses[i : i + SPAN]) / SPAN for i in range(len(losses) - SPAN + 1)]
     noise = sum(abs(a - b) for a, b in pairwise(losses)) / (len(losses) - 1)
-    risen, gained = means[-1] - min(means), max(losses[0], means[0]) - min(means)
-    best, now = doctor.rows[losses.index(min(losses))], doctor.rows[-1]
+    risen, gained = means[-1] - min(means), max(losses[0], means[SPAN - 1]) - min(means)
+    best, now = rows[losses.index(min(losses))], rows[-1]
     if risen <= max(2 * noise, RISE * gained) or now.get("loss", -math.inf) > best.get("loss", math.inf):
         return ""
     return (
-        f"overfitting: {found[-1][0]} was least in epoch {best['epoch']} and has risen by {risen:.2g} since; use the best "
+        f"overfitting: {name} was least in epoch {best['epoch']} and has risen by {risen:.2g} since; use the best "
         "epoch (--best), a smaller network or more data"
     )
 

@@ -420,6 +420,19 @@ def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch):
         assert all("loss " in line for line in lines)
 
 
+def test_a_line_says_how_long_it_takes_yet(monkeypatch, capsys):
+    monkeypatch.setattr(progress_module, "SILENCE", 0)
+    now = iter([0, 0, *range(30, 3000, 30)])  # half a minute between two looks at the clock
+    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: next(now))
+    with progress_module.Progress(10, 3, 6, True) as progress:  # epochs 3 to 6
+        for _ in range(4):
+            progress.epoch({"epoch": 0, "seconds": 0.1, "loss": 2.5})
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and all(": loss 2.5" in line for line in lines)
+    assert [line.partition("; about ")[2] for line in lines] == ["90 s left", "90 s left", "50 s left", ""]
+    assert [progress_module.duration(s) for s in (99.4, 100, 5999, 6000)] == ["99 s", "2 min", "100 min", "1.7 h"]
+
+
 def test_losses_that_come_only_now_and_then_are_averaged_over_their_steps(monkeypatch):
     model, steps = tiny(), []
 
