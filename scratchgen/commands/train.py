@@ -15,7 +15,7 @@ from ..models.settings import is_model, trained_class
 from ..plots import picture_of_history
 from ..train.checkpoint import load_model
 from ..train.fit import fit
-from ..train.run import test_loss
+from ..train.run import BEST, test_loss
 from .settings import parse_settings
 from .shared import data_of, load_for, show
 
@@ -67,7 +67,9 @@ def run(args):
     seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}"
     print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}")
     show({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
-    print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
+    for name in ("checkpoint.npz", BEST, "history.csv"):
+        if (out / name).exists():
+            print(out / name)
     judged = {row["epoch"]: found[1] for row in history if (found := test_loss(model, row))}
     draw_history(history, out / "history.png", min(judged, key=judged.__getitem__, default=None))
 

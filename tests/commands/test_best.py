@@ -119,9 +119,8 @@ def test_train_draws_its_history(cli, monkeypatch):
     monkeypatch.setattr("scratchgen.commands.train.draw_history", draw_history)
     code, out, said = cli(*TRAIN, "--epochs", 2)
     assert (code, said) == (0, "")
-    assert out.splitlines()[-3:] == [
-        str(Path("run") / name) for name in ("checkpoint.npz", "history.csv", "history.png")
-    ]
+    names = ["checkpoint.npz", "best.npz", "history.csv", "history.png"]
+    assert out.splitlines()[-4:] == [str(Path("run") / name) for name in names]
     assert Path("run/history.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -132,6 +132,15 @@ def test_D_wins_below_a_tenth_of_the_loss_of_one_that_cannot_tell(kind):
     assert not [line for line in looked(model, batch["x"]) if "D wins" in line]
 
 
+@pytest.mark.parametrize("name", ["gan", "conditional_gan"])
+def test_a_saturated_D_is_named_once(name, capsys):
+    settings = {"r1": 0.0, "lr_D": 0.05, "lr_G": 1e-6, "n_latent": 2, "hidden_G": (4,), "hidden_D": (64,), "batch": 8}
+    model = find_model(name)(n_features=6, **settings).build(Rng(0))
+    x = np.zeros((80, 6), np.float32)
+    fit(model, x, labels=np.zeros(80, np.int64), epochs=60, progress=True)
+    only(capsys.readouterr().err.splitlines(), "D wins", "epoch", "step", "discriminator_loss", "r1")
+
+
 def test_a_critic_the_wrong_way_round():
     model, batch = WGAN.example(Rng(0))
     for fine in ({"wasserstein": 0.3}, {"wasserstein": -0.04}, {"discriminator_loss": -5.0}):  # that has no least value
