@@ -19,6 +19,7 @@ from scratchgen.models.autoencoder import AutoEncoder
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.dbn import DBN
 from scratchgen.models.ddpm import DDPM
+from scratchgen.models.ebm import EBM
 from scratchgen.models.flow import Flow
 from scratchgen.models.flow_matching import FlowMatching
 from scratchgen.models.gan import GAN
@@ -133,6 +134,11 @@ def flow_matching(data, train):
     return train(FlowMatching(n_features=pixels(data), lr=2e-3, width=512, batch=128), 7_500)
 
 
+def ebm(data, train):
+    """For small pictures: the energy of larger ones needs wider layers than a CPU has time for."""
+    return train(EBM(n_features=pixels(data), lr=2e-3), 5_000)
+
+
 def latent_diffusion(data, train):
     below = train.once(vqvae if is_small(data) else vqgan)
     if is_small(data):
@@ -152,6 +158,7 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "Gaussian mixture": Family("gmm", "a sum of bells, fitted by EM", gaussian_mixture),
+    "EBM": Family("ebm", "any network as an energy, by its score", ebm),
     "RBM": Family("rbm", "an energy, and chains that seek low ones", rbm),
     "DBN": Family("dbn", "an RBM on the hidden units of another", dbn),
     "GSN": Family("gsn", "damage, restore, and again: a chain", gsn),
@@ -287,6 +294,10 @@ PLANE_DDPM = {"n_features": 2, "n_times": 100, "predict": "v", "scaling": "stand
 PLANE_DDPM |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
 PLANE_FLOW = {"n_features": 2, "predict": "velocity", "scaling": "standard", "time_std": 1.3, "averaging": 0.999}
 PLANE_FLOW |= {"width": 128, "n_blocks": 3, "n_waves": 32, "batch": 256, "lr": 2e-3}
+PLANE_EBM = {"n_features": 2, "scaling": "standard", "hidden": (64, 64, 64, 64), "batch": 256, "lr": 2e-3}
+PLANE_EBM |= {"sigma_min": 0.03, "sigma_max": 2.0}
+PLANE_CHAINS = {"n_features": 2, "scaling": "standard", "hidden": (64, 64, 64), "batch": 256, "lr": 1e-3}
+PLANE_CHAINS |= {"objective": "contrastive", "n_chains": 256, "chain_steps": 10, "step": 1.0, "n_steps": 200}
 PLANE_REALNVP = {"n_features": 2, "n_layers": 12, "hidden": (32, 32), "batch": 256, "lr": 2e-3}
 PLANE_MAF = PLANE_REALNVP | {"conditioner": "autoregressive"}
 PLANE_SPLINE = {"n_features": 2, "transform": "spline", "n_layers": 4, "hidden": (32, 32), "n_bins": 16, "reach": 3.0}

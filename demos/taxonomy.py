@@ -29,7 +29,12 @@ TREE = (
     Branch("=   exactly", "p(x) is a formula", GREEN, ("Gaussian mixture", "MADE", "normalizing flow")),
     Branch("∫   by a solver", "log p(x) is an integral\nalong the way to noise", BLUE, ("DDPM", "flow matching")),
     Branch("≥   a bound", "too many codes could\nhave made x", ORANGE, ("VAE", "IWAE, 5 z")),
-    Branch("∝   up to a factor", "x has an energy, but the sum\nover all x is an estimate", RED, ("RBM", "DBN")),
+    Branch(
+        "∝   up to a factor",
+        "x has an energy, but the sum over\nall x is at best an estimate",
+        RED,
+        ("EBM", "RBM", "DBN"),
+    ),
     Branch(
         "z   of its codes only",
         "p(code), but not\np of the picture",

@@ -1,4 +1,4 @@
-"""The command line: scratchgen list | gradcheck | train | sample | evaluate | explain | exercise.
+"""The command line: scratchgen list | gradcheck | train | sample | evaluate | explain | exercise | explore.
 
 A user's mistake ends in one line on standard error and exit code 2. Ctrl-C ends in one line and exit code 130.
 """
@@ -106,6 +106,11 @@ def arguments():
     sub.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="name=value", help="settings of the model: see `list`"
     )
+
+    sub = command("explore", "write a page for a browser, to drag through the codes or the noise of a trained model")
+    sub.add_argument("dir", metavar="DIR", help="the folder that was given to train --out")
+    sub.add_argument("-o", required=True, metavar="PAGE", help="the .html file to write")
+    sub.add_argument("--data", metavar="D", help="where the training data is now")
 
     sub = command("exercise", "list the exercises, or write one to a file that marks your answer when it is run")
     sub.add_argument("name", nargs="?", metavar="NAME", help="one of the exercises that the list shows")

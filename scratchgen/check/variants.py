@@ -32,6 +32,13 @@ VARIANTS = {
         {"predict": "x0", "conditional": True, "guidance": 1.5, "eta": 0.5, "n_steps": 3, "levels": 4},
         {"self_conditioning": True, "conditional": True},
     ),
+    "ebm": (
+        {},
+        {"dual": 0.7, "scaling": "standard", "activation": "tanh", "decay_steps": 3},
+        {"dual": 0.0, "averaging": 0.0},
+        {"objective": "contrastive", "restart": 0.3, "averaging": 0.0},
+        {"objective": "contrastive", "r1": 0.5, "scaling": "standard", "activation": "softplus"},
+    ),
     "flow": (
         {},
         {"transform": "spline", "order": "random", "levels": 4, "decay_steps": 3},

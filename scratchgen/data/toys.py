@@ -134,6 +134,7 @@ TOYS = {
     toy.name: toy
     for toy in (
         Mixture("ring", 0.01, ring_of(8)),
+        Mixture("wide_ring", 0.1, ring_of(8)),  # so wide that an energy can learn it, and still with gaps
         Mixture("grid", 0.05, GRID),
         Curve("moons", 0.05, moons, speed=2 * math.pi, pieces=2),
         Curve("swiss_roll", 0.05, swiss_roll, speed=math.hypot(1, 4.5 * math.pi)),

@@ -3,6 +3,7 @@
     exact          MADE, a mixture, a normalizing flow: they have a log_prob
     noise          a flow of pixels: the mean of log p over draws of the noise in their grey levels, which is a bound
     importance     a VAE: log p(x) = log E_q[w], w = p(x, z) / q(z|x), by the mean of k draws of w (Burda et al. 2015, eq 8)
+    grid           an energy of points in the plane: -E(x) - log Z, with log Z by a sum over cells (models/ebm.py)
     ODE            diffusion and flow matching: the integral of a divergence (models/parts/ode.py), up to the solver's error
     annealed       an RBM: -F(x) - log Z, with an estimate of log Z; a DBN: its bound, with the same (annealed.py)
     Parzen         any model: its samples as the centres of Gaussians of one σ (Goodfellow et al. 2014, section 5)
@@ -22,6 +23,7 @@ import numpy as np
 from ..backend import UsageError, array_module, to_host
 from ..data import fixed_order
 from ..models.dbn import DBN
+from ..models.ebm import CELLS
 from ..models.rbm import RBM
 from ..nn.layers import log_sum_exp
 from ..train.progress import told
@@ -40,8 +42,8 @@ class Likelihood:
     """log p(x) of each example, and how it was found.
 
     log_p: (N,) float64 in nats. error: (N,), the error of each: 0 if it is exact, the standard error of an estimate, or how
-    much half of an ODE's steps change it. shared: the standard error that all have in common, that of log Z. method:
-    "exact", ... pixels: how they were made black and white, or "as they are".
+    much half of an ODE's steps, or of a grid's cells, change it. shared: the standard error that all have in common, that of
+    log Z. method: "exact", ... pixels: how they were made black and white, or "as they are".
     """
 
     log_p: np.ndarray
@@ -226,6 +228,14 @@ def by_ode(model, x, rng, labels=None, n_steps=STEPS):
     return Likelihood(log_p, error, method + given(labels) + in_bits(log_p, D, L), NOISY if L else "as they are")
 
 
+def by_grid(model, x, n_cells=CELLS):
+    """The Likelihood of points x (N, D), D <= 2, under a model that has grid_log_prob."""
+    fine, coarse = (to_host(model.grid_log_prob(x, n)).astype(np.float64) for n in (n_cells, n_cells // 2))
+    error = abs(fine - coarse)
+    method = f"log Z by a grid of {n_cells} cells along each axis; with {n_cells // 2} it differs by {error.mean():.1g}"
+    return Likelihood(fine, error, method, "as they are")
+
+
 def check_ode(model, D):
     """Raise UsageError if by_ode would take too long for D numbers per example, or if the model has no density of them."""
     if D > PICTURE:
@@ -257,6 +267,8 @@ def log_likelihood(model, x, rng, draws=100, pixels=None, labels=None, asked=Fal
             if asked:
                 raise
             return None
+    if hasattr(model, "grid_log_prob"):
+        return by_grid(model, x) if x.shape[1] <= 2 else None
     if hasattr(model, "log_weights"):
         return importance(model, x, rng, draws, pixels, labels)
     if hasattr(model, "log_prob") and getattr(model, "levels", 0):

@@ -10,6 +10,7 @@ MEANINGS = {  # without the prefixes test_ (of the test data) and binarized_ (of
     "nll": (f"{NATS}: -log p, for a VAE -log p(x|z)", LOW),
     "kl": (f"{NATS}: what the code tells about x", NEITHER),
     "denoising_nll": (f"{NATS}: of x given its damaged copy", LOW),
+    "denoising_error": ("squared error of the noise that the score implies, per example", LOW),
     "cross_entropy": (NATS, LOW),
     "pseudo_nll": (f"{NATS}: the sum over pixels of -log p(pixel | all others)", LOW),
     "top_pseudo_nll": (f"{NATS}, of the top layer's input", LOW),

@@ -22,7 +22,7 @@ def remedy(model_class):
     """What to do if the data has numbers outside a model's data_range."""
     for settings in entries(ANY_NUMBERS, model_class):
         return f"use --set {settings} for other numbers"
-    return "use another model (vae, gan, wgan, ddpm, flow, flow_matching and gmm take any numbers), or rescale"
+    return "use another model (vae, gan, wgan, ddpm, ebm, flow, flow_matching and gmm take any numbers), or rescale"
 
 
 def table_settings(model_class):
@@ -68,6 +68,13 @@ def denoising(model, instead):
         return f"levels: logits predict pixels without the noise of the levels; use {instead}, or levels=0"
     if model.levels == 1:
         return ONE_LEVEL
+
+
+def ebm(model):
+    if model.sigma_max <= model.sigma_min:
+        return f"sigma_max: expected more than sigma_min={model.sigma_min:g}, got {model.sigma_max:g}"
+    if model.objective == "contrastive" and model.n_chains < model.batch:
+        return f"n_chains: an update continues batch={model.batch} chains; use n_chains={model.batch} or more"
 
 
 def flow(model):
@@ -128,6 +135,7 @@ SETTINGS = {
     "conditional_gan": conditional_gan,
     "dbn": dbn,
     "ddpm": ddpm,
+    "ebm": ebm,
     "flow": flow,
     "flow_matching": flow_matching,
     "gan": gan,
@@ -211,6 +219,7 @@ ANY_NUMBERS = {
     "autoencoder": "likelihood=squares",
     "conditional_gan": "output=linear",
     "ddpm": "scaling=standard predict=v",
+    "ebm": "scaling=standard",
     "flow": "levels=0",
     "flow_matching": "scaling=standard predict=velocity",
     "gan": "output=linear",

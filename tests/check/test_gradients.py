@@ -527,6 +527,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in NETWORKS])
+@settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data(), seed=SEEDS)
 def test_layer_at_random(name, data, seed):
     check_one_drawn(name, data, seed)

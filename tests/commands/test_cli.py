@@ -106,6 +106,7 @@ def test_list_of_no_model(capsys):
     assert "'gan9'" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # tests/check/test_gradients.py checks the same ones without the command line
 def test_gradcheck_checks_everything(cli):
     reports = strict(cli("gradcheck", "--json"))
     assert all(list(r) == ["name", "kind", "method", "error", "tolerance", "passed"] for r in reports)

@@ -8,7 +8,7 @@ import pytest
 from scratchgen.backend import Rng, UsageError
 from scratchgen.data import TOYS, toys
 
-MIXTURES = ["ring", "grid", "two_modes", "three_modes"]
+MIXTURES = ["ring", "wide_ring", "grid", "two_modes", "three_modes"]
 CURVES = ["moons", "swiss_roll", "circle"]
 
 
@@ -136,7 +136,7 @@ def test_precision(name, dtype, real):
     assert toy.log_density(x).dtype == np.float64
 
 
-@pytest.mark.parametrize("name", ["ring", "grid", "two_modes", "three_modes", "moons"])
+@pytest.mark.parametrize("name", [*MIXTURES, "moons"])
 def test_labels_say_where_a_point_comes_from(name):
     toy = TOYS[name]
     n = 40_000

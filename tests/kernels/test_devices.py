@@ -50,6 +50,11 @@ LAUNCHES = {
     ("ddpm", 4): 226,
     ("dbn", 0): 105,
     ("dbn", 1): 122,
+    ("ebm", 0): 108,
+    ("ebm", 1): 94,
+    ("ebm", 2): 89,
+    ("ebm", 3): 150,
+    ("ebm", 4): 210,
     ("flow", 0): 157,
     ("flow", 1): 462,
     ("flow", 2): 197,
@@ -126,6 +131,9 @@ TOLERANCE = {
 VARIANTS = [(name, i) for name in model_names() for i in range(len(variants(name)))]
 MAY_WAIT = {f"{name} {i}" for name, i in VARIANTS if WAITS.keys() & variants(name)[i].items()}
 every_model = pytest.mark.parametrize(("name", "variant"), VARIANTS)
+first_variant_fast = pytest.mark.parametrize(
+    ("name", "variant"), [pytest.param(*v, marks=pytest.mark.slow if v[1] else ()) for v in VARIANTS]
+)  # all variants with -m slow
 both_precisions = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
@@ -336,7 +344,13 @@ PROGRAMS = programs()
 
 
 @both_precisions
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("fit ") and not name.endswith(" 0") else ())
+        for name in PROGRAMS
+    ],
+)
 def test_same_on_the_device(name, dtype, device):
     compare(PROGRAMS[name], dtype, device, waits=name.startswith("fit ") or name in MAY_WAIT)
 
@@ -372,7 +386,7 @@ def bits(model):
     return {name: (array.dtype, to_host(array).tobytes()) for name, array in model.state().items()}
 
 
-@every_model
+@first_variant_fast
 @both_precisions
 def test_state_and_checkpoint_move_between_devices(name, variant, dtype, device, tmp_path):
     for here, there in ((np, device), (device, np)):
@@ -436,7 +450,7 @@ def test_a_training_step_neither_waits_nor_copies_and_starts_few_kernels(name, v
     assert counts.launches <= LAUNCHES.get((name, variant), MANY), counts
 
 
-@every_model
+@first_variant_fast
 def test_a_step_that_may_be_recorded_is_always_the_same(name, variant, simulated):
     """A CUDA graph repeats one step: a model whose steps differ must say same_every_step = False."""
     model, batch = example(name, variant, Rng(0, "float32", simulated))
@@ -467,7 +481,7 @@ def test_the_reference_vae_starts_at_most_30_kernels_a_step(simulated):
     assert counts.launches <= 30, counts
 
 
-@every_model
+@first_variant_fast
 def test_an_epoch_waits_only_to_read_its_losses_and_copies_only_its_order(name, variant, simulated):
     def epochs(n):
         model, batch = example(name, variant, Rng(0, "float32", simulated))

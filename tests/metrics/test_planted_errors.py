@@ -71,7 +71,7 @@ def test_the_error_beside_log_p_is_its_spread_over_other_examples_and_draws(name
     """That of log Z included: it is the larger part here, for the models that need one."""
     monkeypatch.setattr(likelihood, "annealed_log_z", few_temperatures)
     model = built(name, settings)
-    n = 150 if hasattr(model, "energy") else 25
+    n = 150 if hasattr(model, "gibbs") else 25
     found = []
     for i in range(R):
         rng = model.rng((60, 1 + i))
@@ -99,7 +99,7 @@ def ways(model):
         found["with_noise"] = lambda model, x, rng: likelihood.with_noise(model, x, rng, K["with_noise"])
     elif hasattr(model, "log_prob"):
         found["exact"] = exact
-    if hasattr(model, "energy"):
+    if hasattr(model, "gibbs"):
         found["annealed"] = lambda model, x, rng: annealed(
             model, x, few_temperatures(model, rng, n_chains=60, few=4), rng
         )
@@ -158,7 +158,7 @@ def test_what_an_error_is_made_of():
 
 # ---- annealing ----
 
-MACHINES = cases(lambda model: hasattr(model, "energy"))
+MACHINES = cases(lambda model: hasattr(model, "gibbs"))
 
 
 @MACHINES
@@ -205,5 +205,5 @@ def test_models_with_a_likelihood_are_those_that_evaluate_says_it_of():
         model = find_model(name).example(Rng((0, 1), F64))[0]
         rng = model.rng(1)
         x = examples(model, 3, rng)
-        if not hasattr(model, "energy"):
+        if not hasattr(model, "gibbs"):
             assert bool(likelihood_metrics(model, x, rng, 2)) == has_likelihood(model), name

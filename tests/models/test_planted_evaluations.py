@@ -261,6 +261,24 @@ def dbn(model, x, rng, labels):
     return {f"top_{key}": value for key, value in of_a_machine(model.energy, h, rng).items()}
 
 
+def ebm(model, x, rng, labels):
+    """With the gradient of the energy by the complex step."""
+    x_0, D = (x - model.scaler.mean) / model.scaler.std, x.shape[1]
+    low, high = model.sigma_min, model.sigma_max
+    u = rng.uniform((len(x), 1)) if model.objective == "score" else 0.0
+    sigma, eps = low * (high / low) ** u + np.zeros((len(x), 1)), rng.normal(x_0.shape)
+    noisy = x_0 + sigma * eps
+
+    def energy(x):
+        c = 2 * np.log(sigma / low) / np.log(high / low) - 1
+        f = model.network(np.concatenate([x / np.sqrt(1 + sigma**2), c], axis=1))
+        return (0.5 * (x**2).sum(axis=1, keepdims=True) / (1 + sigma**2) + math.sqrt(D) * f)[:, 0]
+
+    with averaged(model):
+        dE = np.stack([energy(noisy + 1e-30j * e).imag / 1e-30 for e in np.eye(D)], axis=1)
+    return {"denoising_error": squares(sigma * dE, eps).mean()}
+
+
 def gsn(model, x, rng, labels):
     bits = coins(x, rng)
     struck = rng.uniform(x.shape) < model.corruption_rate
@@ -271,7 +289,7 @@ def gsn(model, x, rng, labels):
 
 
 FORMULAS = {f.__name__: f for f in (vae, autoencoder, classifier, gan, wgan, pix2pix, vqvae, vqgan, made, gmm)}
-FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm, flow, flow_matching)} | {"latent_diffusion": ddpm}
+FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm, ebm, flow, flow_matching)} | {"latent_diffusion": ddpm}
 FORMULAS |= {"latent_flow": flow_matching, "reflow": flow_matching}
 
 UNEVEN = {"beta": 3.0, "variance": 0.3, "n_samples": 4, "binarize": True, "pack": 2, "averaging": 0.7, "noise": 0.5}

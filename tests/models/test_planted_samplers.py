@@ -237,7 +237,7 @@ def start_of(model):
     """By what kind of noise a model starts to draw."""
     if entrances(model):
         return "normal"
-    kinds = {"energy": "pixels", "walk": "coins", "fill": "orders", "gaussians": "mixture"}
+    kinds = {"gibbs": "pixels", "walk": "coins", "fill": "orders", "gaussians": "mixture", "buffer": "chains"}
     return next((kind for attribute, kind in kinds.items() if hasattr(model, attribute)), None)
 
 
