@@ -14,6 +14,7 @@ import time
 from itertools import pairwise
 
 from ..backend import array_module, to_host
+from ..models.ebm import EBM
 from ..models.gsn import GSN
 from ..models.parts.adversarial import Adversarial
 from ..models.parts.codebook import perplexity
@@ -385,7 +386,7 @@ def codebook_collapse(doctor):
 
 # ---- models with chains ----
 
-SHIFT, STEPS = 0.5, 5  # STEPS of the doctor's own chain in each look
+SHIFT, SPREAD, STEPS = 0.5, 4.0, 5  # STEPS of the doctor's own chain in each look
 
 
 def chains(doctor):
@@ -403,6 +404,8 @@ def chains(doctor):
             v = sample_bernoulli(model.network(model.damaged(v, rng)), rng)
         doctor.memory["chain"] = v
         return x, v, None
+    if isinstance(model, EBM) and model.objective == "contrastive":
+        return model.scaler(x), model.buffer.states, None  # energies of real numbers have no such bound
     return x, None, None
 
 
@@ -412,7 +415,8 @@ def diverging_chain(doctor):
     Measured: for an energy, the gap F(x) - F(v) between data and chains. If chains draw from p, the cross-entropy of the
     data is at least the gap. So at a gap above D log 2 the model is worse than a coin tossed for each of D units.
     For any chain, it is ‖E[v] - E[x]‖² against the variance of the data. For 64 independent states this would be 1/64.
-    Default runs start at 0.2 and fall. At a half, the chains' centre is nearly as far off as a single example would be.
+    Default runs start at 0.2 and fall. At a half, the chains' centre is nearly as far off as a single example would be. And
+    the variance of the states may be four times that of the data, but not more: chains of real numbers can run away.
     Remedy: a smaller learning rate, so that chains can follow; more steps of the chain.
     """
     (x, v, gap), said = chains(doctor), ""
@@ -426,7 +430,10 @@ def diverging_chain(doctor):
                 f"the mean of the chains is {math.sqrt(shift):.1f} standard deviations of the data away from the data's"
             )
     return said and f"diverging chain: {said}" + doctor.remedies(
-        lr="a smaller lr (now {lr:g})", gibbs_steps="more gibbs_steps", walk_steps="more walk_steps"
+        lr="a smaller lr (now {lr:g})",
+        gibbs_steps="more gibbs_steps",
+        walk_steps="more walk_steps",
+        chain_steps="more chain_steps",
     )
 
 

@@ -26,7 +26,16 @@ except ImportError:  # on Windows, folders are not locked
 BEST = "best.npz"
 # What can be the test loss: the first one that a model measures. The pseudo-likelihood of a Boltzmann machine is left out.
 # It is measured on one random pixel of each picture, so its noise would choose the epoch.
-TEST_LOSSES = ("negative_elbo", "nll", "cross_entropy", "loss", "denoising_nll", "squared_error", "mse")
+TEST_LOSSES = (
+    "negative_elbo",
+    "nll",
+    "cross_entropy",
+    "loss",
+    "denoising_nll",
+    "denoising_error",
+    "squared_error",
+    "mse",
+)
 
 
 def test_loss(model, row):

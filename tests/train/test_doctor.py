@@ -16,6 +16,7 @@ from scratchgen.backend import Rng, to_host
 from scratchgen.data import load
 from scratchgen.models import find_model, model_names
 from scratchgen.models.classifier import Classifier
+from scratchgen.models.ebm import EBM
 from scratchgen.models.gan import GAN
 from scratchgen.models.gsn import GSN
 from scratchgen.models.rbm import RBM
@@ -215,6 +216,18 @@ def test_diverging_chain_of_a_gsn():
     only(looked(model, pixels(80)), "diverging chain", "standard deviations", "more walk_steps")
 
 
+@pytest.mark.parametrize("how", ["away", "apart"])
+def test_diverging_chain_of_an_energy(how):
+    model = EBM(n_features=6, hidden=(8,), n_chains=20, batch=8, objective="contrastive").build(Rng(0))
+    assert looked(model, pixels(80)) == []
+    if how == "away":
+        model.buffer.states += 3
+    else:
+        model.buffer.states[::2], model.buffer.states[1::2] = 5, -5
+    words = "standard deviations of the data away" if how == "away" else "standard deviation of the chains is"
+    only(looked(model, pixels(80)), "diverging chain", words, "more chain_steps")
+
+
 def test_overfitting(capsys):
     data = load("digits")
     model = Classifier(n_features=64, hidden=(64,), batch=20, lr=1e-2, dropout=0.0)
@@ -323,8 +336,11 @@ NAMES = (
     "dead ReLUs", "vanishing gradient", "exploding gradient", "D wins", "D has the wrong sign", "G does not move",
     "mode collapse", "posterior collapse", "codes off the prior", "codebook collapse", "diverging chain", "overfitting",
 )  # fmt: skip
-LONG = {"ddpm", "flow", "flow_matching", "latent_diffusion", "latent_flow", "reflow"}
-ON_POINTS = ["gan output=linear", "wgan output=linear lam=0.1", "vae likelihood=gaussian draw_x=true", "flow levels=0"]
+LONG = {"ddpm", "ebm", "flow", "flow_matching", "latent_diffusion", "latent_flow", "reflow"}
+ON_POINTS = [
+    "gan output=linear", "wgan output=linear lam=0.1", "vae likelihood=gaussian draw_x=true", "flow levels=0",
+    "ebm objective=contrastive scaling=standard",
+]  # fmt: skip
 
 
 def named(said):
