@@ -424,11 +424,13 @@ def diverging_chain(doctor):
         said = f"the energies of data and chains differ by {abs(doctor.measured['gap']):.0f} nats"
     if v is not None:
         distance = v.mean(axis=0) - x.mean(axis=0)
-        shift = doctor.note(shift=(distance * distance).sum() / x.var(axis=0).sum())["shift"]
-        if shift > SHIFT:
-            said = (
-                f"the mean of the chains is {math.sqrt(shift):.1f} standard deviations of the data away from the data's"
-            )
+        variance = x.var(axis=0).sum()
+        found = doctor.note(shift=(distance * distance).sum() / variance, spread=v.var(axis=0).sum() / variance)
+        away, wide = math.sqrt(found["shift"]), math.sqrt(found["spread"])
+        if found["shift"] > SHIFT:
+            said = f"the mean of the chains is {away:.1f} standard deviations of the data away from the data's"
+        elif found["spread"] > SPREAD:
+            said = f"the standard deviation of the chains is {wide:.1f} times the data's"
     return said and f"diverging chain: {said}" + doctor.remedies(
         lr="a smaller lr (now {lr:g})",
         gibbs_steps="more gibbs_steps",
