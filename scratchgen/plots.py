@@ -319,6 +319,10 @@ def picture_of_history(history, path, best=None):
         drawn = np.concatenate([values[name][np.isfinite(values[name])] for name in names] or [np.ones(1)])
         if len(drawn) and drawn.min() > 0 and drawn.max() >= 10 * drawn.min():
             axis.set_yscale("log")
+            limits = axis.get_ylim()
+            axis.set_yticks(*ticks_of(drawn))
+            axis.set_ylim(limits)
+            axis.minorticks_off()
         if best and names:
             axis.axvline(best, color=GREY, linestyle=":", linewidth=1)
         axis.set_title(title, fontsize=10)
@@ -331,6 +335,14 @@ def picture_of_history(history, path, best=None):
     words += [f"dotted: epoch {best}, the least test loss"] if best else []
     figure.suptitle(", ".join(words), fontsize=9)
     save_figure(figure, path)
+
+
+def ticks_of(values):
+    """(numbers around positive values, the same as text): 1, 2, 5, 10, ..., or if that is too many, powers of ten."""
+    low, high = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max())) + 1
+    factors = (1, 2, 5) if high - low < 5 else (1,)
+    ticks = [m * 10.0**power for power in range(low, high, 1 + (high - low) // 8) for m in factors]
+    return ticks, [f"{tick:g}" for tick in ticks]
 
 
 def shortened(name, most=24):
