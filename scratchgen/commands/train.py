@@ -75,8 +75,8 @@ def run(args):
 
 
 def draw_history(history, path, best):
-    """Draw history.png, where there is something to draw and matplotlib and Pillow are installed; otherwise say so."""
-    if not history:
+    """Draw history.png; a line says so if matplotlib is not installed. Fewer than two epochs make no curve."""
+    if len(history) < 2:
         return
     try:
         picture_of_history(history, path, best)

@@ -127,14 +127,15 @@ def test_train_draws_its_history(cli, monkeypatch):
 def test_without_matplotlib_one_line_says_so(cli, monkeypatch):
     monkeypatch.setattr("scratchgen.commands.train.draw_history", draw_history)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    code, out, said = cli(*TRAIN, "--epochs", 1)
+    code, out, said = cli(*TRAIN, "--epochs", 2)
     assert code == 0 and "history.png" not in out
     assert said == "run/history.png is not drawn: pictures need matplotlib: pip install matplotlib\n"
 
 
-def test_nothing_is_drawn_of_no_epochs(cli, monkeypatch):
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_no_curve_is_drawn_of_fewer_than_two_epochs(epochs, cli, monkeypatch):
     monkeypatch.setattr("scratchgen.commands.train.draw_history", draw_history)
-    code, out, said = cli(*TRAIN, "--epochs", 0)
+    code, out, said = cli(*TRAIN, "--epochs", epochs)
     assert (code, said) == (0, "") and "history.png" not in out
 
 
