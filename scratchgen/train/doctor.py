@@ -1,8 +1,8 @@
 """The doctor of a training: now and then it looks at the model and says what goes wrong, how it knows, and what to change.
 
 Each function below is one illness: its symptom, how that is measured, and why the threshold is where it is. It returns a
-line that ends with the remedy, or "". `fit` shows that line once in a run, and only if the illness was there in LOOKS looks
-in a row: early in training many things look wrong for a moment.
+line that ends with the remedy, or "". `fit` shows that line once, and only if the illness was there in LOOKS looks in a row:
+early in training many things look wrong for a moment.
 
 A look takes place between two steps. It reads what the last step has left, the losses and the gradient of every weight, and
 makes a forward pass or two with ROWS examples. It draws from a random stream of its own and changes nothing. So a training

@@ -386,6 +386,7 @@ def test_nothing_is_said_of_the_tour(tmp_path):
     ("demo", "illnesses"),
     [
         ("gan_mode_collapse", {"mode collapse"}),
+        ("gan_what_losses_hide", {"mode collapse"}),
         ("vae_why_kl", {"codes off the prior", "posterior collapse"}),
         ("vqvae", {"codebook collapse"}),
     ],
