@@ -13,9 +13,10 @@ import numpy as np
 from common import is_small
 from common import train as train_for
 
-from scratchgen.backend import Rng, UsageError, to_host
-from scratchgen.data import Data, load
+from scratchgen.backend import Rng, UsageError
+from scratchgen.data import load
 from scratchgen.models.autoencoder import AutoEncoder
+from scratchgen.models.code_prior import CodePrior
 from scratchgen.models.conditional_gan import ConditionalGAN
 from scratchgen.models.dbn import DBN
 from scratchgen.models.ddpm import DDPM
@@ -27,6 +28,7 @@ from scratchgen.models.gmm import GMM
 from scratchgen.models.gsn import GSN
 from scratchgen.models.latent_diffusion import LatentDiffusion
 from scratchgen.models.made import MADE
+from scratchgen.models.masked_diffusion import MaskedDiffusion
 from scratchgen.models.pix2pix import Pix2Pix
 from scratchgen.models.rbm import RBM
 from scratchgen.models.rules import are_levels
@@ -65,6 +67,12 @@ def made(data, train):
     if is_small(data):
         return train(MADE(n_features=pixels(data), batch=50), 1_700)
     return train(MADE(n_features=pixels(data), batch=100), 9_000)
+
+
+def masked_diffusion(data, train):
+    if is_small(data):
+        return train(MaskedDiffusion(n_features=pixels(data), hidden=(256, 256, 256), batch=50, lr=2e-3), 3_000)
+    return train(MaskedDiffusion(n_features=pixels(data), hidden=(1024, 1024), batch=100), 9_000)
 
 
 def normalizing_flow(data, train):
@@ -163,6 +171,7 @@ FAMILIES = {
     "DBN": Family("dbn", "an RBM on the hidden units of another", dbn),
     "GSN": Family("gsn", "damage, restore, and again: a chain", gsn),
     "MADE": Family("made", "each pixel given those before it", made),
+    "masked diffusion": Family("masked_diffusion", "pixels in any order, many at once", masked_diffusion),
     "normalizing flow": Family("flow", "noise, bent by a map that can be undone", normalizing_flow),
     "autoencoder": Family("autoencoder", "rows in turn: test digits, restored", autoencoder),
     "VAE": Family("vae", "codes with noise, a bound on log p", vae),
@@ -176,6 +185,9 @@ FAMILIES = {
     "flow matching": Family("flow_matching", "the same along straight lines, in 10 steps", flow_matching),
     "latent diffusion": Family("latent_diffusion", "diffusion of a VQ-VAE's features", latent_diffusion),
 }
+
+
+BLACK_AND_WHITE = ("RBM", "DBN", "MADE", "masked diffusion")  # their pixels, and those that they learn from, are 0 or 1
 
 
 class Trainer:
@@ -250,32 +262,27 @@ def enlarger_sizes(data):
     return settings | sizes | {"r1": 0.1}
 
 
-def with_prior(vqvae, data, train):
-    """A VQ-VAE and a MADE that learns which of its codes go together."""
-    codes = to_host(vqvae.codes(vqvae.rng(0).array(data.x_train)))
+def with_prior(vqvae, data, train, prior="made"):
+    """A MADE, or with prior=masked a masked diffusion, that learns which codes of a VQ-VAE go together."""
+    sizes, steps = prior_sizes(data, prior)
+    return train(CodePrior(n_features=pixels(data), vqvae=vqvae, **sizes), steps, parts=[vqvae])
+
+
+def prior_sizes(data, prior):
+    """(settings of a CodePrior, its steps)."""
     if is_small(data):
-        sizes, steps = {"hidden": (128,), "n_embed": 4, "lr": 3e-3, "averaging": 0.98}, 700
+        kinds = {"made": {"hidden": (128,)}, "masked": {"hidden": (256, 256)}}
+        sizes, steps = {"n_embed": 4, "lr": 3e-3, "averaging": 0.98}, {"made": 700, "masked": 1_500}
     else:
-        sizes, steps = {"hidden": (512,), "n_embed": 8}, 5_000
-    made = MADE(n_features=vqvae.n_codes, n_values=vqvae.n_embeddings, **sizes)
-    made = train(made, steps, Data("codes", codes, codes[:1]), parts=[vqvae])
-    both = CodesAndPrior(vqvae, made)
-    train.seconds[both] = train.seconds[made]
-    return both
+        kinds = {"made": {"hidden": (512,)}, "masked": {"hidden": (1024,)}}
+        sizes, steps = {"n_embed": 8}, {"made": 5_000, "masked": 5_000}
+    return {"prior": prior} | sizes | kinds[prior], steps[prior]
 
 
-class CodesAndPrior:
-    """Samples codes by a MADE, and decodes them by a VQ-VAE."""
+# ---- lines of the book ----
 
-    def __init__(self, vqvae, made):
-        self.vqvae, self.made, self.rng = vqvae, made, made.rng
-
-    def sample(self, n, rng):
-        return self.vqvae.decode_codes(self.made.sample(n, rng))
-
-    def parameters(self):
-        return {f"{part}.{k}": v for part in ("vqvae", "made") for k, v in getattr(self, part).parameters().items()}
-
+BOOK_MASKED = {"hidden": (1024,), "n_embed": 24, "batch": 200, "lr": 2e-3}  # a MaskedDiffusion of 16 characters
+BOOK_STEPS = 10_000
 
 # ---- normalizing flows of small pictures, trained for a few hundred steps: they learn 1,400 digits by heart soon ----
 

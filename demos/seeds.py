@@ -24,7 +24,15 @@ from scratchgen.backend import UsageError
 from scratchgen.commands.console import run_to_the_end
 
 HERE = pathlib.Path(__file__).parent
-APART = ("benchmark", "compare", "tour", "common", "recipes", "seeds")  # with tables of their own, or no demos
+APART = (
+    "benchmark",
+    "compare",
+    "tour",
+    "common",
+    "recipes",
+    "scaling",
+    "seeds",
+)  # with tables of their own, or no demos
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?%?(?![A-Za-z0-9_])")
 NOT_RESULTS = re.compile(r"\d+ s|left out: .*|.*\.(png|gif|md|wav)|.* \d+ of \d+ done")  # lines that are left out
 NAMES = re.compile(r"(test digit|digit is|worst,) $")  # before a number that is a name

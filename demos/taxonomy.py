@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from common import black_and_white, picture_path, pictures, run
-from recipes import FAMILIES, Trainer, has_classes
+from recipes import BLACK_AND_WHITE, FAMILIES, Trainer, has_classes
 
 from scratchgen.backend import to_host
 from scratchgen.plots import BLUE, GREY, INK, RED, new_figure, save_figure, tile
@@ -28,7 +28,12 @@ GREEN, ORANGE = "#2e8b57", "#d0801a"
 TREE = (
     Branch("=   exactly", "p(x) is a formula", GREEN, ("Gaussian mixture", "MADE", "normalizing flow")),
     Branch("∫   by a solver", "log p(x) is an integral\nalong the way to noise", BLUE, ("DDPM", "flow matching")),
-    Branch("≥   a bound", "too many codes could\nhave made x", ORANGE, ("VAE", "IWAE, 5 z")),
+    Branch(
+        "≥   a bound",
+        "too many codes, or orders\nof pixels, could have made x",
+        ORANGE,
+        ("VAE", "IWAE, 5 z", "masked diffusion"),
+    ),
     Branch(
         "∝   up to a factor",
         "x has an energy, but the sum over\nall x is at best an estimate",
@@ -43,7 +48,6 @@ TREE = (
     ),
     Branch("?   not at all", "it draws, and that is all", INK, ("GAN", "WGAN-GP", "conditional GAN", "GSN")),
 )
-BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are the pictures they learn from
 SHARE, COLUMNS = 0.4, 14  # of the steps in recipes.py; pictures of each family
 
 # Places on the page, in heights of a row of pictures.

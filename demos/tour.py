@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from common import DRAWS, black_and_white, in_turn, judge_of, picture_path, pictures, run, train
-from recipes import FAMILIES, RING_GAN, RING_SCALE, Trainer, enlarger, enlarger_sizes, has_classes
+from recipes import BLACK_AND_WHITE, FAMILIES, RING_GAN, RING_SCALE, Trainer, enlarger, enlarger_sizes, has_classes
 from tqdm import tqdm
 
 from scratchgen.backend import to_host
@@ -31,8 +31,7 @@ from scratchgen.plots import BLUE, GREY, new_figure, save_figure, show_images
 
 SHARE = 0.55  # of the steps in recipes.py
 COLUMNS = 6  # of the page
-BLACK_AND_WHITE = ("RBM", "DBN", "MADE")  # their pixels are 0 or 1, and so are the pictures they learn from
-LAST = "now open scratchgen/models/vae.py: the VAE, third picture in the second row of the page"
+LAST = "now open scratchgen/models/vae.py: the VAE, fifth picture in the second row of the page"
 
 
 class Stop(NamedTuple):

@@ -162,7 +162,12 @@ def typeset(axis, x, y, line, given, vocabulary):
     for match in words(line):
         if match.end() > given and match.group() not in vocabulary:
             colours[max(given, match.start()) : match.end()] = RED
-    for colour in (INK, BLUE, RED):  # one upon the other: all characters are equally wide
+    write(axis, x, y, line, colours)
+
+
+def write(axis, x, y, line, colours):
+    """Write a line of which each character has its own colour: one upon the other, as all characters are equally wide."""
+    for colour in dict.fromkeys(colours):
         layer = "".join(character if own == colour else " " for character, own in zip(line, colours))
         axis.text(x, y, layer, color=colour, family="monospace", fontsize=9)
 

@@ -1,23 +1,23 @@
 """A VQ-VAE makes new digits only if something has learned which of its codes go together.
 
-Codes that are drawn evenly, or each by its own frequency, decode to no digits. Codes drawn by a MADE do, and so does
-diffusion in the encoder's features. A VAE, a GAN and real digits stand beside them. Each title ends in the Fréchet
-distance to training pictures.
+Codes that are drawn evenly, or each by its own frequency, decode to no digits. Codes drawn by a MADE or by masked
+diffusion do, and so does diffusion in the encoder's features. A VAE, a GAN and real digits stand beside them. Each title
+ends in the Fréchet distance to training pictures.
 
-Try `--data mnist` (17 minutes). Read scratchgen/models/made.py, scratchgen/models/latent_diffusion.py.
+Try `--data mnist` (20 minutes). Read scratchgen/models/code_prior.py, scratchgen/models/latent_diffusion.py.
 """
 
 import math
 
 import numpy as np
 from common import DRAWS, beside, is_small, judge_of, picture_path, pictures, run, train
-from recipes import code_sizes, gan_sizes
+from recipes import code_sizes, gan_sizes, prior_sizes
 
 from scratchgen.backend import to_host
-from scratchgen.data import Data, fixed_order
+from scratchgen.data import fixed_order
+from scratchgen.models.code_prior import CodePrior
 from scratchgen.models.gan import GAN
 from scratchgen.models.latent_diffusion import LatentDiffusion
-from scratchgen.models.made import MADE
 from scratchgen.models.vae import VAE
 from scratchgen.models.vqvae import VQVAE
 from scratchgen.plots import new_figure, save_figure, show_images
@@ -27,7 +27,7 @@ def main(args):
     data = pictures(args)
     judge, small, seconds = judge_of(data, "Fréchet distance"), is_small(data), {}
 
-    def trained(name, model, steps, data=data):
+    def trained(name, model, steps):
         model, history = train(model, data, args, steps, falling=not isinstance(model, VAE), x_test=None)
         seconds[name] = sum(row["seconds"] for row in history)
         return model
@@ -35,11 +35,10 @@ def main(args):
     n_features = data.x_train.shape[1]
     vqvae = trained("VQ-VAE", VQVAE(**code_sizes(data)), 4_000 if small else 3_700)
     codes = [to_host(vqvae.codes(vqvae.rng(0).array(x))) for x in (data.x_train, data.x_test)]
-    sizes = {"n_features": vqvae.n_codes, "n_values": vqvae.n_embeddings}
-    sizes |= (
-        {"hidden": (128,), "n_embed": 4, "lr": 3e-3, "averaging": 0.98} if small else {"hidden": (512,), "n_embed": 8}
-    )
-    made = trained("MADE", MADE(**sizes), 700 if small else 5_000, Data("codes", *codes))
+    priors = {}
+    for name, kind in (("MADE", "made"), ("masked diffusion", "masked")):
+        sizes, steps = prior_sizes(data, kind)
+        priors[name] = trained(name, CodePrior(n_features=n_features, vqvae=vqvae, **sizes), steps)
     width = {"width": 128} if small else {}
     latent = LatentDiffusion(n_features=n_features, vqvae=vqvae, **width)
     latent = trained("latent diffusion", latent, 3_000 if small else 9_000)
@@ -64,7 +63,8 @@ def main(args):
         f"test digits, restored from {bits}": vqvae.reconstruct(vqvae.rng(0).array(x_test)),
         "codes drawn evenly": decoded(evenly),
         "each code alone, by frequency": decoded(each_alone),
-        "codes drawn by a MADE": vqvae.decode_codes(drawn(made)),
+        "codes drawn by a MADE": drawn(priors["MADE"]),
+        "codes by masked diffusion": drawn(priors["masked diffusion"]),
         "latent diffusion": drawn(latent),
         "VAE": drawn(vae),
         "GAN": drawn(gan),
@@ -74,7 +74,7 @@ def main(args):
     if judge:
         floor = judge.floor(n)
         print(f"Fréchet distance of {n} pictures to training pictures")
-    figure, axes = new_figure(11.5, 5.3, 2, 4)
+    figure, axes = new_figure(9, 8, 3, 3)
     for axis, (name, x) in zip(axes.ravel(), found.items()):
         title = name
         if judge:
@@ -85,11 +85,12 @@ def main(args):
     if judge:
         figure.suptitle("after each name the Fréchet distance to training pictures: lower is nearer", fontsize=10)
     save_figure(figure, picture_path(args, "vqvae_code_prior"))
-    nll = -to_host(made.log_prob(made.rng(0).array(codes[1]))).mean()
     alone = sum(surprise(*(part[:, i] for part in codes), vqvae.n_embeddings) for i in range(vqvae.n_codes))
+    x = vqvae.rng(0).array(data.x_test)
+    cost = {name: float(model.evaluate(x, model.rng((args.seed, 0, 4)))["code_bits"]) for name, model in priors.items()}
     print(
-        f"test codes cost {nll / math.log(2):.1f} bits a picture by the MADE, {alone / math.log(2):.1f} by their "
-        f"frequencies, {bits} if stored as they are"
+        f"test codes cost {cost['MADE']:.1f} bits a picture by the MADE, at most {cost['masked diffusion']:.1f} by masked "
+        f"diffusion, {alone / math.log(2):.1f} by their frequencies, {bits} if stored as they are"
     )
 
 

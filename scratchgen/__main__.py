@@ -11,6 +11,7 @@ import sys
 from .backend import UsageError, find_device
 from .commands.console import run_to_the_end
 from .kernels.native import compiled_kernels
+from .train.parallel import connect, ended_together, launched, quiet
 
 
 class Parser(argparse.ArgumentParser):
@@ -121,15 +122,21 @@ def arguments():
 
 def main(argv=None):
     """The exit code of one command, which this runs."""
+    rank, size = launched()
 
     def work():
         args = arguments().parse_args(argv)
+        if size > 1 and args.command != "train":
+            raise UsageError(f"{args.command} works on one process: start it without mpiexec")
         command = importlib.import_module(f".commands.{args.command}", __package__)  # imports only this command
-        asked = getattr(args, "compile", False)
-        with compiled_kernels(find_device(getattr(args, "device", "cpu"))) if asked else contextlib.nullcontext():
+        device, asked = getattr(args, "device", "cpu"), getattr(args, "compile", False)
+        args.ranks = connect(device)
+        compiled = compiled_kernels(find_device(device)) if asked else contextlib.nullcontext()
+        with ended_together(args.ranks, "scratchgen"), compiled:
             return command.run(args)
 
-    return run_to_the_end("scratchgen", work)
+    with quiet(rank):
+        return run_to_the_end("scratchgen", work)
 
 
 if __name__ == "__main__":

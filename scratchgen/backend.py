@@ -94,6 +94,24 @@ def find_device(device: Any) -> Any:
     )
 
 
+def between_gpus(rank: int, size: int, local_rank: int, local_size: int) -> Any:
+    """What sums arrays between GPUs by NCCL, for one of `size` processes of MPI, which from now on uses a GPU of its own.
+
+    local_rank and local_size count the processes on its machine. Raises UsageError without NCCL or with too few GPUs.
+    """
+    cupy = find_device("gpu")
+    n = cupy.cuda.runtime.getDeviceCount()
+    if local_size > n:
+        raise UsageError(
+            f"{local_size} ranks on a machine with {n} GPU{'s' * (n > 1)}: NCCL takes one for each, use fewer"
+        )
+    cupy.cuda.Device(local_rank).use()
+    try:
+        return importlib.import_module("cupyx.distributed").init_process_group(size, rank, use_mpi=True)
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(f"several GPUs need NCCL ({error}): see docs.cupy.dev, or use one process") from None
+
+
 @functools.cache
 def keep_freed_memory():
     """Make the C library keep the memory of freed arrays for new ones, instead of returning it to the system.

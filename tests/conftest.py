@@ -55,7 +55,7 @@ def met(need):
     if need == "mnist":
         folder = pathlib.Path(os.environ.get("SCRATCHGEN_DATA") or "nowhere", "mnist")
         return bool(list(folder.glob("train-images-idx3-ubyte*")))
-    if need in ("chromium", "node"):
+    if need in ("chromium", "node", "mpiexec"):
         return shutil.which(need) is not None
     return importlib.util.find_spec(need) is not None
 

@@ -139,6 +139,25 @@ def test_a_model_of_your_own_is_found_and_passes_every_test_of_a_model(with_a_mo
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20
 
 
+def test_a_sweep_leaves_histories_and_five_lines_make_their_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loop = re.search(r"```sh\n(for lr.*?)```", INSIDE, flags=re.DOTALL)[1]
+    shorter = {
+        "3e-4 1e-3 3e-3": "1e-3",
+        "0 1 2": "0 1",
+        "--epochs 20": "--epochs 2",
+        "scratchgen": "python -m scratchgen",
+    }
+    for old, new in shorter.items():
+        assert old in loop
+        loop = loop.replace(old, new.replace("python", sys.executable))
+    done = subprocess.run(["sh", "-c", loop], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = block("for lr in").replace('("3e-4", "1e-3", "3e-3")', '("1e-3",)')
+    assert re.fullmatch(r"lr 1e-3: test -ELBO \d\d\.\d\d ± \d\.\d\d over 2 seeds\n", printed(table))
+    assert len([line for line in table.splitlines() if line]) == 5
+
+
 @pytest.mark.parametrize("page", ["README.md", "scratchgen/README.md", "tests/README.md", "demos/README.md"])
 def test_every_link_and_picture_of_a_page_exists(page):
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -10,6 +10,11 @@ VARIANTS = {
         {"activation": "silu", "init": "glorot"},
     ),
     "classifier": ({}, {"hidden": (7, 5), "dropout": 0.3, "decay_steps": 3}),
+    "code_prior": (
+        {},
+        {"prior": "masked", "hidden": (7, 5), "averaging": 0.0, "n_steps": 2},
+        {"hidden": (), "decay_steps": 3},
+    ),
     "conditional_gan": (
         {},
         {"condition": "vector", "adversarial_loss": "hinge", "r1": 0.0, "dropout": 0.0, "d_steps": 2, "averaging": 0.0},
@@ -96,6 +101,11 @@ VARIANTS = {
         {"hidden": (7, 5), "order": "agnostic", "averaging": 0.0},
         {"n_values": 3, "direct": False, "decay_steps": 3},
         {"n_values": 4, "hidden": (), "order": "agnostic", "n_orders": 2},
+    ),
+    "masked_diffusion": (
+        {},
+        {"n_values": 4, "hidden": (7, 5), "decay_steps": 3, "n_steps": 2},
+        {"n_values": 3, "hidden": (), "order": "confidence", "averaging": 0.0},
     ),
     "pix2pix": (
         {},

@@ -68,6 +68,6 @@ def log_p(model, kind, given, args):
     rng = model.rng((0, 0, 4))
     found = likelihood_metrics(model, given["x"], rng, args.draws, given.get("labels"), args.log_p)
     if args.log_p and not found:
-        models = "ddpm, flow, flow_matching, vae, made, gmm or rbm, or ebm in the plane"
+        models = "ddpm, flow, flow_matching, vae, made, masked_diffusion, gmm or rbm, or ebm in the plane"
         raise UsageError(f"--log-p: a {kind} has no density of x: use {models}")
     return found

@@ -59,7 +59,7 @@ def load_for(notes, name, seed):
     Raises UsageError if only one of data and model is for tables, or if a table has other columns than the model's.
     """
     scale = scale_of(notes)
-    data = load(name, seed, scale)
+    data = load(name, seed, scale, on_disk=True)
     if scale is not None and data.scale is None:
         raise UsageError(f"{data.name}: is not a table, but the model was trained on one; give a .csv or .npy file")
     if notes and scale is None and data.scale is not None:

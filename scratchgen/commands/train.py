@@ -8,6 +8,7 @@ import sys
 import time
 
 from ..backend import Rng, UsageError, find_device
+from ..data.on_disk import in_memory
 from ..metrics.samples import sample_metrics
 from ..models import find_model, kind_of, rules
 from ..models.base import Model
@@ -15,6 +16,7 @@ from ..models.settings import is_model, trained_class
 from ..plots import picture_of_history
 from ..train.checkpoint import load_model
 from ..train.fit import fit
+from ..train.parallel import Alone
 from ..train.run import BEST, test_loss
 from .settings import parse_settings
 from .shared import data_of, load_for, show
@@ -22,6 +24,7 @@ from .shared import data_of, load_for, show
 
 def run(args):
     started, device = time.perf_counter(), find_device(args.device)  # before anything is loaded or downloaded
+    ranks = getattr(args, "ranks", None) or Alone()  # those that mpiexec has started: __main__.py
     model_class, out = find_model(args.model), pathlib.Path(args.out)
     settings, notes = parse_settings(model_class, args.set), {}
     parts = [field for field in dataclasses.fields(model_class) if is_model(field.type)]
@@ -52,26 +55,30 @@ def run(args):
     model.check_size(len(data.x_train))
     if data.scale is not None:
         say_table(model, data, name)
-    measure, left_out = sample_metrics(data, device) if model.judged_by_samples and args.epochs else (None, "")
+    measured = model.judged_by_samples and args.epochs and ranks.rank == 0
+    measure, left_out = sample_metrics(data, device) if measured else (None, "")
     if left_out:
         print(left_out, file=sys.stderr)
     history = fit(
         model, data.x_train, epochs=args.epochs, labels=data.labels_train, x_test=data.x_test,
         labels_test=data.labels_test, seed=seed, out=out, resume=bool(notes),
         measure=measure and Seldom(measure, args.epochs), graph=args.graph, accept_new_data=args.accept_new_data,
+        ranks=ranks,
         notes={"data": data.name, "shape": data.shape, "columns": data.columns, "scale": data.scale},
     )  # fmt: skip
     if notes.get("epoch", -1) >= args.epochs:
         print(f"{out} already has {notes['epoch']} epochs; --epochs is the total number")
     last = history[-1] if history else {"epoch": 0}
     seconds = f"{time.perf_counter() - started:.1f} s with {device.__name__}"
-    print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}")
+    shared = f" on {ranks.size} ranks" * (ranks.size > 1)
+    print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}{shared}")
     show({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
     for name in ("checkpoint.npz", BEST, "history.csv"):
         if (out / name).exists():
             print(out / name)
     judged = {row["epoch"]: found[1] for row in history if (found := test_loss(model, row))}
-    draw_history(history, out / "history.png", min(judged, key=judged.__getitem__, default=None))
+    if ranks.rank == 0:
+        draw_history(history, out / "history.png", min(judged, key=judged.__getitem__, default=None))
 
 
 def draw_history(history, path, best):
@@ -92,7 +99,7 @@ def from_data(model_class, data):
     """
     known = {"n_features": data.x_train.shape[1]} | ({"n_classes": data.n_classes} if data.n_classes else {})
     if model_class.needs_levels and data.shape:
-        known |= {"levels": rules.levels_of(data.x_train)}
+        known |= {"levels": rules.levels_of(in_memory(data.x_train))}
     if data.scale is not None:
         known |= parse_settings(model_class, rules.table_settings(model_class))
     return {field.name: known[field.name] for field in dataclasses.fields(model_class) if field.name in known}
@@ -114,7 +121,7 @@ def check_fits(model, data, name):
     if model.side and data.shape not in (None, (model.side, model.side)):
         kind = kind_of(type(model))
         raise UsageError(f"--data {name}: a {kind} needs square grey pictures, but these have shape {data.shape}")
-    model.check_data(data.x_train, data.labels_train)
+    model.check_data(in_memory(data.x_train), data.labels_train)
 
 
 def refusal_of_table(name, model_class, wanted):

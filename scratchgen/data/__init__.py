@@ -20,11 +20,12 @@ import numpy as np
 from ..backend import Rng, UsageError, full_path
 from .files import load_arrays, load_csv, load_folder
 from .idx import SETS, load_idx
+from .on_disk import Rows, large_array, load_rows
 from .order import batches, fixed_order
 from .tables import Scale
 from .toys import TOYS, Toy
 
-__all__ = ["TOYS", "Data", "Scale", "Toy", "batches", "binarized", "fixed_order", "load", "names"]
+__all__ = ["TOYS", "Data", "Rows", "Scale", "Toy", "batches", "binarized", "fixed_order", "load", "names"]
 
 # The middle number of the random streams of toy points. It is large, to differ from those of training, (seed, epoch).
 # Points made from the same random numbers as a sampler's noise would not be independent of it.
@@ -33,7 +34,7 @@ TOY_STREAM = 0x746F79
 
 @dataclass(eq=False)
 class Data:
-    """A data set in memory, as NumPy arrays.
+    """A data set in memory, as NumPy arrays. Only x_train may stay on the disk, as Rows: see load.
 
     name: the name given to load; for a folder or a file its full path, which works from every folder.
     x_train, x_test: float32 (N, D); pixels in [0, 1] for pictures, any numbers for points, for a table its columns in
@@ -62,19 +63,26 @@ class Data:
             return 0
         return int(max(self.labels_train.max(), self.labels_test.max())) + 1
 
+    def in_memory(self) -> "Data":
+        """The same Data; if x_train is on the disk, with as many random rows of it as there are test examples."""
+        if not isinstance(self.x_train, Rows):
+            return self
+        return replace(self, x_train=self.x_train.sample(Rng(0), len(self.x_test)))
+
 
 def names() -> list[str]:
     """The built-in names that load() accepts, besides folders and files."""
     return ["digits", *SETS, *TOYS]
 
 
-def load(name: Any, seed: int = 0, scale: Scale | None = None) -> Data:
+def load(name: Any, seed: int = 0, scale: Scale | None = None, on_disk: bool = False) -> Data:
     """The Data called `name`: a built-in name, a folder of pictures, or a .npy, .npz or .csv file. Built-in names have
     priority.
 
     seed: for a toy's points (10,000 train, 2,000 test). The other sets do not depend on it: their splits are fixed.
     scale: that of the table which a model was trained on. A file is then a table too, and its columns are divided by the
         same standard deviations, not by its own.
+    on_disk: a .npy file of more than a gibibyte is not loaded: x_train is Rows, which fit reads batch by batch.
     Raises UsageError, with the reason, for a name or a file that cannot be used.
     """
     name = str(name)
@@ -87,6 +95,8 @@ def load(name: Any, seed: int = 0, scale: Scale | None = None) -> Data:
     path = full_path(name)
     if path.is_dir():
         return Data(str(path.absolute()), *load_folder(path))
+    if on_disk and (array := large_array(path)) is not None:
+        return Data(str(path.absolute()), *load_rows(path, array, scale))
     if path.suffix.lower() in (".npy", ".npz"):
         return Data(str(path.absolute()), *load_arrays(path, scale))
     if path.suffix.lower() == ".csv":

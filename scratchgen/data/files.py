@@ -245,8 +245,11 @@ def name_arrays(arrays, path):
     return arrays[x], arrays.get("x_test"), arrays.get(labels), arrays.get("labels_test")
 
 
-def flatten(array, path):
-    """Examples as rows, (N, D) float32, and the shape that turns a row back into a picture (None for points)."""
+def flatten(array, path, first=0):
+    """Examples as rows, (N, D) float32, and the shape that turns a row back into a picture (None for points).
+
+    first: the number of the array's first example, for messages.
+    """
     if array.ndim not in (2, 3, 4) or (array.ndim == 4 and array.shape[3] != 3):
         raise UsageError(f"{path}: array of shape {array.shape}: save pictures as (N, h, w), (N, h, w, 3) or (N, D)")
     if array.size == 0:
@@ -254,7 +257,7 @@ def flatten(array, path):
     rows = array.reshape(len(array), -1)  # (N, D)
     n_numbers = rows.shape[1]
     points = array.ndim == 2 and n_numbers <= 2 and array.dtype.kind == "f"
-    x = to_float(rows, points, path)
+    x = to_float(rows, points, path, first)
     if points:
         return x, None
     if array.ndim > 2:
@@ -263,7 +266,7 @@ def flatten(array, path):
     return x, (side, side) if side * side == n_numbers else (1, n_numbers)
 
 
-def to_float(rows, points, path):
+def to_float(rows, points, path, first=0):
     """The rows as float32: uint8 divided by 255, floats unchanged. Raises UsageError for numbers that are not allowed."""
     if rows.dtype == np.uint8:
         return np.divide(rows, 255, dtype=np.float32)
@@ -277,7 +280,8 @@ def to_float(rows, points, path):
     if not good.all():
         example, column = np.unravel_index(good.argmin(), good.shape)
         remedy = "finite numbers: remove it" if points else "pixels in [0, 1]: rescale them, or save uint8"
-        raise UsageError(f"{path}: value {rows[example, column]} in example {example}, but there must be {remedy}")
+        where = f"in example {first + example}"
+        raise UsageError(f"{path}: value {rows[example, column]} {where}, but there must be {remedy}")
     return x
 
 

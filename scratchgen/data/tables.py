@@ -57,8 +57,11 @@ def named(columns, k):
     return f"column {columns[k]!r}" if columns else f"column {k}"
 
 
-def as_table(array, columns, path):
-    """A table's numbers, (N, D) float64, from an array. Raises UsageError unless it is (N, D) of finite floats."""
+def as_table(array, columns, path, first=0):
+    """A table's numbers, (N, D) float64, from an array. Raises UsageError unless it is (N, D) of finite floats.
+
+    first: the number of the array's first row, for messages.
+    """
     if array.ndim != 2 or array.dtype.kind != "f" or not array.size:
         raise UsageError(f"{path}: {array.dtype} of shape {array.shape}, but a table is an array of floats (N, D)")
     if columns and len(columns) != array.shape[1]:
@@ -66,7 +69,7 @@ def as_table(array, columns, path):
     finite = np.isfinite(array)
     if not finite.all():
         row, k = np.unravel_index(finite.argmin(), finite.shape)
-        where = f"{path}, row {row}, {named(columns, k)}"
+        where = f"{path}, row {first + row}, {named(columns, k)}"
         raise UsageError(f"{where}: {array[row, k]} is not finite: replace it, or remove the row")
     return array.astype(np.float64)
 
@@ -98,18 +101,23 @@ def standardised(x_train, x_test, columns, path, scale=None):
 
 def measured(x, columns, path):
     """The Scale of x (N, D)."""
-    constant = x.min(axis=0) == x.max(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = Scale(x.mean(axis=0), x.std(axis=0))
+    return checked_scale(scale, x.min(axis=0), x.max(axis=0), columns, path)
+
+
+def checked_scale(scale, low, high, columns, path):
+    """A Scale. Raises UsageError unless each column changes, from low (D,) to high (D,), and is in a usable unit."""
+    constant = low == high
     if constant.any():
         k = constant.argmax()
         remedy = "remove this column" + ("" if columns else "; if these are pictures, save uint8 or floats in [0, 1]")
-        raise UsageError(f"{path}: {named(columns, k)} is {x[0, k]:g} in every training row: {remedy}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        scale = Scale(x.mean(axis=0), x.std(axis=0))
+        raise UsageError(f"{path}: {named(columns, k)} is {low[k]:g} in every training row: {remedy}")
     good = np.isfinite(scale.std) & (scale.std > 0)
     if not good.all():
         k = good.argmin()
         raise UsageError(
-            f"{path}: {named(columns, k)} has numbers whose squares are too large or too small, such as {x[0, k]:g}: "
+            f"{path}: {named(columns, k)} has numbers whose squares are too large or too small, such as {high[k]:g}: "
             "use another unit"
         )
     return scale

@@ -116,12 +116,15 @@ def sum_by_label(rows, labels, n):
 
 
 @form("losses.softmax_cross_entropy")
-def softmax_cross_entropy(logits, labels):
+def softmax_cross_entropy(logits, labels, weights=None):
     run, B = rows_of(logits), len(logits)
-    if labels.ndim != 1 or not B:
+    if labels.ndim != 1 or not B or (weights is not None and weights.shape != (B,)):
         raise Misfit
     values, d = np.empty(B, logits.dtype), np.empty(logits.shape, logits.dtype)
     run("softmax_cross_entropy", (logits, labels, values, d), 1 / B)
+    if weights is not None:
+        values *= weights
+        d *= weights[:, None]
     return values.sum() / B, d
 
 

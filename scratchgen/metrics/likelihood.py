@@ -2,6 +2,7 @@
 
     exact          MADE, a mixture, a normalizing flow: they have a log_prob
     noise          a flow of pixels: the mean of log p over draws of the noise in their grey levels, which is a bound
+    masks          masked diffusion: the mean of its bound over random masks
     importance     a VAE: log p(x) = log E_q[w], w = p(x, z) / q(z|x), by the mean of k draws of w (Burda et al. 2015, eq 8)
     grid           an energy of points in the plane: -E(x) - log Z, with log Z by a sum over cells (models/ebm.py)
     ODE            diffusion and flow matching: the integral of a divergence (models/parts/ode.py), up to the solver's error
@@ -107,6 +108,13 @@ def with_noise(model, x, rng, k=100, labels=None):
     log_p, error = mean_and_error(np.stack(draws).astype(np.float64) - D * math.log(L))
     method = f"exact for x with noise, {k:,} draws of it" + given(labels)
     return Likelihood(log_p, error, method + in_bits(log_p, D, L), NOISY)
+
+
+def by_masks(model, x, rng, k=100, pixels=None):
+    """The Likelihood whose log_p is a bound, for x (N, D) and a masked diffusion: the mean over k random masks of each x."""
+    x, pixels = black_and_white(model, x, rng, pixels)
+    draws = [to_host(model.log_bound(x, rng)) for _ in told(range(k), "masks, draw")]
+    return Likelihood(*mean_and_error(np.stack(draws).astype(np.float64)), f"bound, {k:,} random masks", pixels)
 
 
 def in_bits(log_p, D, L):
@@ -271,6 +279,8 @@ def log_likelihood(model, x, rng, draws=100, pixels=None, labels=None, asked=Fal
         return by_grid(model, x) if x.shape[1] <= 2 else None
     if hasattr(model, "log_weights"):
         return importance(model, x, rng, draws, pixels, labels)
+    if hasattr(model, "log_bound"):
+        return by_masks(model, x, rng, draws, pixels)
     if hasattr(model, "log_prob") and getattr(model, "levels", 0):
         return with_noise(model, x, rng, draws, labels)
     if hasattr(model, "log_prob"):

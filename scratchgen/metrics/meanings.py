@@ -8,6 +8,8 @@ MEANINGS = {  # without the prefixes test_ (of the test data) and binarized_ (of
     "negative_elbo": (f"{NATS}; a bound on -log p", LOW),
     "bits_per_dim": ("nll of pixels, in bits and per pixel", LOW),
     "nll": (f"{NATS}: -log p, for a VAE -log p(x|z)", LOW),
+    "code_bits": ("bits per picture: -log₂ p of its codes, with prior=masked a bound", LOW),
+    "stored_bits": ("bits per picture that its codes take if they are stored as they are", NEITHER),
     "kl": (f"{NATS}: what the code tells about x", NEITHER),
     "denoising_nll": (f"{NATS}: of x given its damaged copy", LOW),
     "denoising_error": ("squared error of the noise that the score implies, per example", LOW),

@@ -19,6 +19,7 @@ def sample_metrics(data, device="cpu"):
     not in the cache. A measure that would have no meaning, such as for very few pictures, is left out. A model that cannot
     sample gets {}.
     """
+    data = data.in_memory()
     if data.toy is not None and data.toy.centres is not None and data.toy.n_dim == 2:
         return measure_of(POINTS, lambda x: coverage(x, data.toy.centres, data.toy.sigma)), ""
     if data.shape is None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..backend import array_module
+from ..nn.batch import total
 from ..nn.distributions import sample_categorical
 from ..nn.layers import add_matmul, log_sum_exp, matmul, one_hot
 from ..nn.optim import Adam, Stepper
@@ -119,10 +120,10 @@ class GMM(Model):
 
         A component without any responsibility keeps its μ and Σ, and its weight becomes almost 0.
         """
-        xp, to, total = array_module(x), self.gaussians, r.sum(axis=1)
-        n, S = xp.maximum(total, LEAST), xp.zeros_like(to.P)
-        to.logits[...] = xp.log(n / len(x))
-        to.mu[...] = xp.where((total > LEAST)[:, None], matmul(r, x) / n[:, None], to.mu)
+        xp, to, N = array_module(x), self.gaussians, total(r.sum(axis=1))  # total: for several processes, nn/batch.py
+        n, S = xp.maximum(N, LEAST), xp.zeros_like(to.P)
+        to.logits[...] = xp.log(n / total(len(x)))
+        to.mu[...] = xp.where((N > LEAST)[:, None], total(matmul(r, x)) / n[:, None], to.mu)
         for k in range(len(n)):
             for rows in self.blocks(x):
                 d = (x[rows] - to.mu[k]) * xp.sqrt(r[k, rows] / n[k])[:, None]  # E[x²] - μ² would lose digits
@@ -130,7 +131,7 @@ class GMM(Model):
                     add_matmul(S[k], d.T, d)
                 else:
                     S[k] += to.folded(d * d) * (S.shape[1] / x.shape[1])
-        to.P[...] = xp.where((total > LEAST).reshape(-1, *[1] * (S.ndim - 1)), self.factor(S), to.P)
+        to.P[...] = xp.where((N > LEAST).reshape(-1, *[1] * (S.ndim - 1)), self.factor(total(S)), to.P)
         self.params.changed()
 
     def factor(self, S):

@@ -35,6 +35,12 @@ ONE_LEVEL = "levels: pixels need 2 levels or more; use the number that the data 
 # ---- settings: the line begins with the name of the setting to change ----
 
 
+def code_prior(model):
+    if model.vqvae.n_embeddings < 2:
+        return "vqvae: its codebook has a single code, so there is nothing to learn; give one with n_embeddings >= 2"
+    return in_features(model)
+
+
 def conditional_gan(model):
     if model.n_classes < 2 and model.condition == "label":
         return "n_classes: expected 2 or more, because D must also see each example with a wrong label"
@@ -132,6 +138,7 @@ def same_pictures(model, part):
 
 
 SETTINGS = {
+    "code_prior": code_prior,
     "conditional_gan": conditional_gan,
     "dbn": dbn,
     "ddpm": ddpm,
@@ -209,6 +216,7 @@ DATA = {
     "flow_matching": denoising_data,
     "gmm": gmm_data,
     "made": made_data,
+    "masked_diffusion": made_data,
     "vae": conditional_data,
 }
 
@@ -217,6 +225,7 @@ DATA = {
 
 ANY_NUMBERS = {
     "autoencoder": "likelihood=squares",
+    "code_prior": "vqvae.output=linear",
     "conditional_gan": "output=linear",
     "ddpm": "scaling=standard predict=v",
     "ebm": "scaling=standard",

@@ -170,7 +170,7 @@ class VQVAE(Model):
     def sample(self, n, rng, label=None):
         name = type(self).__name__
         raise UsageError(
-            f"a {name} has no prior over its codes: train a latent_diffusion on it, or a MADE over its codes"
+            f"a {name} has no prior over its codes: train a code_prior or a latent_diffusion with --set vqvae=DIR"
         )
 
     def evaluate(self, x, rng, labels=None):

@@ -103,18 +103,23 @@ def binary_cross_entropy(logits: Array, target: Array | float) -> tuple[Array, A
 
 @example(lambda rng: (2 * rng.normal((5, 4)), rng.integers(4, 5)))
 @operation
-def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
+def softmax_cross_entropy(logits: Array, labels: Array, weights: Array | None = None) -> tuple[Array, Array]:
     """-Σ_k y_k log p_k, p = softmax(l).      ∂/∂l = p - y.      logits (B, K); labels (B,) integers or (B, K) rows of sum 1.
 
     Derivation: log p_k = l_k - log Σ_j exp l_j, so ∂log p_k/∂l_j = [j = k] - p_j and ∂/∂l_j = p_j Σ_k y_k - y_j = p_j - y_j.
-    This uses the whole Jacobian of the softmax, diag(p) - p pᵀ, and not only its diagonal. Logits must be finite.
+    This uses the whole Jacobian of the softmax, diag(p) - p pᵀ, and not only its diagonal. Logits must be finite. weights
+    (B,), if given, multiply the rows: the value is Σ_b w_b (-log p of row b) / B, so the gradient of row b gets w_b too.
     """
     xp = array_module(logits)
     if labels.ndim == 1:
         labels = one_hot(labels, logits.shape[1], logits.dtype)
     same_shape("softmax_cross_entropy", logits=logits, labels=labels)
     log_p = log_softmax(logits)
-    return -(labels * log_p).sum() / len(logits), (xp.exp(log_p) - labels) / len(logits)
+    value, d = labels * log_p, (xp.exp(log_p) - labels) / len(logits)
+    if weights is not None:
+        same_shape("softmax_cross_entropy", first_column=logits[:, 0], weights=weights)
+        value, d = value * weights[:, None], d * weights[:, None]
+    return -value.sum() / len(logits), d
 
 
 @example(lambda rng: (rng.normal((3, 4)), rng.normal((3, 4))))

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from ..backend import array_module
-from ..kernels import operation
+from ..kernels import operation, watched
 
 # Functions that watch the steps: observer(stepper, numbers) is called before each update and returns the numbers for it.
 OBSERVERS: contextvars.ContextVar = contextvars.ContextVar("observers", default=())
@@ -167,6 +167,7 @@ class AdamW(Adam):
         self.weight_decay = weight_decay
 
 
+@watched
 def clip_by_norm(params, max_norm):
     """g ← g · min(1, max_norm / ‖g‖) over all of grad. Returns the old ‖g‖, a 0-d array, so a GPU need not wait."""
     xp, g = params.rng.xp, params.grad

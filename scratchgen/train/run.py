@@ -63,6 +63,7 @@ class Run:
 
     def __init__(self, out, resume, model, epochs, notes, data, accept_new_data=False):
         self.out, self.history, self.epoch = None, [], 0
+        self.ranks = None  # how many ranks (parallel.py) trained the checkpoint that is resumed
         self.ours, self.lock = False, None  # whether this run owns the folder, and the file number of its lock
         self.notes = notes | {"fingerprint": data}
         if out is None:
@@ -109,6 +110,7 @@ class Run:
             self.least = min((found[1] for row in self.history if (found := test_loss(model, row))), default=math.inf)
         if isinstance(saved.get("threads"), int):
             self.notes["threads"] = saved["threads"]
+        self.ranks = saved.get("ranks", 1)
         restore(model, arrays)
         self.ours = True
         self.write_history()
@@ -208,6 +210,7 @@ class Run:
         if "data" not in self.notes:
             return f"{self.what_is_saved()}; continue with resume=True"
         command = f"scratchgen train {self.name} --epochs {self.epochs} --out {self.out} --resume"
+        command = f"mpiexec -n {self.notes['ranks']} {command}" if "ranks" in self.notes else command
         return f"{self.what_is_saved()}; continue with {command}"
 
 

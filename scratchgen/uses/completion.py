@@ -5,7 +5,7 @@
 Each model has its own method. A GAN searches for a code whose picture has the known pixels. A VAE encodes and decodes again
 and again, which is a Markov chain. Diffusion sets the known pixels in each of its steps, with as much noise as the others
 have (diffusion.inpaint). A MADE draws the hole from its exact distribution, if the known pixels come first. None of these
-models was trained for completion, and none knew which holes would come.
+was trained for completion, and none knew which holes would come. Masked diffusion was: it is trained on random holes only.
 
 A GAN has no encoder, so the code is found by gradient descent through G (Yeh et al. 2017, section 3):
 
@@ -24,6 +24,7 @@ from ..backend import UsageError, array_module, to_host
 from ..models.ddpm import DDPM
 from ..models.gan import GAN
 from ..models.made import MADE
+from ..models.masked_diffusion import MaskedDiffusion
 from ..models.parts.diffusion import inpaint
 from ..models.vae import VAE
 from ..nn.embeddings import Embedding
@@ -53,7 +54,7 @@ def complete(model, x, known, rng, **options):
 
     options: see the function for this kind of model below. Raises UsageError for a model that cannot complete.
     """
-    raise UsageError(f"a {type(model).__name__} cannot complete: use a GAN, a VAE, a MADE or a DDPM")
+    raise UsageError(f"a {type(model).__name__} cannot complete: use a GAN, a VAE, a MADE, a MaskedDiffusion or a DDPM")
 
 
 @complete.register(VAE)
@@ -84,14 +85,32 @@ def complete_by_law(model, x, known, rng, temperature=1.0):
     """
     if model.order != "natural":
         raise UsageError(f"a MADE with order={model.order} cannot complete: use order=natural")
-    if not temperature > 0:
-        raise ValueError(f"complete: temperature must be > 0, got {temperature}")
+    check_temperature(temperature)
     x, known = with_hole(x, known)
     mask = to_host(known)  # on a GPU this waits, but the check below is necessary
     if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise ValueError("complete: the known features must come first in every row, without a hole between them")
     with model.average.swapped():
         return model.fill(model.checked("complete", x), known, 0, rng, temperature)
+
+
+def check_temperature(temperature):
+    if not temperature > 0:
+        raise ValueError(f"complete: temperature must be > 0, got {temperature}")
+
+
+@complete.register(MaskedDiffusion)
+def complete_by_unmasking(model, x, known, rng, temperature=1.0):
+    """x (n, n_features), with its hole (known is 0) drawn token after token. known has the shape of x, or (n_features,).
+
+    Any hole will do. The model's n_steps and order say how it is drawn. With as many steps as tokens in the hole, the draw
+    is exact if the conditionals are. temperature: as for a MADE. Raises ValueError for shapes that do not fit, for
+    temperature <= 0, and for x as in checked.
+    """
+    check_temperature(temperature)
+    x, known = with_hole(x, known)
+    *_, (filled, _) = model.unmask(model.checked("complete", x), known, rng, temperature=temperature)
+    return filled if model.tokens else filled.astype(rng.real)
 
 
 @complete.register(DDPM)

@@ -153,7 +153,8 @@ def softmax_cross_entropy(draw, rng):
     if draw(st.booleans()):  # rows of probabilities instead of labels
         labels = rng.uniform((batch, classes)) + 0.1
         labels /= labels.sum(axis=1, keepdims=True)
-    return losses.softmax_cross_entropy, rng.normal((batch, classes)), labels
+    weights = [0.5 + rng.uniform(batch)] if draw(st.booleans()) else []
+    return losses.softmax_cross_entropy, rng.normal((batch, classes)), labels, *weights
 
 
 def squared_error(draw, rng):

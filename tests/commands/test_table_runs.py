@@ -238,7 +238,7 @@ def test_a_model_of_pixels_names_those_that_take_a_table(model, refused):
     write("x.csv", rows(100))
     words = (
         f"--data x.csv: is a table of real numbers, but a {model} needs",
-        "use another model (vae, gan, wgan, ddpm, flow, ",
+        "use another model (vae, gan, wgan, ddpm, ebm, flow, ",
     )
     refused(["train", model, "--data", "x.csv", "--epochs", 1, "--out", "run"], *words)
 

@@ -28,7 +28,7 @@ from scratchgen.train import progress
 
 DEMOS = pathlib.Path(__file__).parents[2] / "demos"
 LABELLED = pathlib.Path(__file__).with_name("labelled.py")  # runs a demo and looks at its axes
-NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem not in ("common", "recipes", "seeds"))
+NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem not in ("common", "recipes", "scaling", "seeds"))
 INDEX = (DEMOS / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\|[^|\n]*\| `python demos/(.*?)`", INDEX, flags=re.MULTILINE)
 ON_PICTURES = [name for name in NAMES if "pictures(args" in (DEMOS / f"{name}.py").read_text(encoding="utf-8")]

@@ -13,7 +13,7 @@ DEMOS, TESTS = ROOT / "demos", ROOT / "tests"
 GALLERY, RESULTS, ERRATA = (
     (DEMOS / f"{name}.md").read_text(encoding="utf-8") for name in ("README", "RESULTS", "ERRATA")
 )
-NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem not in ("common", "recipes", "seeds"))
+NAMES = sorted(path.stem for path in DEMOS.glob("*.py") if path.stem not in ("common", "recipes", "scaling", "seeds"))
 ROWS = [line.strip("| ").split(" | ") for line in GALLERY.splitlines() if line.startswith("| [")]
 
 

@@ -22,6 +22,7 @@ K = {
     "negative_elbo": 25,
     "importance": 400,
     "with_noise": 25,
+    "by_masks": 25,
 }  # draws; the error of a logarithm holds where they are many
 LONG = ("flow-1", "flow-3")  # many draws of the noise in grey levels
 
@@ -63,7 +64,7 @@ def few_temperatures(model, rng, n_betas=None, n_chains=15, few=2):
 
 
 def has_likelihood(model):
-    return hasattr(model, "log_weights") or hasattr(model, "log_prob") or hasattr(model, "log_p")
+    return any(hasattr(model, name) for name in ("log_weights", "log_prob", "log_p", "log_bound"))
 
 
 @cases(has_likelihood, slow=LONG)
@@ -91,10 +92,12 @@ def ways(model):
     found = {}
     for name, function in inspect.getmembers(likelihood, inspect.isfunction):
         parameters = inspect.signature(function).parameters
-        if hasattr(model, "log_weights") and {"k", "rng", "pixels"} <= parameters.keys():
+        if hasattr(model, "log_weights") and {"k", "rng", "pixels", "labels"} <= parameters.keys():
             found[name] = lambda model, x, rng, function=function, name=name: function(
                 model, x, rng, k=K[name], **given_to(model, len(x))
             )
+    if hasattr(model, "log_bound"):
+        found["by_masks"] = lambda model, x, rng: likelihood.by_masks(model, x, rng, K["by_masks"])
     if hasattr(model, "log_prob") and getattr(model, "levels", 0):
         found["with_noise"] = lambda model, x, rng: likelihood.with_noise(model, x, rng, K["with_noise"])
     elif hasattr(model, "log_prob"):

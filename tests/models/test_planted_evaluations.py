@@ -213,6 +213,28 @@ def made(model, x, rng, labels):
     return {"nll" if model.tokens else "binarized_nll": nll}
 
 
+def masked_diffusion(model, x, rng, labels):
+    """The mean over twenty draws of the mask of each x. Which tokens are hidden is decided by one t each."""
+    x = x.astype(int) if model.tokens else coins(x, rng).astype(int)
+    D, found = x.shape[1], []
+    with averaged(model):
+        for _ in range(20):
+            hidden = rng.uniform(x.shape) < rng.uniform((len(x), 1))
+            rows = model.embedding.W[np.where(hidden, model.n_values, x)]
+            y = model.network(rows.reshape(len(x), -1)).reshape(*x.shape, model.n_values)
+            p = np.exp(y) / np.exp(y).sum(axis=2, keepdims=True)
+            nll = -np.log(np.take_along_axis(p, x[:, :, None], axis=2)[:, :, 0])
+            found += [(D + 1) / k * row[mask].sum() if (k := mask.sum()) else 0.0 for row, mask in zip(nll, hidden)]
+    return {"negative_elbo" if model.tokens else "binarized_negative_elbo": np.mean(found)}
+
+
+def code_prior(model, x, rng, labels):
+    codes = restored(model.vqvae, x)[1].reshape(len(x), -1)
+    formula = {"made": made, "masked": masked_diffusion}[model.prior]
+    (nats,) = formula(model.over_codes, codes, rng, None).values()
+    return {"code_bits": nats / math.log(2), "stored_bits": math.log2(model.vqvae.n_embeddings ** codes.shape[1])}
+
+
 def flow(model, x, rng, labels):
     """With the determinant of the whole Jacobian, by the complex step."""
     D, L = x.shape[1], model.levels
@@ -289,7 +311,8 @@ def gsn(model, x, rng, labels):
 
 
 FORMULAS = {f.__name__: f for f in (vae, autoencoder, classifier, gan, wgan, pix2pix, vqvae, vqgan, made, gmm)}
-FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm, ebm, flow, flow_matching)} | {"latent_diffusion": ddpm}
+FORMULAS |= {f.__name__: f for f in (rbm, dbn, gsn, ddpm, ebm, flow, flow_matching, masked_diffusion, code_prior)}
+FORMULAS |= {"latent_diffusion": ddpm}
 FORMULAS |= {"latent_flow": flow_matching, "reflow": flow_matching}
 
 UNEVEN = {"beta": 3.0, "variance": 0.3, "n_samples": 4, "binarize": True, "pack": 2, "averaging": 0.7, "noise": 0.5}

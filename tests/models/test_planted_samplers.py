@@ -238,6 +238,9 @@ def start_of(model):
     if entrances(model):
         return "normal"
     kinds = {"gibbs": "pixels", "walk": "coins", "fill": "orders", "gaussians": "mixture", "buffer": "chains"}
+    kinds |= {"unmask": "masks"}
+    if hasattr(model, "over_codes"):
+        return start_of(model.over_codes)
     return next((kind for attribute, kind in kinds.items() if hasattr(model, attribute)), None)
 
 
@@ -350,7 +353,26 @@ def test_classes_are_drawn_alike_and_only_those_that_were_seen(name, settings):
         near(shares[seen], p[seen], math.sqrt(p.max() * (1 - p.max()) / N), "classes")
 
 
-@cases(lambda model: start_of(model) == "orders")
+@cases(lambda model: start_of(model) == "masks" and hasattr(model, "unmask"), {"n_steps": 4})
+def test_unmasking_starts_with_all_tokens_hidden_and_shows_a_share_of_them_in_each_step(name, settings):
+    model, _ = example(name, settings)
+    with watched(model, "conditionals") as calls:
+        model.sample(50, model.rng(15))
+    counts = [hidden.sum(axis=1) for (_, hidden, _), _ in calls]
+    np.testing.assert_array_equal(counts, np.tile([[6], [4], [2], [1]], 50))  # of 6 tokens 2, 2, 1 and 1 are drawn
+
+
+@cases(lambda model: hasattr(model, "over_codes"))
+def test_pictures_are_decoded_from_what_the_prior_over_the_codes_draws(name, settings):
+    model, _ = example(name, settings)
+    with watched(model.over_codes, "sample") as calls:
+        drawn = model.sample(50, model.rng(16))
+    ((_, codes),) = calls
+    assert len(np.unique(codes)) > 1
+    np.testing.assert_array_equal(drawn, model.vqvae.decode_codes(codes))
+
+
+@cases(lambda model: start_of(model) == "orders" and hasattr(model, "fill"))
 def test_orders_are_drawn_alike_and_rows_do_not_tell_theirs(name, settings):
     model, batch = example(name, settings)
     n_orders = len(model.network.degree)
@@ -545,8 +567,8 @@ def test_a_hole_is_filled_by_a_chain_of_as_many_steps_as_asked_for(name, setting
         except UsageError as error:
             assert "cannot complete" in str(error)
             return
-    if not options:  # drawn from the exact law, in at most as many passes as there are features
-        assert hasattr(model, "fill")
+    if not options:  # drawn from the exact law, or by the model's own steps
+        assert hasattr(model, "fill") or hasattr(model, "unmask")
         return
     wanted = SEEN[options](*(HOLES[option] for option in options))
     assert {key: len(calls) for key, calls in counts.items() if calls} == wanted

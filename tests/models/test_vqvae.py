@@ -366,7 +366,7 @@ def test_what_is_measured_on_test_data():
 
 
 def test_it_cannot_sample_and_says_what_can():
-    with pytest.raises(UsageError, match=r"a VQVAE has no prior over its codes.*latent_diffusion.*MADE"):
+    with pytest.raises(UsageError, match=r"a VQVAE has no prior over its codes.*code_prior.*latent_diffusion"):
         tiny()[0].sample(3, Rng(0))
 
 

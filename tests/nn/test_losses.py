@@ -92,6 +92,12 @@ def test_softmax(seed, batch, classes):
     np.testing.assert_allclose(value, -(soft * np.log(p)).sum() / batch, rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(gradient, (p - soft) / batch, rtol=1e-10, atol=1e-15)
 
+    weights = rng.normal(batch)
+    value, gradient = softmax_cross_entropy(logits, labels, weights)
+    wanted = -(weights * np.log(p[np.arange(batch), labels])).mean()
+    np.testing.assert_allclose(value, wanted, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(gradient, weights[:, None] * (p - rows) / batch, rtol=1e-10, atol=1e-15)
+
 
 @given(seed=SEEDS, shift=st.floats(-500, 500))
 def test_softmax_does_not_notice_a_shift(seed, shift):
@@ -246,6 +252,8 @@ def test_more_shapes_that_are_refused():
             softmax_cross_entropy(zeros, labels)
     with pytest.raises(ValueError, match=r"labels must lie in 0 \.\.\. 2, got 0 \.\.\. 3"):
         softmax_cross_entropy(zeros, np.arange(4))
+    with pytest.raises(ValueError, match=r"softmax_cross_entropy.*\(4,\).*weights.*\(4, 1\)"):
+        softmax_cross_entropy(zeros, np.zeros(4, int), np.ones((4, 1)))
 
 
 @pytest.mark.parametrize("scalar", [np.float64, np.float32, float])

@@ -15,6 +15,7 @@ from scratchgen.models.ddpm import DDPM
 from scratchgen.models.flow_matching import FlowMatching
 from scratchgen.models.gan import GAN
 from scratchgen.models.latent_diffusion import LatentDiffusion
+from scratchgen.models.masked_diffusion import MaskedDiffusion
 from scratchgen.models.parts.diffusion import alpha_bars, inpaint, mixture_denoiser
 from scratchgen.models.vae import VAE
 from scratchgen.train.fit import fit
@@ -23,7 +24,12 @@ from scratchgen.uses.completion import CompletionLoss, by_codes
 
 F64 = "float64"
 KNOWN = np.array([1, 1, 0, 1, 0, 0])
-SHORT = {GAN: {"n_steps": 5, "n_starts": 2}, VAE: {"n_steps": 3}, DDPM: {"n_steps": 4, "repeats": 2}}
+SHORT = {
+    GAN: {"n_steps": 5, "n_starts": 2},
+    VAE: {"n_steps": 3},
+    DDPM: {"n_steps": 4, "repeats": 2},
+    MaskedDiffusion: {},
+}
 CASES = [(GAN, {}), (GAN, {"output": "linear", "adversarial_loss": "hinge"})]
 CASES += [(VAE, {}), (VAE, {"likelihood": "gaussian"}), (VAE, {"binarize": True})]
 CASES += [
@@ -33,6 +39,8 @@ CASES += [
     (DDPM, {"predict": "v", "levels": 1000}),
 ]
 every_model = pytest.mark.parametrize(("kind", "settings"), CASES)
+TOKENS = [(MaskedDiffusion, {"n_values": 4}), (MaskedDiffusion, {"n_values": 4, "order": "confidence"})]
+tokens_too = pytest.mark.parametrize(("kind", "settings"), CASES + TOKENS)  # in whose holes a value may be as it was
 
 
 def tiny(kind, dtype=F64, **settings):
@@ -62,7 +70,7 @@ def test_known_pixels_stay_bit_for_bit_and_the_hole_is_filled(kind, settings, dt
     assert (filled != complete(model, x, KNOWN, seed=8)).any()
 
 
-@every_model
+@tokens_too
 def test_what_stands_in_the_hole_is_never_looked_at(kind, settings):
     model, x = tiny(kind, **settings)
     blank = np.where(KNOWN, x, np.nan)
@@ -85,7 +93,7 @@ def test_each_picture_may_have_a_hole_of_its_own(kind, settings):
     np.testing.assert_array_equal(same, complete(model, x, KNOWN))
 
 
-@every_model
+@tokens_too
 def test_a_model_stays_as_it_is(kind, settings):
     model, x = tiny(kind, **settings)
     for params in model.parameters().values():
@@ -110,7 +118,7 @@ def test_a_mask_of_another_shape_is_refused(kind, x_shape, shape):
         complete(model, np.zeros(x_shape), np.ones(shape))
 
 
-@every_model
+@tokens_too
 def test_the_same_on_a_device_and_nothing_waits_for_it(kind, settings, monkeypatch):
     monkeypatch.setitem(kernels.DEVICES, "simcupy", Runner())
 
@@ -362,7 +370,8 @@ def test_with_grey_levels_a_network_is_shown_their_noise_and_the_hole_has_levels
 
 def test_flows_cannot_complete_and_say_so_in_one_line():
     model, batch = FlowMatching.example(Rng(0))
-    with pytest.raises(UsageError, match=r"^a FlowMatching cannot complete: use a GAN, a VAE, a MADE or a DDPM$"):
+    others = "a GAN, a VAE, a MADE, a MaskedDiffusion or a DDPM"
+    with pytest.raises(UsageError, match=f"^a FlowMatching cannot complete: use {others}$"):
         completion.complete(model, batch["x"], KNOWN, Rng(1))
 
 

@@ -207,6 +207,11 @@ def test_large_arrays_are_summed_up():
     assert "along a random direction" in text
 
 
+def test_a_row_too_wide_for_a_table_is_summed_up():
+    text = str(explain(Linear(2, 20), (3, 2)))
+    assert re.search(r"db \(20,\)   mean .* to \S+; complex step, error \d", text)
+
+
 @given(seed=st.integers(0, 1000), sizes=st.lists(st.integers(1, 4), min_size=2, max_size=4), batch=st.integers(1, 4))
 def test_any_network_on_any_batch(seed, sizes, batch):
     found = explain(mlp(sizes, Tanh), (batch, sizes[0]), seed=seed)

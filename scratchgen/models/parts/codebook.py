@@ -6,6 +6,7 @@ the inputs that chose them. A vector that no input chooses learns nothing, so un
 """
 
 from ...backend import array_module, stop
+from ...nn.batch import agreed, total
 from ...nn.initialisers import he, ones
 from ...nn.layer import Layer, Weight, check_width
 from ...nn.layers import matmul, sum_by_label
@@ -56,11 +57,12 @@ class Codebook(Layer):
 
         def backward(de, learn=True, inputs=True):  # de (B, n_dim)
             if learn:
-                self.n[...], total = sum_by_label(z - e if self.averaged else de, codes, len(self.W))
+                n, sums = sum_by_label(z - e if self.averaged else de, codes, len(self.W))
+                self.n[...] = total(n)  # total: for several processes, nn/batch.py
                 if self.averaged:
-                    self.pull[...] = total
+                    self.pull[...] = total(sums)
                 else:
-                    self.dW += total
+                    self.dW += sums
             if inputs:
                 return array_module(z).zeros_like(z)
 
@@ -83,7 +85,7 @@ class Codebook(Layer):
         """
         xp = array_module(z)
         dead = self.used < (least / len(self.W)) * self.used.sum()  # (K,)
-        self.put(xp.where(dead[:, None], z[rng.integers(len(z), len(self.W))], self.W))
+        self.put(agreed(xp.where(dead[:, None], z[rng.integers(len(z), len(self.W))], self.W)))
         if self.averaged:
             self.N[...] = xp.where(dead, xp.ones_like(self.N), self.N)
         self.used.fill(0)

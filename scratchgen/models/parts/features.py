@@ -1,25 +1,14 @@
-"""Diffusion and flow matching in features of a frozen VQ-GAN or VQ-VAE, not in pixels: Rombach et al. 2022, section 3."""
+"""Models behind a frozen VQ-VAE or VQ-GAN: they learn its features (Rombach et al. 2022, section 3) or codes, not pixels."""
 
 from ...backend import UsageError
 from ..vqvae import VQVAE
 
 
-class InFeatures:
-    """Comes before DDPM or FlowMatching in a class with a setting vqvae: x_0 (B, n_diffused) are its scaled features."""
+class BehindVQVAE:
+    """Comes before Model in a class with a setting vqvae: a trained VQ-VAE, of which it keeps a frozen copy."""
 
-    def build(self, rng):
+    def freeze(self, rng):
         self.trained, self.vqvae = self.vqvae.has_stepped(), VQVAE.copy_of(self.vqvae, rng)
-        return super().build(rng)
-
-    @property
-    def n_diffused(self):
-        return self.vqvae.n_codes * self.vqvae.n_dim
-
-    def encode(self, x):
-        return self.vqvae.encode(x)
-
-    def decode(self, features):
-        return self.vqvae.decode(self.vqvae.quantise(features))
 
     def prepare(self, x, rng, labels=None):
         if not self.trained:
@@ -34,3 +23,21 @@ class InFeatures:
         vqvae, batch = VQVAE.example(rng)
         vqvae.train_step(**batch, rng=rng)
         return super().example(rng, **{"vqvae": vqvae} | settings)
+
+
+class InFeatures(BehindVQVAE):
+    """Comes before DDPM or FlowMatching in a class with a setting vqvae: x_0 (B, n_diffused) are its scaled features."""
+
+    def build(self, rng):
+        self.freeze(rng)
+        return super().build(rng)
+
+    @property
+    def n_diffused(self):
+        return self.vqvae.n_codes * self.vqvae.n_dim
+
+    def encode(self, x):
+        return self.vqvae.encode(x)
+
+    def decode(self, features):
+        return self.vqvae.decode(self.vqvae.quantise(features))

@@ -217,6 +217,8 @@ def gradient_lines(g, indent):
             one, other = g.numeric
             lines.append(f"{pad}  along a random direction {one:.10g}, {method} {other:.10g}{remark(g)}")
         return lines
+    if not hand:  # too wide for a table
+        return [f"{name}   {summary(g.total)}; {method}{remark(g)}"]
     _, measured = rows_of(g.numeric, together)
     if len(hand[0]) > 9 * SIDE_BY_SIDE:
         lines = [f"{name}{power}", *hand, f"{method}{remark(g)}", *measured]

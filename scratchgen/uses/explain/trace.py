@@ -20,6 +20,7 @@ import numpy as np
 from ...backend import Rng
 from ...kernels import watching
 from ...models.base import Model
+from ...nn import batch
 from ...nn.layer import Layer, layers_in
 from ...nn.optim import observed
 from .events import (
@@ -64,7 +65,8 @@ def layers_of(model):
 
 @contextlib.contextmanager
 def seen(layers, handler):
-    """A context in which handler.call stands in for forward and forward_twice of layers, and for every watched function.
+    """A context in which handler.call stands in for forward and forward_twice of layers, and for every watched function
+    but those of nn/batch.py.
 
     layers: {name: layer}. It gets (name, target, method, frame, function, given, named): target is the layer or the watched
     function, frame that of the caller, and function(*given, **named) does what would have been done.
@@ -74,6 +76,8 @@ def seen(layers, handler):
         return handler.call(name, layer, method, sys._getframe(1), function, given, named)
 
     def watcher(function, given, named):
+        if function.__module__ == batch.__name__:  # which do nothing in one process
+            return function(*given, **named)
         return handler.call(function.__name__, function, "", sys._getframe(2), function, given, named)
 
     for name, layer in layers.items():
