@@ -274,7 +274,7 @@ def picture_of_table(x, names, path, real=None):
 
 
 # Test losses that measure what `loss` does on the training data, if the training data has no column of the same name.
-LIKE_LOSS = ("negative_elbo", "nll", "cross_entropy", "denoising_nll", "squared_error")
+LIKE_LOSS = ("negative_elbo", "nll", "cross_entropy", "denoising_nll", "denoising_error", "squared_error")
 
 
 def panels_of(columns):

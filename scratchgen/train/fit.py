@@ -107,8 +107,7 @@ def fit(
         if progress:
             say_that_nothing_is_limited()
         run.save(model, run.epoch)
-        looked_at = model.on_device(x=x.sample(model.rng((seed, 0, 10)), ON_DISK)) if isinstance(x, Rows) else given
-        doctor = Doctor(model, looked_at, run.history, seed) if ranks.rank == 0 else None
+        doctor = Doctor(model, _some(model, given, seed), run.history, seed) if ranks.rank == 0 else None
         bar = Progress(len(x) // rows, run.epoch + 1, epochs, progress)
         with bar, blas_threads(run.notes["threads"]), np.errstate(all="ignore"):
             try:
@@ -182,6 +181,14 @@ def _get_ready(model, given, rows, seed, resume, run, ranks):
     ranks.note(run)
     if "threads" not in run.notes:
         run.notes["threads"] = ranks.threads(model) or choose_threads(model, _one_step(model, given, rows, seed))
+
+
+def _some(model, given, seed):
+    """given, or of data on the disk about ON_DISK rows, in order and evenly spread over some random ones."""
+    if not isinstance(x := given["x"], Rows):
+        return given
+    rows = x.sample(model.rng((seed, 0, 10)))
+    return model.on_device(x=rows[:: max(1, len(rows) // ON_DISK)])
 
 
 def _one_step(model, given, rows, seed):
