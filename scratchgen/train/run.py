@@ -33,6 +33,7 @@ TEST_LOSSES = (
     "loss",
     "denoising_nll",
     "denoising_error",
+    "code_bits",
     "squared_error",
     "mse",
 )
