@@ -43,6 +43,7 @@ def arguments():
         return sub
 
     compile = {"action": "store_true", "help": "use kernels compiled for this CPU: faster, if there is a C++ compiler"}
+    best = {"action": "store_true", "help": "the epoch with the least test loss (best.npz), instead of the last one"}
     device = {"choices": ["cpu", "gpu", "auto"], "default": "cpu", "help": "auto: a GPU if there is one (default: cpu)"}
     sub = command("list", "show models, data sets and demos, or the settings of one model")
     sub.add_argument("model", nargs="?", metavar="MODEL", help="show the settings of this model")
@@ -58,7 +59,7 @@ def arguments():
         "--data", help="digits (default), mnist, fashion, a toy, a folder of pictures, a .npy, .npz or .csv file"
     )
     sub.add_argument("--epochs", type=natural, required=True, metavar="N", help="total number of passes over the data")
-    sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz and history.csv")
+    sub.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoint.npz, best.npz and history.csv")
     sub.add_argument("--resume", action="store_true", help="continue from the checkpoint in DIR, with its settings")
     sub.add_argument(
         "--accept-new-data", action="store_true", help="continue although the data is not that of the run so far"
@@ -79,6 +80,7 @@ def arguments():
     )
     sub.add_argument("--seed", type=natural, default=0, metavar="S", help="seed of the random numbers (default: 0)")
     sub.add_argument("--label", type=int, metavar="K", help="the class to draw, for models that take labels")
+    sub.add_argument("--best", **best)
     sub.add_argument("--data", metavar="D", help="where the training data is now, for runs of older versions")
     sub.add_argument("--device", **device)
     sub.add_argument("--compile", **compile)
@@ -91,6 +93,7 @@ def arguments():
     sub.add_argument(
         "--log-p", action="store_true", help="log p of 100 test examples by diffusion or flow matching: takes long"
     )
+    sub.add_argument("--best", **best)
     sub.add_argument("--data", metavar="D", help="other data to measure on, or where the training data is now")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sub.add_argument("--device", **device)

@@ -273,6 +273,78 @@ def picture_of_table(x, names, path, real=None):
     save_figure(figure, path)
 
 
+# Test losses that measure what `loss` does on the training data, if the training data has no column of the same name.
+LIKE_LOSS = ("negative_elbo", "nll", "cross_entropy", "denoising_nll", "denoising_error", "squared_error")
+
+
+def panels_of(columns):
+    """{title: [columns]}: which columns of a history are drawn on one axis, the test data beside the training data."""
+    panels = {}
+    for name in columns:
+        base = name.removeprefix("test_").removeprefix("binarized_")
+        if base in LIKE_LOSS and base not in columns and "loss" in columns:
+            base = "loss"
+        base = {"logit_real": "D's mean logit", "logit_fake": "D's mean logit"}.get(base, base)
+        panels.setdefault(base.removesuffix("_floor"), []).append(name)
+    return panels
+
+
+def picture_of_history(history, path, best=None):
+    """The rows {column: number} of a training, drawn against its epochs, as a .png; best: an epoch to mark. Prints the path.
+
+    A column that ends in _error is drawn as a band around another one, and one that ends in _floor as a dashed line. An axis
+    is logarithmic if its numbers are positive and differ by a factor of ten or more.
+    """
+    columns = {name: None for row in history for name in row if name not in ("epoch", "seconds")}
+    epochs = np.array([row["epoch"] for row in history])
+    values = {name: np.array([row.get(name, np.nan) for row in history], float) for name in columns}
+    panels = panels_of([name for name in columns if not name.endswith("_error") or name == "test_squared_error"])
+    across = min(4, len(panels))
+    rows = -(-len(panels) // across)
+    figure, axes = new_figure(3.3 * across, 2.5 * rows + 0.3, rows, across)
+    for axis, (title, names) in itertools.zip_longest(axes.flat, panels.items(), fillvalue=("", ())):
+        if not names:
+            axis.set_axis_off()
+        for name in names:
+            colour = INK if name == "test_logit_fake" else RED if name.startswith("test_") else BLUE
+            known, error = np.isfinite(values[name]), values.get(f"{name}_error")
+            x, y = epochs[known], values[name][known]
+            floor = name.endswith("_floor")
+            style = (
+                {"color": GREY, "linestyle": "--"} if floor else {"color": colour, "marker": "." if len(x) < 30 else ""}
+            )
+            axis.plot(x, y, linewidth=1.5, label=name, **style)
+            if error is not None:
+                axis.fill_between(x, y - error[known], y + error[known], color=style["color"], alpha=0.2, linewidth=0)
+        drawn = np.concatenate([values[name][np.isfinite(values[name])] for name in names] or [np.ones(1)])
+        if len(drawn) and drawn.min() > 0 and drawn.max() >= 10 * drawn.min():
+            axis.set_yscale("log")
+            limits = axis.get_ylim()
+            axis.set_yticks(*ticks_of(drawn))
+            axis.set_ylim(limits)
+            axis.minorticks_off()
+        if best and names:
+            axis.axvline(best, color=GREY, linestyle=":", linewidth=1)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.grid(color="0.92")
+        axis.tick_params(labelsize=8)
+        if len(names) > 1:
+            axis.legend(fontsize=7, frameon=False)
+    words = ["blue: training", "red: test data"] if any(name.startswith("test_") for name in columns) else []
+    words += [f"dotted: epoch {best}, the least test loss"] if best else []
+    figure.suptitle(", ".join(words), fontsize=9)
+    save_figure(figure, path)
+
+
+def ticks_of(values):
+    """(numbers around positive values, the same as text): 1, 2, 5, 10, ..., or if that is too many, powers of ten."""
+    low, high = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max())) + 1
+    factors = (1, 2, 5) if high - low < 5 else (1,)
+    ticks = [m * 10.0**power for power in range(low, high, 1 + (high - low) // 8) for m in factors]
+    return ticks, [f"{tick:g}" for tick in ticks]
+
+
 def shortened(name, most=24):
     """A name for an axis: not too long, and without the signs that begin a formula."""
     return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")

@@ -28,6 +28,7 @@ import pytest
 from hypothesis import settings
 
 from scratchgen.backend import find_device
+from scratchgen.commands import train as train_command
 from scratchgen.kernels.native import native as find_native
 from scratchgen.train import progress
 
@@ -100,6 +101,12 @@ def pytest_terminal_summary(terminalreporter, config):
 def silence(monkeypatch):
     """No line every ten seconds of many short trainings, which tests that listen to standard error would hear."""
     monkeypatch.setattr(progress, "SILENCE", 1e9)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """No history.png at the end of every `train`, which takes a second: tests/commands/test_best.py draws some."""
+    monkeypatch.setattr(train_command, "draw_history", lambda *given: None)
 
 
 @pytest.fixture

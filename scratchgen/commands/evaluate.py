@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 import sys
 
 from ..backend import UsageError, find_device
@@ -10,12 +9,11 @@ from ..data.checked import fingerprint
 from ..metrics.likelihood import STEPS, check_ode, likelihood_metrics, passes
 from ..metrics.samples import sample_metrics
 from ..models.base import Model
-from ..train.checkpoint import load_model
-from .shared import data_of, show
+from .shared import data_of, model_of, show
 
 
 def run(args):
-    model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
+    model, notes = model_of(args)
     data = data_of(notes, args.data)
     known = notes.get("fingerprint", {}).get("x")
     if known and not args.data and known != fingerprint(x=data.x_train)["x"]:

@@ -10,8 +10,7 @@ import numpy as np
 from ..backend import UsageError, to_host, written_whole
 from ..data import fixed_order
 from ..plots import COLUMNS, picture_of, picture_of_table
-from ..train.checkpoint import load_model
-from .shared import data_of, scale_of
+from .shared import data_of, model_of, scale_of
 
 
 def run(args):
@@ -20,7 +19,7 @@ def run(args):
         raise UsageError(f"-n {args.n}: expected a whole number > 0")
     if path.suffix not in (".png", ".npy", ".csv"):
         raise UsageError(f"-o {args.o}: expected a name that ends in .png or .npy, or for a table in .csv")
-    model, notes = load_model(pathlib.Path(args.dir) / "checkpoint.npz", args.device)
+    model, notes = model_of(args)
     if args.label is not None and not model.needs_labels:
         raise UsageError(f"--label {args.label}: a {notes['model']} takes no label; leave it out")
     scale = scale_of(notes)

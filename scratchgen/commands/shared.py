@@ -1,10 +1,14 @@
 """What several commands need: find the data of a model, and print numbers with their units."""
 
+import pathlib
+
 import numpy as np
 
 from ..backend import UsageError
 from ..data import Scale, load
 from ..metrics.meanings import meaning
+from ..train.checkpoint import load_model, read_checkpoint
+from ..train.run import BEST
 
 
 def show(found):
@@ -12,6 +16,19 @@ def show(found):
     for name, value in found.items():
         value = value if isinstance(value, str) else f"{value:.5g}"
         print(f"  {name:<25} {value:<12} {meaning(name)}".rstrip())
+
+
+def model_of(args):
+    """(model, notes) of the run in args.dir after its last epoch, or with args.best after the one with the least test loss.
+
+    Raises UsageError if there is no such run, or if it has no best epoch.
+    """
+    last, best = (pathlib.Path(args.dir) / name for name in ("checkpoint.npz", BEST))
+    if args.best and not best.exists():
+        kind = read_checkpoint(last)[0]["model"]
+        why = "GANs and Boltzmann machines have no test loss, and older runs kept none"
+        raise UsageError(f"--best: {args.dir} has no best epoch of its {kind} ({why}); leave --best out")
+    return load_model(best if args.best else last, args.device)
 
 
 def data_of(notes, given=None):

@@ -13,9 +13,11 @@ from ..metrics.samples import sample_metrics
 from ..models import find_model, kind_of, rules
 from ..models.base import Model
 from ..models.settings import is_model, trained_class
+from ..plots import picture_of_history
 from ..train.checkpoint import load_model
 from ..train.fit import fit
 from ..train.parallel import Alone
+from ..train.run import BEST, test_loss
 from .settings import parse_settings
 from .shared import data_of, load_for, show
 
@@ -71,7 +73,22 @@ def run(args):
     shared = f" on {ranks.size} ranks" * (ranks.size > 1)
     print(f"{args.model} on {name}: epoch {last['epoch']}, {seconds}{shared}")
     show({name: value for name, value in last.items() if name not in ("epoch", "seconds")})
-    print(f"{out / 'checkpoint.npz'}\n{out / 'history.csv'}")
+    for name in ("checkpoint.npz", BEST, "history.csv"):
+        if (out / name).exists():
+            print(out / name)
+    judged = {row["epoch"]: found[1] for row in history if (found := test_loss(model, row))}
+    if ranks.rank == 0:
+        draw_history(history, out / "history.png", min(judged, key=judged.__getitem__, default=None))
+
+
+def draw_history(history, path, best):
+    """Draw history.png; a line says so if matplotlib is not installed. Fewer than two epochs make no curve."""
+    if len(history) < 2:
+        return
+    try:
+        picture_of_history(history, path, best)
+    except UsageError as error:
+        print(f"{path} is not drawn: {error}", file=sys.stderr)
 
 
 def from_data(model_class, data):

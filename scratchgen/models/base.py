@@ -102,10 +102,6 @@ class Model:
         """Whether evaluate needs labels."""
         return self.needs_labels and type(self).evaluate is not Model.evaluate
 
-    def warning(self, losses: dict[str, float]) -> str:
-        """One line that says what goes wrong, or "". losses: {name: mean over the last steps}. fit prints it once."""
-        return ""
-
     @classmethod
     def example(cls, rng: Rng, **settings: Any) -> tuple[Any, dict[str, Array]]:
         """A tiny model and a batch for it, {argument name: array}. Every automatic check starts from these.

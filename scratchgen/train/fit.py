@@ -20,11 +20,13 @@ from ..data.on_disk import in_memory
 from ..kernels.native import compiled_kernels
 from ..models.base import Model
 from .cuda_graph import CapturedStep
+from .doctor import Doctor
 from .parallel import Alone
 from .progress import Progress
 from .run import Run
 from .threads import blas_threads, choose_threads, say_that_nothing_is_limited
 
+ON_DISK = 2_000  # of data on the disk, the doctor sees so many rows
 READ_EVERY = 50  # steps between two readings of the losses: each reading makes a GPU wait
 
 
@@ -60,7 +62,8 @@ def fit(
 
     x, labels (N,), x_test, labels_test: NumPy arrays, which are moved to the model's device once. Or x is the Rows of a file
         on the disk (data/on_disk.py): then each batch is read when it is needed, and prepare sees some random rows.
-    out: the folder for checkpoint.npz and history.csv. None: nothing is written.
+    out: the folder for checkpoint.npz and history.csv, and for best.npz, the checkpoint of the epoch with the least test
+        loss, if there is one (run.py). None: nothing is written.
     resume: continue from the checkpoint in out. The settings must be the same, and also the data unless accept_new_data.
     on_epoch(model, row): called after each epoch.
     measure(model, rng, epoch) -> {name: number}: called after each epoch; its numbers are added to the row.
@@ -70,6 +73,8 @@ def fit(
     compile: run kernels that are compiled for this CPU (kernels/native.py). This is faster, and the last digits of the
         results differ. Without a C++ compiler plain NumPy runs.
     ranks: the processes that share the work, parallel.connect(). Each of them calls fit with the same arguments.
+
+    If something goes wrong, such as mode collapse, a line on standard error says what to change: see doctor.py.
 
     At first a few steps are tried and undone, to find the number of threads with which matrix products are fastest
     (threads.py). The number of threads changes the last digits of the results, so the checkpoint keeps it.
@@ -102,18 +107,21 @@ def fit(
         if progress:
             say_that_nothing_is_limited()
         run.save(model, run.epoch)
+        doctor = Doctor(model, _some(model, given, seed), run.history, seed) if ranks.rank == 0 else None
         bar = Progress(len(x) // rows, run.epoch + 1, epochs, progress)
         with bar, blas_threads(run.notes["threads"]), np.errstate(all="ignore"):
             try:
                 for epoch in range(run.epoch + 1, epochs + 1):
                     started = time.perf_counter()
-                    means = _train_epoch(model, given, seed, epoch, bar, run, captured, ranks)
+                    means = _train_epoch(model, given, seed, epoch, bar, run, captured, ranks, doctor)
                     ranks.share(model)
                     row = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)} | means
                     row |= ranks.by_first(lambda: _measures(model, tested, measure, seed, epoch, run))
                     run.add(row)
                     run.save(model, epoch)
                     bar.epoch(row)
+                    if doctor:
+                        bar.warn(doctor.read(), f"epoch {epoch}")
                     if on_epoch and ranks.rank == 0:
                         on_epoch(model, row)
             except KeyboardInterrupt:
@@ -175,6 +183,14 @@ def _get_ready(model, given, rows, seed, resume, run, ranks):
         run.notes["threads"] = ranks.threads(model) or choose_threads(model, _one_step(model, given, rows, seed))
 
 
+def _some(model, given, seed):
+    """given, or of data on the disk about ON_DISK rows, in order and evenly spread over some random ones."""
+    if not isinstance(x := given["x"], Rows):
+        return given
+    rows = x.sample(model.rng((seed, 0, 10)))
+    return model.on_device(x=rows[:: max(1, len(rows) // ON_DISK)])
+
+
 def _one_step(model, given, rows, seed):
     """A function step() that trains the model on the first batch. choose_threads measures it."""
     first = {name: array[:rows] for name, array in given.items()}
@@ -189,7 +205,7 @@ def check_losses(model, losses):
         )
 
 
-def _train_epoch(model, given, seed, epoch, bar, run, captured, ranks):
+def _train_epoch(model, given, seed, epoch, bar, run, captured, ranks, doctor):
     """{name: mean loss} of one pass over the data. given: {argument name: array (N, ...) on the device}."""
     rng = model.rng((seed, epoch))
     n = len(given["x"])
@@ -205,7 +221,8 @@ def _train_epoch(model, given, seed, epoch, bar, run, captured, ranks):
         if step % READ_EVERY == 0 or step == n_steps:
             _read(recent, seen, model, epoch, step - len(recent), run, ranks)
             latest = {name: float(np.mean(values[-len(recent) :])) for name, values in seen.items()}
-            bar.warn(model.warning(latest), epoch, step)
+            if doctor:
+                bar.warn(doctor.look(latest, len(recent)), f"epoch {epoch}, step {step}")
             means = {name: float(np.mean(values, dtype=np.float64)) for name, values in seen.items()}
             bar.steps(len(recent), means)
             recent = []

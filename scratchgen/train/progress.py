@@ -4,7 +4,6 @@ import sys
 import time
 
 SILENCE = 10  # seconds: a program that prints nothing for longer seems to hang
-LOOKS = 3  # a warning must appear in this many checks in a row: early in training many things look wrong for a moment
 
 
 class Clock:
@@ -69,9 +68,10 @@ class Progress:
     """
 
     def __init__(self, n_steps, first, n_epochs, show):
-        self.n_steps, self.n_epochs, self.show, self.looks = n_steps, n_epochs, show, 0
+        self.n_steps, self.n_epochs, self.show = n_steps, n_epochs, show
         self.now, self.done = first, 0  # the present epoch, and how many of its steps are done
-        self.bar = new_bar((n_epochs - first + 1) * n_steps, "step", show, self.which())
+        self.first, self.total, self.started = first, (n_epochs - first + 1) * n_steps, time.perf_counter()
+        self.bar = new_bar(self.total, "step", show, self.which())
         CLOCK.start()
 
     def __enter__(self):
@@ -95,22 +95,34 @@ class Progress:
 
     def epoch(self, row):
         """Show that one more epoch is done. row: its row of the history."""
+        which, self.now, self.done = self.which(), self.now + 1, 0
         if self.show and not self.bar:
-            self.say(self.which(), row)
-        self.now, self.done = self.now + 1, 0
+            self.say(which, row)
         if self.bar:
             self.bar.set_description(self.which(), refresh=False)
 
     def say(self, where, numbers):
-        CLOCK.say(f"{where}: " + ", ".join(f"{name} {value}" for name, value in shown(numbers).items()))
+        numbers = ", ".join(f"{name} {value}" for name, value in shown(numbers).items())
+        CLOCK.say(f"{where}: {numbers}{self.time_left()}")
 
-    def warn(self, line, epoch, step):
-        """Print a warning once line was not "" in LOOKS calls in a row. It is printed at most once per run."""
-        if self.looks < LOOKS:
-            self.looks = self.looks + 1 if line else 0
-            if self.looks == LOOKS and self.show:
-                line = f"epoch {epoch}, step {step}: {line}"
-                self.bar.write(line, file=sys.stderr) if self.bar else print(line, file=sys.stderr, flush=True)
+    def time_left(self):
+        """ "; about 40 s left", if the rest is as fast as what is done; "" at the end."""
+        done = (self.now - self.first) * self.n_steps + self.done
+        seconds = (time.perf_counter() - self.started) * (self.total / max(1, done) - 1)
+        return f"; about {duration(seconds)} left" if done < self.total else ""
+
+    def warn(self, lines, when):
+        """Print what the doctor says, with the time, also where progress is not shown."""
+        for line in lines:
+            line = f"{when}: {line}"
+            self.bar.write(line, file=sys.stderr) if self.bar else print(line, file=sys.stderr, flush=True)
+
+
+def duration(seconds):
+    """Seconds in words: "40 s", "5 min" or "1.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def shown(row):

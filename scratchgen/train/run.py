@@ -2,19 +2,57 @@
 
 The history is written before the checkpoint. If an epoch has a row but no checkpoint, resume drops the row. Both files are
 always replaced as a whole. So if the process is killed at any moment, the run can continue from its folder.
+
+best.npz is a checkpoint of the epoch with the least test loss so far. It is written before checkpoint.npz. If the process is
+killed in between, resume repeats that epoch bit for bit, and so writes the same best.npz again.
 """
 
 import csv
+import math
 import os
 import pathlib
 
 from ..backend import UsageError, make_folder, written_whole
+from ..models.parts.adversarial import Adversarial
+from ..models.vae import VAE
 from .checkpoint import COLUMNS, describe, read_checkpoint, restore, save_checkpoint
 
 try:
     import fcntl
 except ImportError:  # on Windows, folders are not locked
     fcntl = None  # type: ignore[assignment]
+
+
+BEST = "best.npz"
+# What can be the test loss: the first one that a model measures. The pseudo-likelihood of a Boltzmann machine is left out.
+# It is measured on one random pixel of each picture, so its noise would choose the epoch.
+TEST_LOSSES = (
+    "negative_elbo",
+    "nll",
+    "cross_entropy",
+    "loss",
+    "denoising_nll",
+    "denoising_error",
+    "code_bits",
+    "squared_error",
+    "mse",
+)
+
+
+def test_loss(model, row):
+    """(name, value) of the test loss in a row of the history; None without test data, and for models that have none.
+
+    Models with a discriminator have none: a picture that is restored sharply has a larger error than a blurred one. If a VAE
+    weighs the KL by another beta than 1, its test loss is weighted in the same way.
+    """
+    if isinstance(model, Adversarial):
+        return None
+    beta = model.beta if isinstance(model, VAE) else 1.0
+    for before in ("test_", "test_binarized_"):
+        if beta != 1 and f"{before}kl" in row:
+            return f"{before}nll + {beta:g} {before}kl", row[f"{before}nll"] + beta * row[f"{before}kl"]
+    names = (f"test_{before}{name}" for name in TEST_LOSSES for before in ("", "binarized_"))
+    return next(((name, row[name]) for name in names if name in row), None)
 
 
 class Run:
@@ -35,6 +73,7 @@ class Run:
             return
         self.out, self.name, self.epochs = pathlib.Path(out), describe(model)["model"], epochs
         self.checkpoint, self.table = self.out / "checkpoint.npz", self.out / "history.csv"
+        self.best, self.least = self.out / BEST, math.inf  # the least test loss so far
         if resume:
             try:
                 self.resume(model, notes, data, accept_new_data)
@@ -68,6 +107,8 @@ class Run:
             self.check_data(known or {}, data, saved.get("data"), where)
         self.epoch = saved["epoch"]
         self.history = [row for row in _read_history(self.table) if row["epoch"] <= self.epoch]
+        if known in (None, data):  # losses on other data cannot be compared
+            self.least = min((found[1] for row in self.history if (found := test_loss(model, row))), default=math.inf)
         if isinstance(saved.get("threads"), int):
             self.notes["threads"] = saved["threads"]
         self.ranks = saved.get("ranks", 1)
@@ -149,10 +190,13 @@ class Run:
             self.write_history()
 
     def save(self, model, epoch):
-        """Write the checkpoint of an epoch."""
+        """Write the checkpoint of an epoch, and before it best.npz, if the last row has the least test loss so far."""
         if self.out:
             if not self.ours:  # this is the first file of a new run
                 self.take()
+            if epoch > self.epoch and (found := test_loss(model, self.history[-1])) and found[1] < self.least:
+                self.least = found[1]
+                save_checkpoint(self.best, model, epoch=epoch, test_loss=found, **self.notes)
             save_checkpoint(self.checkpoint, model, epoch=epoch, **self.notes)
         self.epoch = epoch
 

@@ -23,7 +23,6 @@ from scratchgen.models.wgan import WGAN
 from scratchgen.nn import losses
 from scratchgen.train.checkpoint import read_checkpoint
 from scratchgen.train.fit import fit
-from scratchgen.train.progress import Progress
 
 FAMILY = [("gan", settings) for settings in variants("gan")] + [("wgan", settings) for settings in variants("wgan")]
 FAMILY += [("conditional_gan", settings) for settings in variants("conditional_gan")]
@@ -474,46 +473,6 @@ def test_a_critic_measures_the_distance():
 
 def pixels(n, width=6):
     return np.random.default_rng(0).random((n, width), dtype=np.float32)
-
-
-@pytest.mark.parametrize("name", ["gan", "conditional_gan"])
-def test_a_saturated_D_is_named_once(name, capsys):
-    settings = {"r1": 0.0, "lr_D": 0.05, "lr_G": 1e-6, "n_latent": 2, "hidden_G": (4,), "hidden_D": (64,), "batch": 8}
-    model = find_model(name)(n_features=6, **settings).build(Rng(0))
-    x = np.zeros((80, 6), np.float32)
-    fit(model, x, labels=np.zeros(80, np.int64), epochs=60, progress=True)
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if "tells real from generated" in line]
-    assert all(word in said for word in ("epoch", "step", "discriminator_loss", "r1"))
-
-
-@pytest.mark.parametrize("kind", ["minimax", "non_saturating", "least_squares", "hinge"])
-def test_D_is_too_good_below_a_tenth_of_the_loss_of_one_that_cannot_tell(kind):
-    """The loss without the penalty. Its answer is then ½, which is least_squares' own number and the others' logit of 0."""
-    model = GAN.example(Rng(0), adversarial_loss=kind, r1=3.0)[0]
-    undecided = np.full((4, 1), 0.5 if kind == "least_squares" else 0.0)
-    unsure = float(losses.loss_D(undecided, undecided, kind)[0])
-    for penalty in (0.0, 0.2):
-        most = 0.1 * unsure + 0.5 * 3.0 * penalty
-        assert model.warning({"discriminator_loss": most + 0.001, "penalty": penalty}) == ""
-        assert "tells real from generated" in model.warning({"discriminator_loss": most - 0.001, "penalty": penalty})
-    assert model.warning({}) == ""
-
-
-def test_a_critic_the_wrong_way_round_is_named():
-    model = WGAN.example(Rng(0))[0]
-    assert model.warning({"wasserstein": 0.3}) == model.warning({"wasserstein": -0.04}) == ""
-    assert "smaller lam" in model.warning({"wasserstein": -0.06})
-    assert model.warning({"discriminator_loss": -5.0}) == ""  # a critic's loss has no least value
-
-
-def test_what_is_wrong_for_a_moment_is_not_named(capsys):
-    progress = Progress(10, 1, 1, True)
-    for line in ("odd", "odd", "", "odd", "", "odd", "odd"):
-        progress.warn(line, 1, 1)
-    assert capsys.readouterr().err == ""
-    for step in (2, 3):
-        progress.warn("odd", 1, step)
-    assert capsys.readouterr().err == "epoch 1, step 2: odd\n"
 
 
 @pytest.mark.parametrize("kind", losses.ADVERSARIAL)

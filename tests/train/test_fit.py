@@ -64,14 +64,17 @@ def read_table(out):
 
 def assert_same_run(a, b):
     """Two folders hold the same run, but for the seconds it took."""
-    (notes_a, arrays_a), (notes_b, arrays_b) = (read_checkpoint(out / "checkpoint.npz") for out in (a, b))
-    assert notes_a == notes_b
-    assert arrays_a.keys() == arrays_b.keys()
-    for name, array in arrays_a.items():
-        assert array.dtype == arrays_b[name].dtype
-        assert array.tobytes() == arrays_b[name].tobytes(), name
+    names, again = (sorted(path.name for path in out.iterdir() if path.name != "history.png") for out in (a, b))
+    assert names == again
+    assert names in (["checkpoint.npz", "history.csv"], ["best.npz", "checkpoint.npz", "history.csv"])
+    for path in names[:-1]:
+        (notes_a, arrays_a), (notes_b, arrays_b) = (read_checkpoint(out / path) for out in (a, b))
+        assert notes_a == notes_b
+        assert arrays_a.keys() == arrays_b.keys()
+        for name, array in arrays_a.items():
+            assert array.dtype == arrays_b[name].dtype
+            assert array.tobytes() == arrays_b[name].tobytes(), name
     assert read_table(a) == read_table(b)
-    assert sorted(path.name for path in b.iterdir()) == ["checkpoint.npz", "history.csv"]
 
 
 def at_step(model_class, step, action, monkeypatch=None):
@@ -146,19 +149,21 @@ def test_resume_in_several_pieces(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "pieces")
 
 
-@pytest.mark.parametrize(("module", "function", "last"), [(np, "savez", 2), (os, "replace", 4)])
+@pytest.mark.parametrize(("module", "function"), [(np, "savez"), (os, "replace")])
+@pytest.mark.parametrize(("name", "last"), [("checkpoint.npz", 2), ("best.npz", 1)])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_stopped_while_writing_the_checkpoint(module, function, last, error, tmp_path, monkeypatch):
+def test_stopped_while_writing_a_checkpoint(module, function, name, last, error, tmp_path, monkeypatch):
     """The old checkpoint stays as it was, and the run can go on from it."""
     train("vae", 0, 2, tmp_path / "unbroken")
     out = tmp_path / "broken"
     train("vae", 0, 1, out)
     before = (out / "checkpoint.npz").read_bytes()
-    # Resuming writes history, checkpoint (the old one again), history, checkpoint: let the last write fail.
+    # Resuming writes history, checkpoint (the old one again), history, best, checkpoint: let the last write of one fail.
     original, calls = getattr(module, function), itertools.count(1)
 
     def fail(*args, **given):
-        if next(calls) < last:
+        path = args[0].name if function == "savez" else str(args[1])
+        if name not in path or next(calls) < last:
             return original(*args, **given)
         if function == "savez":
             args[0].write(b"half a checkpoint")
@@ -169,8 +174,8 @@ def test_stopped_while_writing_the_checkpoint(module, function, last, error, tmp
         with pytest.raises((UsageError, Stopped)) as caught:
             train("vae", 0, 2, out, resume=True)
     assert (out / "checkpoint.npz").read_bytes() == before
-    assert sorted(path.name for path in out.iterdir()) == ["checkpoint.npz", "history.csv"]
-    assert str(out / "checkpoint.npz") in str(caught.value)
+    assert sorted(path.name for path in out.iterdir()) == ["best.npz", "checkpoint.npz", "history.csv"]
+    assert str(out / (name if isinstance(error, OSError) else "checkpoint.npz")) in str(caught.value)
     if isinstance(caught.value, Stopped):
         assert "holds epoch 1" in str(caught.value)
     train("vae", 0, 2, out, resume=True)
@@ -413,6 +418,20 @@ def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch):
         lines = sys.stderr.getvalue().splitlines()
         assert [line.partition(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"][: 2 * show]
         assert all("loss " in line for line in lines)
+
+
+def test_a_line_says_how_long_it_takes_yet(monkeypatch, capsys):
+    monkeypatch.setattr(progress_module, "SILENCE", 0)
+    monkeypatch.setattr(progress_module, "CLOCK", progress_module.Clock())
+    now = iter([0, 0, *range(30, 3000, 30)])  # half a minute between two looks at the clock
+    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: next(now))
+    with progress_module.Progress(10, 3, 6, True) as progress:  # epochs 3 to 6
+        for _ in range(4):
+            progress.epoch({"epoch": 0, "seconds": 0.1, "loss": 2.5})
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and all(": loss 2.5" in line for line in lines)
+    assert [line.partition("; about ")[2] for line in lines] == ["90 s left", "90 s left", "50 s left", ""]
+    assert [progress_module.duration(s) for s in (99.4, 100, 5999, 6000)] == ["99 s", "2 min", "100 min", "1.7 h"]
 
 
 def test_losses_that_come_only_now_and_then_are_averaged_over_their_steps(monkeypatch):

@@ -4,7 +4,6 @@ G makes examples, and D judges whether an example is real. A round is d_steps st
 steps of G. What is special in a paper, the inputs and the losses of D and G, is in the file of its model.
 """
 
-import math
 from typing import Any
 
 from ...backend import UsageError
@@ -14,12 +13,6 @@ from ...nn.optim import EMA, SGD, Adam, RMSProp
 from ...nn.parameters import Parameters
 from ...nn.schedules import falling
 from ..base import Model
-
-# D's loss if it cannot tell real from generated at all: D = ½, or a logit of 0 for the hinge.
-UNSURE = {"minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "least_squares": 0.25, "hinge": 2.0}
-# Remedies, {setting that the model must have: what to try}. HELP: D is too far ahead. TURN: D started with the wrong sign.
-HELP = {"r1": "a larger r1", "noise": "noise=0.1", "d_steps": "fewer d_steps", "lr_D": "a smaller lr_D"}
-TURN = {"lam": "a smaller lam (0.1 for points in the plane)", "one_sided": "one_sided=true"}
 
 
 class Adversarial(Model):
@@ -142,22 +135,3 @@ class Adversarial(Model):
             raise UsageError(
                 f"a round takes {self.examples_per_step} examples (d_steps batches), but there are only {n}: use {remedy}"
             )
-
-    def warning(self, losses):
-        """A warning if D is too good or W₁ seems negative, else "".
-
-        D is too good if its loss without the penalty is below a tenth of the loss of a D that always answers ½.
-        """
-        settings = self.settings()
-        if losses.get("wasserstein", 0) < -0.05:
-            return (
-                f"wasserstein fell to {losses['wasserstein']:.2g}: D scores generated examples above real ones, and its "
-                f"penalty keeps it from changing; try {', '.join(TURN[name] for name in TURN if name in settings)}"
-            )
-        value = losses.get("discriminator_loss", 0) - 0.5 * self.r1 * losses.get("penalty", 0)
-        if "discriminator_loss" not in losses or value > 0.1 * UNSURE.get(self.adversarial_loss, -math.inf):
-            return ""
-        return (
-            f"discriminator_loss fell to {value:.2g}: D tells real from generated examples almost perfectly, so G gets "
-            f"almost no gradient; try {', '.join(HELP[name] for name in HELP if name in settings)}"
-        )
