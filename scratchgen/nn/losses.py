@@ -115,11 +115,11 @@ def softmax_cross_entropy(logits: Array, labels: Array, weights: Array | None = 
         labels = one_hot(labels, logits.shape[1], logits.dtype)
     same_shape("softmax_cross_entropy", logits=logits, labels=labels)
     log_p = log_softmax(logits)
-    value, d = labels * log_p, (xp.exp(log_p) - labels) / len(logits)
+    p = xp.exp(log_p)
     if weights is not None:
         same_shape("softmax_cross_entropy", first_column=logits[:, 0], weights=weights)
-        value, d = value * weights[:, None], d * weights[:, None]
-    return -value.sum() / len(logits), d
+        labels, p = weights[:, None] * labels, weights[:, None] * p
+    return -(labels * log_p).sum() / len(logits), (p - labels) / len(logits)
 
 
 @example(lambda rng: (rng.normal((3, 4)), rng.normal((3, 4))))
