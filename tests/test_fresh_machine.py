@@ -125,6 +125,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "encoding"), [(c, "cp1252") for c in COMMANDS] + [("list", "ascii"), ("demo", "ascii")]
 )
@@ -134,6 +135,7 @@ def test_an_encoding_without_greek_letters(command, encoding, run):
     assert done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_output(closed, run, tmp_path):

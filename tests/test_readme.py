@@ -139,6 +139,7 @@ def test_a_model_of_your_own_is_found_and_passes_every_test_of_a_model(with_a_mo
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_histories_and_five_lines_make_their_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     loop = re.search(r"```sh\n(for lr.*?)```", INSIDE, flags=re.DOTALL)[1]

@@ -62,6 +62,7 @@ def test_every_case_is_held_to_the_same_work(demo):
     assert {case.peer for case in cases.SAMPLINGS} <= {*ALONE, *IN_PAIRS}
 
 
+@pytest.mark.slow
 def test_the_floor_multiplies_what_a_step_multiplies(demo, native, monkeypatch):
     for case in demo("peers.cases").CASES:
         counted, gemm = [], native.gemm

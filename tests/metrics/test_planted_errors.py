@@ -24,7 +24,7 @@ K = {
     "with_noise": 25,
     "by_masks": 25,
 }  # draws; the error of a logarithm holds where they are many
-LONG = ("flow-1", "flow-3")  # many draws of the noise in grey levels
+LONG = ("flow-1", "flow-3", "masked_diffusion-1", "masked_diffusion-2", "vae-4", "vae-5", "vae-6")  # with many draws
 
 
 def built(name, settings, scale=0.7, keep=1.0):
