@@ -75,6 +75,7 @@ def nobody(tmp_path):
     return {"HOME": None, "XDG_CACHE_HOME": None, "USERPROFILE": None, "PYTHONPATH": path}
 
 
+@pytest.mark.slow
 def test_without_a_home_everything_works_and_that_is_said_once(run, nobody):
     done = run("-m", "scratchgen", *GAN, "--out", "g", **nobody)
     assert done.returncode == 0, done.stderr

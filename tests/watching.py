@@ -32,12 +32,24 @@ def fields(name):
 
 def with_settings(name, settings, more):
     """The settings, and of `more` those that the model has and that go together with the others."""
+    own = fields(name)
     for key, value in more.items():
-        if key in fields(name):
+        if key in own:
             with contextlib.suppress(UsageError):
-                example(name, settings | {key: value})
+                built(name, settings | {key: value})
                 settings = settings | {key: value}
     return settings
+
+
+BUILT = {}  # to look at, never to change: every file of tests asks for the same models
+
+
+def built(name, settings):
+    """A model as in `example`, made once."""
+    key = name, repr(sorted(settings.items(), key=str))
+    if key not in BUILT:
+        BUILT[key] = example(name, settings)[0]
+    return BUILT[key]
 
 
 def cases(has, more=None, slow=()):
@@ -49,7 +61,7 @@ def cases(has, more=None, slow=()):
     for name in model_names():
         for i, settings in enumerate(variants(name)):
             settings = with_settings(name, settings, more or {})
-            if (name, settings) not in seen and has(example(name, settings)[0]):
+            if (name, settings) not in seen and has(built(name, settings)):
                 seen.append((name, settings))
                 marks = [pytest.mark.slow] if f"{name}-{i}" in slow else []
                 found.append(pytest.param(name, settings, id=f"{name}-{i}", marks=marks))

@@ -3,6 +3,7 @@
 All models share base.py, settings.py and rules.py. parts/ holds building blocks that only some models use.
 """
 
+import functools
 import importlib
 import pkgutil
 
@@ -10,10 +11,11 @@ from ..backend import UsageError
 from .base import Model
 
 
+@functools.cache
 def model_names():
-    """The names of all models: the names of their files in this folder."""
+    """The names of all models, a tuple: the names of their files in this folder."""
     files = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}
-    return sorted(files - {"base", "rules", "settings"})
+    return tuple(sorted(files - {"base", "rules", "settings"}))
 
 
 def find_model(name):

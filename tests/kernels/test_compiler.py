@@ -152,6 +152,7 @@ def test_flags_that_a_compiler_does_not_know_are_left_out(cache, real, tmp_path,
     assert build(SOURCE).answer() == 42
 
 
+@pytest.mark.slow
 def test_every_loop_over_numbers_is_made_of_vectors(real, tmp_path):
     """A branch or a call in a function of vector_math.py would make some of them ten times slower, and change no number."""
     version = compiler.output([*real, "--version"])

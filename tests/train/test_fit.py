@@ -117,7 +117,9 @@ def test_killed_in_the_third_epoch_and_resumed_is_as_if_never_stopped(name, vari
     assert_same_run(unbroken, killed)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("autoencoder", "noise=0.1"), ("vae", "beta=2")])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("autoencoder", "noise=0.1"), pytest.param("vae", "beta=2", marks=pytest.mark.slow)]
+)
 def test_killed_and_resumed_through_the_command_line(name, settings, tmp_path):
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     train = ["train", name, "--epochs", "4", "--out"]
