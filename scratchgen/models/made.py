@@ -16,9 +16,9 @@ from typing import Annotated, Literal
 
 from ..backend import array_module, on_host
 from ..nn.activations import sigmoid
-from ..nn.distributions import bernoulli_log_prob, categorical_log_prob, sample_gumbel
+from ..nn.distributions import bernoulli_log_prob, categorical_log_prob, log_frequencies, sample_gumbel
 from ..nn.embeddings import Embedding
-from ..nn.layers import log_sum_exp, one_hot
+from ..nn.layers import log_sum_exp
 from ..nn.losses import bernoulli_nll, softmax_cross_entropy
 from ..nn.optim import EMA, Adam
 from ..nn.parameters import Parameters
@@ -76,8 +76,7 @@ class MADE(Model):
         """Start the output's bias at the log odds or log frequencies of each feature of x, with ½ added to every count."""
         xp = array_module(x)
         if self.tokens:
-            counts = xp.stack([one_hot(x[:, d], self.n_values, rng.real).sum(axis=0) for d in range(self.n_features)])
-            bias = xp.log((counts + 0.5) / (len(x) + 0.5 * self.n_values)).reshape(-1)
+            bias = log_frequencies(x, self.n_values, rng.real).reshape(-1)
         else:
             black = x.sum(axis=0)
             bias = xp.log(black + 0.5) - xp.log(len(x) - black + 0.5)

@@ -21,10 +21,10 @@ from typing import Annotated, Literal
 
 from ..backend import array_module, on_host
 from ..nn.activations import SiLU
-from ..nn.distributions import categorical_log_prob, sample_gumbel
+from ..nn.distributions import categorical_log_prob, log_frequencies, sample_gumbel
 from ..nn.embeddings import Embedding
 from ..nn.initialisers import pytorch
-from ..nn.layers import log_softmax, mlp, one_hot
+from ..nn.layers import log_softmax, mlp
 from ..nn.losses import softmax_cross_entropy
 from ..nn.norms import LayerNorm
 from ..nn.optim import EMA, Adam
@@ -78,9 +78,8 @@ class MaskedDiffusion(Model):
 
     def prepare(self, x, rng, labels=None):
         """Start the output's bias at the log frequencies of each feature of x, with ½ added to every count."""
-        x, xp = self.discrete(x, rng), array_module(x)
-        counts = xp.stack([one_hot(x[:, d], self.n_values, rng.real).sum(axis=0) for d in range(self.n_features)])
-        self.network.layers[-1].b[...] = xp.log((counts + 0.5) / (len(x) + 0.5 * self.n_values)).reshape(-1)
+        bias = log_frequencies(self.discrete(x, rng), self.n_values, rng.real)
+        self.network.layers[-1].b[...] = bias.reshape(-1)
         self.average.average[...] = self.params.theta
         self.params.changed()
 
