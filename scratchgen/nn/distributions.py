@@ -127,7 +127,7 @@ def sample_bernoulli(logits, rng):
 
 
 def log_frequencies(x, n_values, dtype):
-    """The log of how often each value stands in each column (D, n_values), with ½ added to every count. x (N, D) integers."""
+    """The log of how often each value stands in each column (D, n_values), with ½ added to every count. x (N, D)."""
     xp = array_module(x)
     counts = xp.stack([one_hot(x[:, d], n_values, dtype).sum(axis=0) for d in range(x.shape[1])])
     return xp.log((counts + 0.5) / (len(x) + 0.5 * n_values))
