@@ -262,6 +262,7 @@ UNMARKED = {  # functions of nn/distributions.py that have no backward
     "binarize": lambda rng: [rng.uniform((40, 3)), rng],
     "sample_bernoulli": lambda rng: [rng.normal((40, 3)), rng],
     "categorical_log_prob": lambda rng: [rng.integers(3, 4), rng.normal((4, 3))],
+    "log_frequencies": lambda rng: [rng.integers(3, (8, 2)), 3, rng.real],
     "sample_gumbel": lambda rng: [(40, 3), rng],
     "sample_categorical": lambda rng: [rng.normal((40, 3)), rng],
 }
