@@ -377,15 +377,9 @@ def run_demo(name, tmp_path, *given):
 
 
 @pytest.mark.slow
-def test_nothing_is_said_of_the_tour(tmp_path):
-    assert run_demo("tour", tmp_path) == []
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("demo", "illnesses"),
     [
-        ("gan_mode_collapse", {"mode collapse"}),
         ("gan_what_losses_hide", {"mode collapse"}),
         ("vae_why_kl", {"codes off the prior", "posterior collapse"}),
         ("vqvae", {"codebook collapse"}),
