@@ -99,7 +99,8 @@ figure
 # ## Without the KL
 #
 # With beta = 0 nothing keeps the codes near N(0, I). The encoder spreads them out, as a plain autoencoder does. Pictures
-# are restored a little better, and samples are no digits, because N(0, I) is not where the codes are.
+# are restored a little better, and samples are no digits, because N(0, I) is not where the codes are. The training notices:
+# the first line below is a warning of `scratchgen/train/doctor.py`.
 
 # %%
 plain = VAE(n_features=64, hidden=(256, 128), n_latent=8, batch=50, beta=0).build(Rng(0))
