@@ -355,7 +355,8 @@ def named(said):
 @every_model
 def test_nothing_is_said_of_a_default_training(name, tmp_path, capsys):
     epochs = 25 if name in LONG else 40
-    assert main(["train", name, "--epochs", str(epochs), "--out", str(tmp_path / "run"), "--compile"]) == 0
+    fewer = ["--set", "n_pairs=2000"] if name == "reflow" else []  # 50,000 take two minutes
+    assert main(["train", name, "--epochs", str(epochs), "--out", str(tmp_path / "run"), "--compile", *fewer]) == 0
     assert named(capsys.readouterr().err) == []
 
 
