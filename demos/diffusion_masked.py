@@ -37,15 +37,21 @@ LINES = ["alice ______ the", "the _____ of the", "__e qu_en sa_d, ", "_____ __ _
 # ---- what is measured ----
 
 
+def mean_cost(log_p, looks):
+    """(nats of an example, standard error over the examples), where each has the mean of so many draws of log_p()."""
+    nats = -np.mean([to_host(log_p()) for _ in range(looks)], axis=0)
+    return nats.mean(), nats.std() / math.sqrt(len(nats))
+
+
 def costs(model, x, rng, looks):
     """{order: [(nats of an example of x (N, D), standard error) for each number of steps]}, each by so many orders."""
-    found = {}
-    for order in COLOURS:
-        found[order] = []
-        for n_steps in steps_of(model):
-            nats = -np.mean([to_host(model.log_prob_in(x, rng, n_steps, order)) for _ in range(looks)], axis=0)
-            found[order].append((nats.mean(), nats.std() / math.sqrt(len(nats))))
-    return found
+    steps = steps_of(model)
+    return {
+        order: [
+            mean_cost(lambda n=n_steps, order=order: model.log_prob_in(x, rng, n, order), looks) for n_steps in steps
+        ]
+        for order in COLOURS
+    }
 
 
 def steps_of(model):
@@ -139,7 +145,12 @@ def curves(axis, x, found, what, title, ylabel, scale=1.0):
     for order, points in found.items():
         mean, error = np.transpose(points) * scale
         axis.errorbar(x, mean, error, color=COLOURS[order], marker="o", markersize=3, label=NAMES[order])
-    axis.set(xscale="log", xticks=x, xticklabels=x, xlabel=f"steps for {x[-1]} {what} (1: all at once)")
+    set_steps(axis, x, f"steps for {x[-1]} {what} (1: all at once)", title, ylabel)
+
+
+def set_steps(axis, x, xlabel, title, ylabel, **more):
+    """An axis of numbers of steps x, on a logarithmic scale."""
+    axis.set(xscale="log", xticks=x, xticklabels=x, xlabel=xlabel, **more)
     axis.set_ylabel(ylabel, fontsize=9)
     axis.minorticks_off()
     axis.set_title(title, fontsize=10)
@@ -160,27 +171,27 @@ def main(args):
     print(f"digits trained in {trainer.seconds[pixel_model]:.0f} s, the book in {seconds:.0f} s")
 
     looks, rng = 4 if args.quick else LOOKS, pixel_model.rng((args.seed, 0, 2))
-    bound = -np.mean([to_host(pixel_model.log_bound(rng.array(digits.x_test), rng)) for _ in range(10 * looks)], axis=0)
-    error = bound.std() / math.sqrt(len(bound))
+    x = rng.array(digits.x_test)
+    nats, error = mean_cost(lambda: pixel_model.log_bound(x, rng), 10 * looks)
     alone = independent_nll(digits)
-    print(f"test digits cost at most {bound.mean():.2f} ± {error:.2f} nats, as independent pixels {alone:.2f}")
-    of_digits = costs(pixel_model, rng.array(digits.x_test), rng, max(1, looks // 8))
+    print(f"test digits cost at most {nats:.2f} ± {error:.2f} nats, as independent pixels {alone:.2f}")
+    of_digits = costs(pixel_model, x, rng, max(1, looks // 8))
     n, distances = len(digits.x_test), {}
     for order in COLOURS:
         distances[order] = []
         for n_steps in STEPS:
-            x = drawn(pixel_model, (2 if args.quick else DRAWS) * n, rng, n_steps, order)
-            distances[order].append(judge.measure(x, n))
+            made = drawn(pixel_model, (2 if args.quick else DRAWS) * n, rng, n_steps, order)
+            distances[order].append(judge.measure(made, n))
     for order in COLOURS:
         for n_steps, (nats, error), distance in zip(STEPS, of_digits[order], distances[order]):
             print(f"  {order}, {n_steps} steps: {nats:.2f} ± {error:.2f} nats, Fréchet distance {distance}")
     print(f"  real digits, black and white: {judge.floor(n)}")
 
     book_rng, vocabulary = book.rng((args.seed, 0, 2)), set(WORD.findall(alphabet.decode(tokens[None])[0]))
-    x = book_rng.array(x_test)
-    bound = -np.mean([to_host(book.log_bound(x, book_rng)) for _ in range(looks)], axis=0) / N
-    print(f"a test character costs at most {bound.mean():.3f} ± {bound.std() / math.sqrt(len(bound)):.3f} nats")
-    of_text, shares = costs(book, x, book_rng, 1), {}
+    line_codes = book_rng.array(x_test)
+    nats, error = mean_cost(lambda: book.log_bound(line_codes, book_rng), looks)
+    print(f"a test character costs at most {nats / N:.3f} ± {error / N:.3f} nats")
+    of_text, shares = costs(book, line_codes, book_rng, 1), {}
     for order in COLOURS:
         shares[order] = []
         for n_steps in steps_of(book):
@@ -210,11 +221,8 @@ def main(args):
     for order, found in distances.items():
         draw_distances(second, STEPS, found, COLOURS[order], None, marker="o")
     draw_floor(second, judge.floor(n))
-    second.set(xscale="log", xticks=STEPS, xticklabels=STEPS, xlabel="steps for 64 pixels", yscale="log")
-    second.set_ylabel("Fréchet distance, squared", fontsize=9)
-    second.minorticks_off()
-    second.set_title("how far drawn digits are from real ones", fontsize=10)
-    second.grid(color="0.92")
+    title, ylabel = "how far drawn digits are from real ones", "Fréchet distance, squared"
+    set_steps(second, STEPS, "steps for 64 pixels", title, ylabel, yscale="log")
     second.legend(fontsize=8, frameon=False)
     curves(third, steps_of(book), of_text, "characters", "what a test character costs", "nats, at most", 1 / N)
     curves(fourth, steps_of(book), shares, "characters", "words of drawn lines that the book has", "%", 100)

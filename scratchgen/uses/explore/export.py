@@ -4,6 +4,7 @@ layers.js has one function for each layer that it knows, FORWARD.Linear and so o
 """
 
 import base64
+import functools
 import re
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def source(name):
     return (HERE / name).read_text(encoding="utf-8")
 
 
+@functools.cache  # asked for every layer
 def known(table, name):
     """The names in a table of a script: those of the layers that FORWARD and INVERSE in layers.js have."""
     return set(re.findall(rf"^(?:{table})\.(\w+) =", source(name), re.MULTILINE))
